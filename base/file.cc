@@ -1,0 +1,168 @@
+#include "base/file.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/byte_size.h"
+#include "base/status_macros.h"
+
+namespace renga::base {
+namespace {
+
+// Closes a descriptor when a function leaves early.
+class ScopedFd {
+ public:
+  explicit ScopedFd(int fd) : fd_(fd) {}
+  ~ScopedFd() {
+    if (fd_ >= 0) ::close(fd_);
+  }
+  ScopedFd(const ScopedFd&) = delete;
+  ScopedFd& operator=(const ScopedFd&) = delete;
+  int get() const { return fd_; }
+  int release() { return std::exchange(fd_, -1); }
+
+ private:
+  int fd_;
+};
+
+absl::StatusOr<int64_t> RegularFileSize(int fd, const std::string& path) {
+  struct stat info = {};
+  if (::fstat(fd, &info) != 0) return FileError(errno, "cannot stat", path);
+  if (!S_ISREG(info.st_mode)) {
+    return absl::InvalidArgumentError(absl::StrCat("not a regular file: ", path));
+  }
+  return info.st_size;
+}
+
+std::string UserDirectory(const char* variable, const char* below_home) {
+  if (const char* base = std::getenv(variable); base != nullptr && *base == '/') {
+    return absl::StrCat(base, "/renga");
+  }
+  const char* home = std::getenv("HOME");
+  return absl::StrCat(home != nullptr && *home == '/' ? home : "/tmp", "/", below_home, "/renga");
+}
+
+}  // namespace
+
+absl::Status FileError(int errno_value, const std::string& what, const std::string& path) {
+  const std::string message = absl::StrCat(what, " ", path, ": ", std::strerror(errno_value));
+  switch (errno_value) {
+    case ENOENT:
+    case ENOTDIR: return absl::NotFoundError(message);
+    case EACCES:
+    case EPERM:
+    case EROFS: return absl::PermissionDeniedError(message);
+    case ENOSPC:
+    case EDQUOT:
+    case EMFILE:
+    case ENOMEM: return absl::ResourceExhaustedError(message);
+    default: return absl::UnavailableError(message);
+  }
+}
+
+absl::StatusOr<std::unique_ptr<MappedFile>> MappedFile::Open(const std::string& path) {
+  ScopedFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (fd.get() < 0) return FileError(errno, "cannot open", path);
+  RENGA_ASSIGN_OR_RETURN(const int64_t size, RegularFileSize(fd.get(), path));
+  if (size == 0) return std::unique_ptr<MappedFile>(new MappedFile(path, {}));
+  void* address = ::mmap(nullptr, static_cast<size_t>(size), PROT_READ, MAP_SHARED, fd.get(), 0);
+  if (address == MAP_FAILED) return FileError(errno, "cannot map", path);
+  return std::unique_ptr<MappedFile>(new MappedFile(
+      path, {static_cast<const std::byte*>(address), static_cast<size_t>(size)}));
+}
+
+MappedFile::~MappedFile() {
+  if (!bytes_.empty()) ::munmap(const_cast<std::byte*>(bytes_.data()), bytes_.size());
+}
+
+absl::StatusOr<std::unique_ptr<RandomAccessFile>> RandomAccessFile::Open(const std::string& path,
+                                                                         Mode mode) {
+  const int flags = mode == Mode::kRead ? O_RDONLY : O_RDWR | O_CREAT;
+  const int fd = ::open(path.c_str(), flags | O_CLOEXEC, 0644);
+  if (fd < 0) return FileError(errno, "cannot open", path);
+  return std::unique_ptr<RandomAccessFile>(new RandomAccessFile(path, fd));
+}
+
+RandomAccessFile::~RandomAccessFile() { ::close(fd_); }
+
+absl::StatusOr<int64_t> RandomAccessFile::Size() const { return RegularFileSize(fd_, path_); }
+
+absl::Status RandomAccessFile::ReadAt(int64_t offset, std::span<std::byte> out) const {
+  while (!out.empty()) {
+    const ssize_t n = ::pread(fd_, out.data(), out.size(), offset);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return FileError(errno, "cannot read", path_);
+    if (n == 0) return absl::OutOfRangeError(absl::StrCat("file ends at byte ", offset, ": ", path_));
+    out = out.subspan(static_cast<size_t>(n));
+    offset += n;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status RandomAccessFile::WriteAt(int64_t offset, std::span<const std::byte> bytes) {
+  while (!bytes.empty()) {
+    const ssize_t n = ::pwrite(fd_, bytes.data(), bytes.size(), offset);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return FileError(errno, "cannot write", path_);
+    bytes = bytes.subspan(static_cast<size_t>(n));
+    offset += n;
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::string> ReadFile(const std::string& path, int64_t max_bytes) {
+  RENGA_ASSIGN_OR_RETURN(auto file, RandomAccessFile::Open(path, RandomAccessFile::Mode::kRead));
+  RENGA_ASSIGN_OR_RETURN(const int64_t size, file->Size());
+  if (size > max_bytes) {
+    return absl::ResourceExhaustedError(absl::StrCat(
+        path, " has ", FormatByteSize(size), ", more than the allowed ", FormatByteSize(max_bytes)));
+  }
+  std::string content(static_cast<size_t>(size), '\0');
+  RENGA_RETURN_IF_ERROR(file->ReadAt(0, std::as_writable_bytes(std::span(content))));
+  return content;
+}
+
+absl::Status WriteFileAtomically(const std::string& path, const std::string& content, int mode) {
+  std::string temporary = absl::StrCat(path, ".XXXXXX");
+  ScopedFd fd(::mkostemp(temporary.data(), O_CLOEXEC));
+  if (fd.get() < 0) return FileError(errno, "cannot create a temporary file for", path);
+  std::span<const char> rest(content);
+  while (!rest.empty()) {
+    const ssize_t n = ::write(fd.get(), rest.data(), rest.size());
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) {
+      const int error = errno;
+      ::unlink(temporary.c_str());
+      return FileError(error, "cannot write", path);
+    }
+    rest = rest.subspan(static_cast<size_t>(n));
+  }
+  if (::fchmod(fd.get(), static_cast<mode_t>(mode)) != 0 || ::fsync(fd.get()) != 0 ||
+      ::rename(temporary.c_str(), path.c_str()) != 0) {
+    const int error = errno;
+    ::unlink(temporary.c_str());
+    return FileError(error, "cannot write", path);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CreateDirectories(const std::string& path) {
+  std::error_code error;
+  std::filesystem::create_directories(path, error);
+  if (error) return FileError(error.value(), "cannot create the folder", path);
+  return absl::OkStatus();
+}
+
+std::string CacheDirectory() { return UserDirectory("XDG_CACHE_HOME", ".cache"); }
+std::string StateDirectory() { return UserDirectory("XDG_STATE_HOME", ".local/state"); }
+
+}  // namespace renga::base

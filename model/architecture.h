@@ -1,0 +1,109 @@
+// Architectures are data: what a model family reads from the metadata, which tensors it has, how
+// each may be cut, and one layer as a short list of ops. The engine, the planner and shipping read
+// these tables; none of them names a family. A family is one file under architectures/ and a line
+// in its registry.
+#ifndef RENGA_MODEL_ARCHITECTURE_H_
+#define RENGA_MODEL_ARCHITECTURE_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "model/gguf_file.h"
+#include "model/model_config.h"
+
+namespace renga::model {
+
+// How a tensor may be divided over the members of a tensor-parallel group.
+enum class Cut {
+  kNone,        // every member holds all of it (norms)
+  kQueryHeads,  // by rows, in units of a query head with its KV head's group
+  kKvHeads,     // by rows, in units of a KV head
+  kRows,        // by rows (feed-forward columns of gate and up, vocabulary rows)
+  kColumns,     // by columns: the input side of attention output and feed-forward down
+};
+
+// A tensor an architecture expects. Rows x columns in the linear-layer sense: `columns` inputs
+// (contiguous), `rows` outputs. Vectors have rows == 1.
+struct TensorSpec {
+  std::string name;  // full GGUF name: "blk.3.attn_q.weight"
+  int64_t rows = 1;
+  int64_t columns = 0;
+  Cut cut = Cut::kNone;
+  bool must_be_f32 = false;  // norm weights, biases, rope factors
+};
+
+enum class OpKind {
+  kRmsNorm,          // out = rmsnorm(in) * weight, over the whole width
+  kHeadRmsNorm,      // in place on `in`: rmsnorm of each head of head_dim, * weight
+  kLinear,           // out = weight * in (+ bias)
+  kRope,             // in place on `in`, each head, at the token's position
+  kAttention,        // stores in2 = K, in3 = V at the token's position, out = attention(in = Q)
+  kSiluGate,         // out = silu(in) * in2
+  kAdd,              // out = out + in
+};
+
+// One op of a layer. Buffers are indices into LayerProgram::buffer_widths, tensors are indices
+// into the layer's tensor list; -1 is none.
+struct Op {
+  OpKind kind;
+  int in = -1;
+  int in2 = -1;
+  int in3 = -1;
+  int out = -1;
+  int weight = -1;
+  int bias = -1;
+  int64_t n_heads = 0;  // kHeadRmsNorm, kRope: heads in the buffer
+};
+
+// One layer. Buffer 0 is the residual stream: input and output of the layer, width d_model.
+// Every buffer holds float32 rows, one per token of the step.
+struct LayerProgram {
+  std::vector<int64_t> buffer_widths;
+  std::vector<Op> ops;
+};
+
+class Architecture {
+ public:
+  virtual ~Architecture() = default;
+
+  // GGUF's general.architecture: "llama".
+  virtual absl::string_view name() const = 0;
+
+  // Reads and checks the hyper-parameters. kInvalidArgument names the bad key.
+  virtual absl::StatusOr<ModelConfig> ReadConfig(const GgufFile& file) const = 0;
+
+  // Tensors of layer `layer`, in a fixed order that Op::weight and Op::bias index. The list has
+  // the same length and roles for every layer.
+  virtual std::vector<TensorSpec> LayerTensors(const ModelConfig& config, int64_t layer) const = 0;
+
+  virtual LayerProgram Program(const ModelConfig& config) const = 0;
+};
+
+// Tensors outside the layers; the same names for every family so far.
+TensorSpec EmbeddingTensor(const ModelConfig& config);   // token_embd.weight: vocab x d_model
+TensorSpec OutputNormTensor(const ModelConfig& config);  // output_norm.weight
+// output.weight, or token_embd.weight when the output is tied.
+TensorSpec OutputTensor(const ModelConfig& config);
+// rope_freqs.weight: rot/2 divisors. Only when config.rope_has_factors.
+TensorSpec RopeFactorsTensor(const ModelConfig& config);
+
+// A family by its GGUF name; kUnimplemented names the known ones.
+absl::StatusOr<const Architecture*> FindArchitecture(absl::string_view name);
+// Every family, for tests over the whole registry.
+std::vector<const Architecture*> AllArchitectures();
+
+// Reads general.architecture, the config, and checks that every expected tensor is there with the
+// expected shape and a type renga computes. One clear sentence otherwise.
+struct Model {
+  const Architecture* architecture = nullptr;
+  ModelConfig config;
+};
+absl::StatusOr<Model> ReadModel(const GgufFile& file);
+
+}  // namespace renga::model
+
+#endif  // RENGA_MODEL_ARCHITECTURE_H_
