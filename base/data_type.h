@@ -13,6 +13,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "base/half_float.h"  // IWYU pragma: export: HalfToFloat and the like
 
 namespace renga::base {
 
@@ -37,9 +38,9 @@ enum class DataType : uint8_t {
 
 struct DataTypeInfo {
   DataType type;
-  absl::string_view name;   // as GGUF tools print it: "Q4_K"
-  uint32_t gguf_id;         // the number in a GGUF tensor record
-  int64_t block_elements;   // numbers per block; 1 for plain formats
+  absl::string_view name;  // as GGUF tools print it: "Q4_K"
+  uint32_t gguf_id;        // the number in a GGUF tensor record
+  int64_t block_elements;  // numbers per block; 1 for plain formats
   int64_t block_bytes;
   // Decodes `n` numbers (a multiple of block_elements) exactly as the format defines them.
   void (*to_float)(const std::byte* blocks, float* out, int64_t n);
@@ -51,17 +52,12 @@ std::span<const DataTypeInfo> AllDataTypes();
 const DataTypeInfo& GetDataTypeInfo(DataType type);
 // nullopt for formats renga does not know.
 std::optional<DataType> DataTypeFromGgufId(uint32_t gguf_id);
+// Letter case does not matter.
 std::optional<DataType> DataTypeFromName(absl::string_view name);
 
 // Bytes of a row of n numbers. kInvalidArgument when n is not a multiple of the block, is negative
 // or the size overflows.
 absl::StatusOr<int64_t> RowBytes(DataType type, int64_t n);
-
-// IEEE half and bfloat16, one number at a time; rounding is to nearest even.
-float HalfToFloat(uint16_t half);
-uint16_t FloatToHalf(float value);
-float BFloat16ToFloat(uint16_t bits);
-uint16_t FloatToBFloat16(float value);
 
 }  // namespace renga::base
 
