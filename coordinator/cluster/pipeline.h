@@ -1,0 +1,66 @@
+// A loaded plan, ready to run steps: what serving sees of the cluster.
+#ifndef RENGA_COORDINATOR_CLUSTER_PIPELINE_H_
+#define RENGA_COORDINATOR_CLUSTER_PIPELINE_H_
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "model/architecture.h"
+#include "model/shard_spec.h"
+#include "model/step.h"
+
+namespace renga::cluster {
+
+// Where a step's time went on one worker.
+struct StageTiming {
+  uint32_t worker_index = 0;
+  bool head = false;
+  uint64_t queue_us = 0;
+  uint64_t compute_us = 0;
+};
+
+// A step's answer: one merged row per output, in slot order. Exact: with top_k the best k of the
+// whole vocabulary, with top_k == 0 every logit (ids empty, logits[id]).
+struct StepOutcome {
+  std::vector<model::HeadRow> rows;
+  std::vector<StageTiming> timings;
+  uint64_t round_trip_us = 0;
+};
+
+// One epoch. Thread-safe. Once a worker of the plan is lost every step, present and future, fails
+// with kUnavailable naming the worker, and the pipeline is never healthy again.
+class Pipeline {
+ public:
+  virtual ~Pipeline() = default;
+
+  virtual uint64_t epoch() const = 0;
+  virtual const model::Model& model() const = 0;
+  virtual const model::RuntimeLimits& limits() const = 0;
+  virtual int64_t stage_count() const = 0;
+  // OK, or why it broke.
+  virtual absl::Status status() const = 0;
+
+  using Callback = std::function<void(absl::StatusOr<StepOutcome>)>;
+  // Sends the step; epoch and number are filled in, so steps run in the order of the calls.
+  // `rows` are the embedding rows, step.token_count() x d_model. Never blocks: a caller keeps no
+  // more than kEdgeWindowFrames steps in flight. `done` runs once, on a thread of the pipeline,
+  // and must not block; it may call Submit.
+  virtual void Submit(model::Step step, std::vector<float> rows, Callback done) = 0;
+};
+
+// Where serving gets the present pipeline from.
+class PipelineSource {
+ public:
+  virtual ~PipelineSource() = default;
+  // kUnavailable with a sentence for users ("waiting for workers: ...") when there is none.
+  virtual absl::StatusOr<std::shared_ptr<Pipeline>> CurrentPipeline() = 0;
+};
+
+}  // namespace renga::cluster
+
+#endif  // RENGA_COORDINATOR_CLUSTER_PIPELINE_H_
