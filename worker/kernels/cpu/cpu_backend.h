@@ -1,0 +1,37 @@
+// The CPU backend: one class, four sets of kernels ("paths") compiled from the same templates for
+// different instruction sets, chosen when the program runs.
+//
+// A path fixes the order of every sum and the rounding of every step, so its name is part of a
+// result's identity: "cpu-avx2-1" computed on two machines gives the same bits.
+#ifndef RENGA_WORKER_KERNELS_CPU_CPU_BACKEND_H_
+#define RENGA_WORKER_KERNELS_CPU_CPU_BACKEND_H_
+
+#include <memory>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "worker/kernels/backend.h"
+
+namespace renga::kernels {
+
+enum class CpuPath {
+  kPortable,    // plain C++, any processor
+  kAvx,         // AVX floats, SSSE3 integers; neither FMA nor F16C (Sandy and Ivy Bridge)
+  kAvx2,        // AVX2, FMA, F16C
+  kAvx512Vnni,  // AVX-512 F, BW, DQ, VL and VNNI
+};
+
+// "portable", "avx", "avx2", "avx512vnni".
+absl::string_view CpuPathName(CpuPath path);
+
+// The paths this machine can run, best first; kPortable is always the last.
+std::vector<CpuPath> AvailableCpuPaths();
+
+// A backend that uses `threads` >= 1 threads, the calling one included. kInvalidArgument when
+// threads < 1, kFailedPrecondition when this machine cannot run the path.
+absl::StatusOr<std::unique_ptr<Backend>> CreateCpuBackend(CpuPath path, int threads);
+
+}  // namespace renga::kernels
+
+#endif  // RENGA_WORKER_KERNELS_CPU_CPU_BACKEND_H_
