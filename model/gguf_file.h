@@ -69,10 +69,14 @@ struct GgufTensor {
   int64_t row_count() const;  // product of the other dimensions
 };
 
+struct GgufImage;  // one parsed part: model/gguf_parser.h
+
+// Immutable once opened; safe from any thread.
 class GgufFile {
  public:
   // Opens `path`; when it is one part of a split model (NAME-00001-of-00003.gguf), all its parts.
-  // kNotFound, kDataLoss (format), kUnimplemented (a tensor type renga doesn't know, named).
+  // kNotFound, kDataLoss (format), kInvalidArgument (a renamed part: the others can't be found),
+  // kUnimplemented (a tensor type renga doesn't know, named; another GGUF version).
   static absl::StatusOr<std::unique_ptr<GgufFile>> Open(const std::string& path);
   // Parses one unsplit image that stays alive as long as the result (tests, fuzzing).
   static absl::StatusOr<std::unique_ptr<GgufFile>> Parse(std::span<const std::byte> image);
@@ -89,7 +93,8 @@ class GgufFile {
 
  private:
   GgufFile() = default;
-  friend class GgufParser;
+  // Takes the next part of the model over; kDataLoss when it contradicts the parts before.
+  absl::Status AddPart(std::span<const std::byte> bytes, GgufImage image);
 
   GgufMetadata metadata_;
   std::vector<GgufTensor> tensors_;

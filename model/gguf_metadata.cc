@@ -10,27 +10,36 @@ namespace {
 absl::string_view KindOf(const GgufArray& array) {
   switch (array.index()) {
     case 0:
-    case 1: return "an array of integers";
-    case 2: return "an array of floats";
-    case 3: return "an array of booleans";
-    default: return "an array of strings";
+    case 1:
+      return "an array of integers";
+    case 2:
+      return "an array of floats";
+    case 3:
+      return "an array of booleans";
+    default:
+      return "an array of strings";
   }
 }
 
 absl::string_view KindOf(const GgufValue& value) {
   switch (value.index()) {
     case 0:
-    case 1: return "an integer";
-    case 2: return "a float";
-    case 3: return "a boolean";
-    case 4: return "a string";
-    default: return KindOf(std::get<GgufArray>(value));
+    case 1:
+      return "an integer";
+    case 2:
+      return "a float";
+    case 3:
+      return "a boolean";
+    case 4:
+      return "a string";
+    default:
+      return KindOf(std::get<GgufArray>(value));
   }
 }
 
 absl::Status WrongKind(absl::string_view key, const GgufValue& value, absl::string_view wanted) {
-  return absl::InvalidArgumentError(absl::StrCat("metadata key ", key, " must be ", wanted,
-                                                 " but is ", KindOf(value)));
+  return absl::InvalidArgumentError(
+      absl::StrCat("metadata key ", key, " must be ", wanted, " but is ", KindOf(value)));
 }
 
 // A copy of an array of numbers as T, from whichever of `Sources` it holds; nullopt when it holds
