@@ -1,0 +1,178 @@
+#include "base/thread_pool.h"
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <system_error>
+#include <thread>
+#include <vector>
+
+#include "base/machine_limits.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace renga::base {
+namespace {
+
+// Longer than the gaps between a layer's operations, too short to notice as load.
+constexpr std::chrono::microseconds kSpin(50);
+// Then whoever else wants this CPU may have it between two looks.
+constexpr std::chrono::microseconds kSpinWithoutYield(10);
+
+void Pause() {
+#if defined(__x86_64__)
+  _mm_pause();
+#else
+  std::this_thread::yield();
+#endif
+}
+
+// Waits actively until done() or until `limit` is over; says whether done() was seen.
+template <typename Done>
+bool SpinUntil(std::chrono::microseconds limit, const Done& done) {
+  if (done()) return true;
+  if (limit.count() == 0) return false;
+  const auto start = std::chrono::steady_clock::now();
+  for (;;) {
+    for (int i = 0; i < 16; ++i) {
+      Pause();
+      if (done()) return true;
+    }
+    const auto waited = std::chrono::steady_clock::now() - start;
+    if (waited >= limit) return false;
+    if (waited >= kSpinWithoutYield) std::this_thread::yield();
+  }
+}
+
+}  // namespace
+
+// The caller opens a loop, works on it itself and closes it; a thread takes part by counting
+// itself in while the loop is open. The caller waits just for those that did, so a thread that is
+// asleep, or not scheduled, never holds a loop up.
+//
+// All of that is one word, state: the low bits count the threads inside, then one bit says "open",
+// the rest is the loop's number. The loop's description is written only while it is closed and
+// nobody is inside, and read only from inside. The number may wrap: a thread that takes a new loop
+// for one it has seen merely misses it.
+struct ThreadPool::Impl {
+  static constexpr uint32_t kInsideMask = 0x7fff;
+  static constexpr uint32_t kOpen = 0x8000;
+  static constexpr uint32_t kNumberOne = 0x10000;
+
+  // The current loop.
+  const std::function<void(int64_t, int64_t)>* body = nullptr;
+  int64_t n = 0;
+  int64_t grain = 1;
+  int64_t pieces = 0;
+
+  std::chrono::microseconds spin{0};
+  alignas(64) std::atomic<int64_t> next_piece{0};
+  alignas(64) std::atomic<uint32_t> state{0};
+  // Counts loops that were closed before the last thread left: what a sleeping caller watches.
+  alignas(64) std::atomic<uint32_t> late_ends{0};
+  std::atomic<bool> stop{false};
+  std::vector<std::thread> threads;
+
+  void RunPieces() {
+    for (;;) {
+      const int64_t piece = next_piece.fetch_add(1, std::memory_order_relaxed);
+      if (piece >= pieces) return;
+      const int64_t begin = piece * grain;
+      (*body)(begin, piece + 1 == pieces ? n : begin + grain);
+    }
+  }
+
+  void Leave() {
+    const uint32_t before = state.fetch_sub(1, std::memory_order_acq_rel);
+    if ((before & kInsideMask) == 1 && (before & kOpen) == 0) {
+      late_ends.fetch_add(1);
+      late_ends.notify_one();
+    }
+  }
+
+  void ThreadMain() {
+    uint32_t seen_number = 0;
+    uint32_t now = state.load(std::memory_order_acquire);
+    const auto news = [&] {
+      now = state.load(std::memory_order_acquire);
+      return (now & kOpen) != 0 && (now / kNumberOne) != seen_number;
+    };
+    for (;;) {
+      const bool found = SpinUntil(spin, news);
+      if (stop.load(std::memory_order_acquire)) return;
+      if (!found) {
+        // `now` has no loop for this thread; any change of the word wakes it.
+        state.wait(now, std::memory_order_acquire);
+        continue;
+      }
+      if (!state.compare_exchange_weak(now, now + 1, std::memory_order_acq_rel)) continue;
+      seen_number = now / kNumberOne;
+      RunPieces();
+      Leave();
+    }
+  }
+
+  void Open() {
+    next_piece.store(0, std::memory_order_relaxed);
+    const uint32_t number = state.load(std::memory_order_relaxed) / kNumberOne + 1;
+    state.store(number * kNumberOne | kOpen, std::memory_order_release);
+    state.notify_all();
+  }
+
+  void CloseAndWait() {
+    state.fetch_and(~kOpen, std::memory_order_acq_rel);
+    const auto empty = [&] { return (state.load(std::memory_order_acquire) & kInsideMask) == 0; };
+    if (SpinUntil(spin, empty)) return;
+    for (;;) {
+      const uint32_t ends = late_ends.load();
+      if (empty()) return;
+      late_ends.wait(ends);
+    }
+  }
+};
+
+ThreadPool::ThreadPool(int threads) : impl_(std::make_unique<Impl>()) {
+  threads = std::clamp(threads, 1, static_cast<int>(Impl::kInsideMask));
+  // With fewer CPUs than threads a spinning thread would hold up the one it waits for.
+  if (threads <= UsableCpuCount()) impl_->spin = kSpin;
+  try {
+    for (int i = 1; i < threads; ++i) {
+      impl_->threads.emplace_back([impl = impl_.get()] { impl->ThreadMain(); });
+    }
+  } catch (const std::system_error&) {
+    // The system allows no more threads: fewer do the same work.
+  }
+}
+
+ThreadPool::~ThreadPool() {
+  impl_->stop.store(true, std::memory_order_release);
+  impl_->state.fetch_add(Impl::kNumberOne, std::memory_order_acq_rel);
+  impl_->state.notify_all();
+  for (std::thread& thread : impl_->threads) thread.join();
+}
+
+int ThreadPool::thread_count() const { return static_cast<int>(impl_->threads.size()) + 1; }
+
+void ThreadPool::ParallelFor(int64_t n, int64_t grain,
+                             const std::function<void(int64_t, int64_t)>& body) {
+  if (n <= 0) return;
+  grain = std::max<int64_t>(1, grain);
+  const int64_t pieces = (n - 1) / grain + 1;
+  if (pieces == 1 || impl_->threads.empty()) {
+    for (int64_t begin = 0; begin < n; begin += std::min(grain, n - begin)) {
+      body(begin, begin + std::min(grain, n - begin));
+    }
+    return;
+  }
+  impl_->body = &body;
+  impl_->n = n;
+  impl_->grain = grain;
+  impl_->pieces = pieces;
+  impl_->Open();
+  impl_->RunPieces();
+  impl_->CloseAndWait();
+}
+
+}  // namespace renga::base
