@@ -1,0 +1,219 @@
+#!/usr/bin/env python3
+"""A coordinator and workers as real processes over real sockets: joining, shipping, losing."""
+import http.client
+import json
+import os
+import pathlib
+import re
+import signal
+import time
+import unittest
+
+from renga_process import LIMIT_S, ProcessTest, demo_model, free_port, golden
+
+
+class ClusterTest(ProcessTest):
+
+    def up(self, model, *extra):
+        """Starts a coordinator without a worker of its own; returns (process, join arguments)."""
+        self.port = free_port()
+        self.http = free_port()
+        up = self.start("up", model, "--listen", f"127.0.0.1:{self.port}", "--http",
+                        f"127.0.0.1:{self.http}", "--memory", "0", *extra)
+        line = up.wait_for("renga worker ")
+        token = re.search(r"--token (\S+)", line).group(1)
+        return up, ["worker", f"127.0.0.1:{self.port}", "--token", token]
+
+    def worker(self, join, name, memory="64MiB", *extra):
+        """A worker with a cache of its own, as on a machine of its own."""
+        return self.start(*join, "--name", name, "--memory", memory, "--listen", "127.0.0.1:0", "-t",
+                          "1", *extra,
+                          environment={"XDG_CACHE_HOME": str(self.folder / f"cache-{name}"),
+                                       "XDG_STATE_HOME": str(self.folder / f"state-{name}")})
+
+    def status(self):
+        return json.loads(self.renga_ok("status", "--http", f"127.0.0.1:{self.http}", "--json"))
+
+    def request(self, path, body, stream=False):
+        connection = http.client.HTTPConnection("127.0.0.1", self.http, timeout=LIMIT_S)
+        self.addCleanup(connection.close)
+        connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
+        response = connection.getresponse()
+        return response if stream else (response.status, json.loads(response.read()))
+
+    def complete(self, prompt="once upon a time", tokens=24):
+        status, body = self.request("/v1/completions", {
+            "prompt": prompt, "max_tokens": tokens, "temperature": 0})
+        self.assertEqual(status, 200, body)
+        return body["choices"][0]["text"]
+
+    def fetched_bytes(self, worker, nth=1):
+        """What the worker's nth load took over the network, from its log line."""
+        deadline = time.monotonic() + LIMIT_S
+        while time.monotonic() < deadline:
+            lines = [line for line in worker.lines if line and "holding" in line]
+            if len(lines) >= nth:
+                return int(re.search(r"fetched (\d+) bytes", lines[nth - 1]).group(1))
+            time.sleep(0.02)
+        self.fail(f"no load:\n{worker.output()}")
+
+    def test_two_workers_answer_as_one_process(self):
+        model, _, _ = golden("story-f32")
+        alone = self.renga_ok("run", model, "--raw", "--temperature", "0", "-n", "24",
+                              "once upon a time")
+        up, join = self.up(model, "--wait-for", "2")
+        self.worker(join, "a")
+        self.worker(join, "b")
+        up.wait_for("ready")
+        self.assertEqual(self.complete().strip(), alone.strip().removeprefix("once upon a time").strip())
+        workers = self.status()["workers"]
+        self.assertEqual([w["state"] for w in workers], ["alive", "alive"])
+        layers = sorted(tuple(w["layers"]) for w in workers)
+        self.assertEqual(layers[0][0], 0)
+        self.assertEqual(layers[0][1], layers[1][0])
+        self.assertEqual(layers[1][1], 5)
+
+    def test_lost_worker_is_named_and_the_cluster_recovers_from_its_disk(self):
+        model, _, _ = golden("story-f32")
+        up, join = self.up(model, "--wait-for", "2")
+        self.worker(join, "a")
+        second = self.worker(join, "b")
+        up.wait_for("ready")
+        first_answer = self.complete()
+        self.assertGreater(self.fetched_bytes(second), 0)
+
+        response = self.request("/v1/completions", {
+            "prompt": "once", "max_tokens": 400, "temperature": 1.0, "seed": 1, "stream": True,
+            "ignore_eos": True}, stream=True)
+        response.readline()  # the first token is there: the request is in flight
+        second.kill()
+        killed = time.monotonic()
+        rest = response.read().decode()
+        self.assertIn("error", rest)
+        self.assertIn("b", rest)
+        while True:
+            lost = [w["name"] for w in self.status()["workers"] if w["state"] == "lost"]
+            if lost:
+                break
+            self.assertLess(time.monotonic() - killed, 5, "status does not say that b is lost")
+            time.sleep(0.1)
+        self.assertEqual(lost, ["b"])
+
+        again = self.worker(join, "b")
+        self.assertEqual(self.fetched_bytes(again), 0, "a restart must ship nothing")
+        deadline = time.monotonic() + LIMIT_S
+        while self.status()["state"] != "ready":
+            self.assertLess(time.monotonic(), deadline, up.output())
+            time.sleep(0.1)
+        self.assertEqual(self.complete(), first_answer)
+
+    def test_frozen_worker_is_lost_within_five_seconds(self):
+        model, _, _ = golden("story-f32")
+        up, join = self.up(model, "--wait-for", "2")
+        self.worker(join, "a")
+        second = self.worker(join, "b")
+        up.wait_for("ready")
+        os.kill(second.process.pid, signal.SIGSTOP)
+        stopped = time.monotonic()
+        while not any(w["state"] == "lost" for w in self.status()["workers"]):
+            self.assertLess(time.monotonic() - stopped, 6, "a frozen worker is not noticed")
+            time.sleep(0.1)
+        os.kill(second.process.pid, signal.SIGCONT)
+
+    def test_damaged_and_missing_pieces_are_fetched_again(self):
+        model, _, _ = golden("story-f32")
+        up, join = self.up(model)
+        worker = self.worker(join, "a")
+        up.wait_for("ready")
+        expected = self.complete()
+        whole = self.fetched_bytes(worker)
+        worker.stop()
+
+        files = [f for f in (self.folder / "cache-a").rglob("*") if f.is_file() and f.stat().st_size > 4096]
+        self.assertTrue(files)
+        victim = max(files, key=lambda f: f.stat().st_size)
+        content = bytearray(victim.read_bytes())
+        content[len(content) // 2] ^= 0x40
+        victim.write_bytes(content)
+        worker = self.worker(join, "a")
+        fetched = self.fetched_bytes(worker)
+        self.assertGreater(fetched, 0)
+        self.assertLess(fetched, whole)
+        deadline = time.monotonic() + LIMIT_S
+        while self.status()["state"] != "ready":
+            self.assertLess(time.monotonic(), deadline, up.output())
+            time.sleep(0.1)
+        self.assertEqual(self.complete(), expected)
+
+    def test_shipping_that_is_cut_resumes(self):
+        model = demo_model()
+        up, join = self.up(model)
+        worker = self.worker(join, "a", "256MiB")
+        cache = self.folder / "cache-a"
+        deadline = time.monotonic() + LIMIT_S
+        while sum(f.stat().st_blocks * 512 for f in cache.rglob("*") if f.is_file()) < (8 << 20):
+            self.assertLess(time.monotonic(), deadline, worker.output())
+            time.sleep(0.001)
+        worker.kill()
+        kept = sum(f.stat().st_blocks * 512 for f in cache.rglob("*") if f.is_file())
+        again = self.worker(join, "a", "256MiB")
+        fetched = self.fetched_bytes(again)
+        size = pathlib.Path(model).stat().st_size
+        print(f"kept {kept} bytes, fetched {fetched} more of {size}")
+        self.assertLess(fetched, size - (4 << 20))
+        up.wait_for("ready")
+
+    def test_wrong_token_is_refused(self):
+        model, _, _ = golden("story-f32")
+        _, join = self.up(model)
+        secret, _, fingerprint = join[3].partition(".")
+        wrong = ("0" if secret[0] != "0" else "1") + secret[1:]
+        done = self.renga("worker", join[1], "--token", f"{wrong}.{fingerprint}")
+        self.assert_refused(done, "token")
+
+    def test_wrong_authority_is_refused(self):
+        model, _, _ = golden("story-f32")
+        _, join = self.up(model)
+        secret, _, fingerprint = join[3].partition(".")
+        wrong = ("0" if fingerprint[0] != "0" else "1") + fingerprint[1:]
+        done = self.renga("worker", join[1], "--token", f"{secret}.{wrong}")
+        self.assert_refused(done, "authority")
+
+    def test_ctrl_c_ends_every_process_cleanly(self):
+        model, _, _ = golden("story-f32")
+        up, join = self.up(model)
+        worker = self.worker(join, "a")
+        up.wait_for("ready")
+        self.assertIn(worker.stop(), (0, 130))
+        self.assertIn(up.stop(), (0, 130))
+
+    def test_too_small_offer_waits_and_says_the_numbers(self):
+        model, _, _ = golden("llama-f32")
+        up, join = self.up(model)
+        self.worker(join, "a", "1MiB")
+        line = up.wait_for("needs")
+        self.assertIn("1.0 MiB", line)
+
+
+class DemoModelTest(ProcessTest):
+
+    def test_answers_sensibly_through_two_worker_processes(self):
+        model = demo_model()
+        arguments = ("--temperature", "0", "-n", "48", "What is the capital of France?")
+        alone = self.renga_ok("run", model, *arguments)
+        together = self.renga_ok("run", model, "--workers", "2", *arguments)
+        self.assertIn("Paris", alone)
+        self.assertEqual(together, alone)
+
+    def test_perplexity_through_two_workers_equals_one_process(self):
+        model = demo_model()
+        text = self.folder / "text.txt"
+        text.write_text((pathlib.Path(__file__).parent / "english.txt").read_text())
+        alone = self.renga_ok("perplexity", model, text)
+        together = self.renga_ok("perplexity", model, text, "--workers", "2")
+        print(alone.strip())
+        self.assertEqual(together, alone)
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)

@@ -1,0 +1,104 @@
+#!/usr/bin/env python3
+"""`renga logits` against independent goldens, and its bits under every way of splitting."""
+import json
+import math
+import unittest
+
+from renga_process import ProcessTest, golden, read_floats
+
+FAMILIES = ["llama-f32", "llama-gqa-f32", "llama-gqa-f16", "llama-gqa-bf16", "llama-gqa-q8_0",
+            "llama-gqa-q4_0", "llama-gqa-q4_1", "llama-gqa-q5_0", "llama-gqa-q5_1",
+            "llama-gqa-q2_k", "llama-gqa-q3_k", "llama-gqa-q4_k", "llama-gqa-q5_k",
+            "llama-gqa-q6_k", "llama-gqa-iq4_nl", "llama-gqa-iq4_xs", "mistral-f32", "qwen2-f32",
+            "qwen3-f32", "story-f32"]
+
+
+def tolerance(name):
+    if name.endswith("bf16") or name.endswith("f16"):
+        return 1e-4
+    return 1e-6 if name.endswith("f32") else 2e-3
+
+
+def nmse(actual, expected):
+    """Sum of squared differences over sum of squares."""
+    error = sum((a - e) ** 2 for a, e in zip(actual, expected))
+    return error / sum(e * e for e in expected)
+
+
+def joined(tokens):
+    return ",".join(map(str, tokens))
+
+
+class LogitsTest(ProcessTest):
+
+    def logits(self, path, tokens, *extra):
+        """(bytes of the logits file, greedy tokens)."""
+        out = self.folder / "logits.f32"
+        text = self.renga_ok("logits", path, "--tokens", joined(tokens), "-o", out, *extra)
+        greedy = json.loads(text)["greedy"] if text.strip() else []
+        return out.read_bytes(), greedy
+
+    def check_golden(self, name):
+        path, data, expected = golden(name)
+        bits, _ = self.logits(path, data["token_ids"])
+        (self.folder / "raw").write_bytes(bits)
+        actual = read_floats(self.folder / "raw")
+        self.assertEqual(len(actual), len(expected))
+        error = nmse(actual, expected)
+        print(f"{name}: NMSE {error:.2e}")
+        self.assertLessEqual(error, tolerance(name))
+
+        greedy = data["greedy"]
+        _, tokens = self.logits(path, greedy["prompt"], "--greedy", len(greedy["tokens"]))
+        self.assertEqual(len(tokens), len(greedy["tokens"]))
+        bound = 6 * math.sqrt(tolerance(name)) * data["logits_std"]
+        compared = 0
+        for step, margin in enumerate(greedy["margin"]):
+            if margin < bound:
+                break
+            self.assertEqual(tokens[step], greedy["tokens"][step], f"{name}, step {step}")
+            compared += 1
+        print(f"{name}: {compared} of {len(tokens)} greedy tokens compared (margin >= {bound:.3f})")
+
+    def check_same_bits(self, name, splits):
+        path, data, _ = golden(name)
+        tokens = data["token_ids"][:20]
+        reference = self.logits(path, tokens, "--greedy", 8)
+        for split in splits:
+            with self.subTest(split=split):
+                self.assertEqual(self.logits(path, tokens, "--greedy", 8, *split), reference)
+
+    def test_chunks(self):
+        for name in ("story-f32", "llama-gqa-q4_k"):
+            self.check_same_bits(name, [("--chunk", n) for n in (1, 3, 7)])
+
+    def test_workers(self):
+        self.check_same_bits("story-f32", [("--workers", n) for n in (1, 2, 3, 4)])
+
+    def test_head_blocks(self):
+        self.check_same_bits("llama-gqa-q6_k", [("--head-blocks", n) for n in (1, 2, 3)])
+
+    def test_workers_and_head_blocks_and_chunks(self):
+        self.check_same_bits("story-f32", [("--workers", 3, "--head-blocks", 3, "--chunk", 5),
+                                           ("--workers", 2, "--head-blocks", 2, "--chunk", 2)])
+
+    def test_more_workers_than_layers_leaves_the_rest_idle_and_says_so(self):
+        path, data, _ = golden("llama-gqa-q8_0")
+        out = self.folder / "logits.f32"
+        done = self.renga("logits", path, "--tokens", joined(data["token_ids"][:4]), "-o", out,
+                          "--workers", 4)
+        self.assertEqual(done.returncode, 0, done.stderr.decode())
+        self.assertIn("idle", done.stderr.decode())
+
+
+def add_golden_test(name):
+    def test(self):
+        self.check_golden(name)
+    setattr(LogitsTest, "test_golden_" + name.replace("-", "_"), test)
+
+
+for family in FAMILIES:
+    add_golden_test(family)
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
