@@ -159,7 +159,8 @@ class Backend {
   virtual absl::Status SiluGate(ConstRowsView gate, ConstRowsView up, RowsView out) = 0;
   // out += in.
   virtual absl::Status Add(ConstRowsView in, RowsView out) = 0;
-  // result[r] for each row of logits; k <= 0: only the normaliser. Waits for the result.
+  // result[r] for each row of logits; k <= 0: only the normaliser; k above the columns: all of
+  // them. A row with NaN gives some k distinct columns. Waits for the result.
   virtual absl::Status TopK(ConstRowsView logits, int64_t k, std::span<TopRow> result) = 0;
 
   virtual absl::Status Synchronize() = 0;

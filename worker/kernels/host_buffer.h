@@ -1,0 +1,43 @@
+// Ordinary memory as a Buffer, for backends that compute on the host.
+#ifndef RENGA_WORKER_KERNELS_HOST_BUFFER_H_
+#define RENGA_WORKER_KERNELS_HOST_BUFFER_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <memory>
+#include <span>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "worker/kernels/backend.h"
+
+namespace renga::kernels {
+
+class HostBuffer : public Buffer {
+ public:
+  // 64-byte aligned, zero-filled. kResourceExhausted when the system has not that much;
+  // kInvalidArgument when `bytes` is negative.
+  static absl::StatusOr<std::unique_ptr<HostBuffer>> Create(int64_t bytes);
+
+  std::byte* data() override { return data_.get(); }
+  const std::byte* data() const { return data_.get(); }
+  int64_t size_bytes() const override { return size_bytes_; }
+
+ private:
+  struct Free {
+    void operator()(std::byte* p) const { std::free(p); }
+  };
+  HostBuffer(std::byte* data, int64_t size_bytes) : data_(data), size_bytes_(size_bytes) {}
+
+  std::unique_ptr<std::byte, Free> data_;
+  int64_t size_bytes_;
+};
+
+// Backend::Upload and Download for buffers in host memory. kOutOfRange beyond the buffer's end.
+absl::Status UploadToHost(std::span<const std::byte> host, Buffer& to, int64_t offset);
+absl::Status DownloadFromHost(Buffer& from, int64_t offset, std::span<std::byte> host);
+
+}  // namespace renga::kernels
+
+#endif  // RENGA_WORKER_KERNELS_HOST_BUFFER_H_
