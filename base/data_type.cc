@@ -10,8 +10,8 @@ namespace renga::base {
 namespace {
 
 // The byte layouts are described in docs/FORMATS.md. Every product below is exact in float (a
-// half has 11 significant bits, scales and codes at most 13 more), so where a format subtracts a
-// minimum that subtraction is the only rounding.
+// half has 11 significant bits, scale and code together at most 12), so where a format has a
+// minimum, adding it is the only rounding.
 
 // Field access: blocks have no alignment, numbers are little endian.
 uint8_t Byte(const std::byte* p) { return std::to_integer<uint8_t>(*p); }

@@ -15,14 +15,14 @@
 namespace renga::base {
 namespace {
 
-using testing::Eq;
-using testing::Optional;
+using ::testing::Eq;
+using ::testing::Optional;
 
 // A made-up /proc and /sys in a temporary folder.
-class CgroupLimitsTest : public testing::Test {
+class CgroupLimitsTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    std::string pattern = absl::StrCat(testing::TempDir(), "/renga_cgroup_XXXXXX");
+    std::string pattern = absl::StrCat(::testing::TempDir(), "/renga_cgroup_XXXXXX");
     ASSERT_NE(mkdtemp(pattern.data()), nullptr);
     root_ = pattern;
   }

@@ -14,7 +14,7 @@
 namespace renga::base {
 namespace {
 
-class ThreadPoolTest : public testing::TestWithParam<int> {};
+class ThreadPoolTest : public ::testing::TestWithParam<int> {};
 
 TEST_P(ThreadPoolTest, RunsEveryIndexExactlyOnceInPiecesOfAtMostTheGrain) {
   ThreadPool pool(GetParam());
@@ -82,7 +82,7 @@ TEST_P(ThreadPoolTest, EmptyAndExtremeArguments) {
 }
 
 // 4 and 9 are more threads than many machines have CPUs.
-INSTANTIATE_TEST_SUITE_P(Threads, ThreadPoolTest, testing::Values(1, 2, 3, 4, 9));
+INSTANTIATE_TEST_SUITE_P(Threads, ThreadPoolTest, ::testing::Values(1, 2, 3, 4, 9));
 
 double ProcessCpuSeconds() {
   rusage usage = {};
