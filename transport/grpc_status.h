@@ -11,6 +11,9 @@
 
 namespace renga::transport {
 
+// A code as a number in a message (Goodbye, StepResult); kUnknown for one that doesn't exist.
+absl::StatusCode StatusCodeFromWire(int code);
+
 // The codes are the same numbers. A message without text gets one that names `what`.
 absl::Status FromGrpcStatus(const grpc::Status& status, absl::string_view what);
 grpc::Status ToGrpcStatus(const absl::Status& status);

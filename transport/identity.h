@@ -13,6 +13,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "absl/time/time.h"
 
 namespace renga::transport {
 
@@ -21,10 +22,13 @@ struct Identity {
   std::string name;             // in the certificate: "coordinator" or a worker id
   std::string certificate_pem;  // signed by the authority
   std::string private_key_pem;
-  std::string authority_pem;    // the authority's own certificate: the only root that is trusted
+  std::string authority_pem;  // the authority's own certificate: the only root that is trusted
 };
 
 inline constexpr absl::string_view kCoordinatorName = "coordinator";
+
+// Names in certificates: 1 to 63 lower-case letters, digits and inner '-', a DNS label.
+bool IsValidPeerName(absl::string_view name);
 
 // The cluster's certificate authority. Immutable after creation; safe from any thread.
 class Authority {
@@ -59,11 +63,21 @@ struct KeyAndRequest {
 absl::StatusOr<KeyAndRequest> CreateKeyAndRequest(absl::string_view name);
 
 // Connects to `address` by TLS and returns the authority certificate the server presents, if its
-// SHA-256 fingerprint is `fingerprint`; kPermissionDenied otherwise, kUnavailable when unreachable.
+// SHA-256 fingerprint is `fingerprint`; kPermissionDenied otherwise, kUnavailable when unreachable
+// within `timeout`, kInvalidArgument for a bad address. Blocks.
 absl::StatusOr<std::string> FetchAuthority(const std::string& address,
-                                           const std::string& fingerprint);
+                                           const std::string& fingerprint,
+                                           absl::Duration timeout = absl::Seconds(5));
 
-// An enrolled worker's identity, kept so that it joins again without enrolling.
+// The identity that `certificate_pem` (signed for the request of `private_key_pem`) gives a
+// process. kPermissionDenied when key, certificate and authority don't belong together,
+// kInvalidArgument when one of them is damaged.
+absl::StatusOr<Identity> MakeIdentity(const std::string& certificate_pem,
+                                      const std::string& private_key_pem,
+                                      const std::string& authority_pem);
+
+// An enrolled worker's identity, kept (one file, 0600, in a folder 0700) so that it joins again
+// without enrolling. Load: kNotFound when there is none.
 absl::Status SaveIdentity(const std::string& directory, const Identity& identity);
 absl::StatusOr<Identity> LoadIdentity(const std::string& directory);
 
