@@ -14,43 +14,21 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
+#include "model/gguf_format.h"
 
 namespace renga::model {
 namespace {
 
-static_assert(std::endian::native == std::endian::little, "GGUF numbers are read as they lie");
-
-constexpr absl::string_view kMagic = "GGUF";
 // What the decoded metadata may take in memory. A small number in the file must not become a
 // large allocation, and real vocabularies stay below 100 MB.
 constexpr int64_t kMaxMetadataBytes = int64_t{1} << 30;
 // Far above what any model uses; long enough names would only make errors unreadable.
 constexpr uint64_t kMaxKeyBytes = 65535;
 constexpr uint64_t kMaxTensorNameBytes = 1024;
-constexpr uint32_t kMaxDims = 4;
-constexpr int64_t kDefaultAlignment = 32;
-constexpr int64_t kMaxAlignment = 1 << 20;
 // The shortest possible records: name length, type and one byte; name length, dimension count,
 // one dimension, type and offset.
 constexpr uint64_t kMinKeyValueBytes = 8 + 4 + 1;
 constexpr uint64_t kMinTensorBytes = 8 + 4 + 8 + 4 + 8;
-
-// The numbers of GGUF's metadata types.
-enum class ValueType : uint32_t {
-  kUint8 = 0,
-  kInt8 = 1,
-  kUint16 = 2,
-  kInt16 = 3,
-  kUint32 = 4,
-  kInt32 = 5,
-  kFloat32 = 6,
-  kBool = 7,
-  kString = 8,
-  kArray = 9,
-  kUint64 = 10,
-  kInt64 = 11,
-  kFloat64 = 12,
-};
 
 // Names of tensor types that exist but that renga does not compute, so that the refusal can say
 // more than a number.
@@ -119,7 +97,7 @@ class ImageParser {
  private:
   absl::Status ReadHeader();
   absl::Status ReadKeyValue();
-  absl::StatusOr<GgufValue> ReadValue(const std::string& key, ValueType type);
+  absl::StatusOr<GgufValue> ReadValue(const std::string& key, GgufValueType type);
   absl::StatusOr<GgufArray> ReadArray(const std::string& key);
   template <typename Stored, typename Wide>
   absl::StatusOr<GgufValue> ReadScalar(const std::string& key);
@@ -156,13 +134,13 @@ absl::StatusOr<GgufImage> ImageParser::Parse() {
 }
 
 absl::Status ImageParser::ReadHeader() {
-  if (image_.size() < kMagic.size()) {
+  if (image_.size() < kGgufMagic.size()) {
     return BadFormat(absl::StrCat("not a GGUF file: it has only ", image_.size(), " bytes"));
   }
   uint32_t magic = 0;
   RENGA_RETURN_IF_ERROR(reader_.Read("the magic", magic));
-  if (std::memcmp(&magic, kMagic.data(), kMagic.size()) != 0) {
-    const absl::string_view start(reinterpret_cast<const char*>(image_.data()), kMagic.size());
+  if (std::memcmp(&magic, kGgufMagic.data(), kGgufMagic.size()) != 0) {
+    const absl::string_view start(reinterpret_cast<const char*>(image_.data()), kGgufMagic.size());
     return BadFormat(absl::StrCat("not a GGUF file: it begins with \"", absl::CHexEscape(start),
                                   "\" instead of \"GGUF\""));
   }
@@ -209,7 +187,7 @@ absl::Status ImageParser::ReadKeyValue() {
   }
   uint32_t type = 0;
   RENGA_RETURN_IF_ERROR(reader_.Read(absl::StrCat("the type of metadata key ", key), type));
-  auto value = ReadValue(key, static_cast<ValueType>(type));
+  auto value = ReadValue(key, static_cast<GgufValueType>(type));
   RENGA_RETURN_IF_ERROR(value.status());
   result_.metadata.Set(std::move(key), *std::move(value));
   return absl::OkStatus();
@@ -222,37 +200,37 @@ absl::StatusOr<GgufValue> ImageParser::ReadScalar(const std::string& key) {
   return GgufValue(static_cast<Wide>(stored));
 }
 
-absl::StatusOr<GgufValue> ImageParser::ReadValue(const std::string& key, ValueType type) {
+absl::StatusOr<GgufValue> ImageParser::ReadValue(const std::string& key, GgufValueType type) {
   switch (type) {
-    case ValueType::kUint8:
+    case GgufValueType::kUint8:
       return ReadScalar<uint8_t, uint64_t>(key);
-    case ValueType::kInt8:
+    case GgufValueType::kInt8:
       return ReadScalar<int8_t, int64_t>(key);
-    case ValueType::kUint16:
+    case GgufValueType::kUint16:
       return ReadScalar<uint16_t, uint64_t>(key);
-    case ValueType::kInt16:
+    case GgufValueType::kInt16:
       return ReadScalar<int16_t, int64_t>(key);
-    case ValueType::kUint32:
+    case GgufValueType::kUint32:
       return ReadScalar<uint32_t, uint64_t>(key);
-    case ValueType::kInt32:
+    case GgufValueType::kInt32:
       return ReadScalar<int32_t, int64_t>(key);
-    case ValueType::kUint64:
+    case GgufValueType::kUint64:
       return ReadScalar<uint64_t, uint64_t>(key);
-    case ValueType::kInt64:
+    case GgufValueType::kInt64:
       return ReadScalar<int64_t, int64_t>(key);
-    case ValueType::kFloat32:
+    case GgufValueType::kFloat32:
       return ReadScalar<float, double>(key);
-    case ValueType::kFloat64:
+    case GgufValueType::kFloat64:
       return ReadScalar<double, double>(key);
-    case ValueType::kBool: {
+    case GgufValueType::kBool: {
       RENGA_ASSIGN_OR_RETURN(GgufArray one, ReadBools(key, 1));
       return GgufValue(static_cast<bool>(std::get<std::vector<bool>>(one)[0]));
     }
-    case ValueType::kString: {
+    case GgufValueType::kString: {
       RENGA_ASSIGN_OR_RETURN(GgufArray one, ReadStrings(key, 1));
       return GgufValue(std::move(std::get<std::vector<std::string>>(one)[0]));
     }
-    case ValueType::kArray: {
+    case GgufValueType::kArray: {
       RENGA_ASSIGN_OR_RETURN(GgufArray array, ReadArray(key));
       return GgufValue(std::move(array));
     }
@@ -315,32 +293,32 @@ absl::StatusOr<GgufArray> ImageParser::ReadArray(const std::string& key) {
   uint64_t count = 0;
   RENGA_RETURN_IF_ERROR(reader_.Read(what, type));
   RENGA_RETURN_IF_ERROR(reader_.Read(what, count));
-  switch (static_cast<ValueType>(type)) {
-    case ValueType::kUint8:
+  switch (static_cast<GgufValueType>(type)) {
+    case GgufValueType::kUint8:
       return ReadNumbers<uint8_t, uint64_t>(key, count);
-    case ValueType::kInt8:
+    case GgufValueType::kInt8:
       return ReadNumbers<int8_t, int64_t>(key, count);
-    case ValueType::kUint16:
+    case GgufValueType::kUint16:
       return ReadNumbers<uint16_t, uint64_t>(key, count);
-    case ValueType::kInt16:
+    case GgufValueType::kInt16:
       return ReadNumbers<int16_t, int64_t>(key, count);
-    case ValueType::kUint32:
+    case GgufValueType::kUint32:
       return ReadNumbers<uint32_t, uint64_t>(key, count);
-    case ValueType::kInt32:
+    case GgufValueType::kInt32:
       return ReadNumbers<int32_t, int64_t>(key, count);
-    case ValueType::kUint64:
+    case GgufValueType::kUint64:
       return ReadNumbers<uint64_t, uint64_t>(key, count);
-    case ValueType::kInt64:
+    case GgufValueType::kInt64:
       return ReadNumbers<int64_t, int64_t>(key, count);
-    case ValueType::kFloat32:
+    case GgufValueType::kFloat32:
       return ReadNumbers<float, double>(key, count);
-    case ValueType::kFloat64:
+    case GgufValueType::kFloat64:
       return ReadNumbers<double, double>(key, count);
-    case ValueType::kBool:
+    case GgufValueType::kBool:
       return ReadBools(key, count);
-    case ValueType::kString:
+    case GgufValueType::kString:
       return ReadStrings(key, count);
-    case ValueType::kArray:
+    case GgufValueType::kArray:
       return absl::UnimplementedError(
           absl::StrCat("metadata key ", key, " is an array of arrays, which renga does not read"));
   }
@@ -379,9 +357,9 @@ absl::Status ImageParser::ReadDims(GgufTensor& tensor) {
   const std::string what = absl::StrCat("the dimensions of tensor ", tensor.name);
   uint32_t count = 0;
   RENGA_RETURN_IF_ERROR(reader_.Read(what, count));
-  if (count < 1 || count > kMaxDims) {
+  if (count < 1 || count > kGgufMaxDims) {
     return BadFormat(absl::StrCat("tensor ", tensor.name, " has ", count, " dimensions; 1 to ",
-                                  kMaxDims, " are possible"));
+                                  kGgufMaxDims, " are possible"));
   }
   int64_t elements = 1;
   for (uint32_t i = 0; i < count; ++i) {
@@ -411,9 +389,10 @@ absl::Status ImageParser::MeasureTensor(GgufTensor& tensor) {
 }
 
 absl::StatusOr<int64_t> ImageParser::Alignment() const {
-  const auto alignment = result_.metadata.GetInt("general.alignment", 8, kMaxAlignment);
+  const auto alignment =
+      result_.metadata.GetInt("general.alignment", kGgufMinAlignment, kGgufMaxAlignment);
   if (!alignment.ok()) return BadFormat(alignment.status().message());
-  const int64_t value = alignment->value_or(kDefaultAlignment);
+  const int64_t value = alignment->value_or(kGgufDefaultAlignment);
   if (!std::has_single_bit(static_cast<uint64_t>(value))) {
     return BadFormat(absl::StrCat("general.alignment is ", value, ", not a power of two"));
   }

@@ -23,7 +23,11 @@ struct GgufTensorToWrite {
   std::function<absl::Status(const Sink&)> fill;
 };
 
-// Writes the file in one pass; on failure the partly written file is removed.
+// Writes the file in one pass, under another name beside it that is renamed at the end; on failure
+// nothing is left. Numbers are stored in the narrower type of their kind when all of a value fits
+// it (uint32, int32, float32), which is what other readers expect of the usual keys.
+// general.alignment is honoured. kInvalidArgument for tensors that no reader would take, or whose
+// `fill` gives another number of bytes; otherwise what the file system said.
 absl::Status WriteGguf(const std::string& path, const GgufMetadata& metadata,
                        const std::vector<GgufTensorToWrite>& tensors);
 
