@@ -27,8 +27,7 @@ class WeightSource {
   // The stored type of a tensor. kNotFound when the model has none of that name.
   virtual absl::StatusOr<base::DataType> TensorType(const std::string& name) = 0;
   // Fills `out` with bytes [offset, offset + out.size()) of the tensor, verified.
-  virtual absl::Status Read(const std::string& name, int64_t offset,
-                            std::span<std::byte> out) = 0;
+  virtual absl::Status Read(const std::string& name, int64_t offset, std::span<std::byte> out) = 0;
 };
 
 // Called as loading goes on, with bytes done and in total. Returning false cancels (kCancelled).
