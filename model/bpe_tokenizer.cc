@@ -122,7 +122,8 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> BpeTokenizer::Create(const GgufMetada
 
 BpeTokenizer::BpeTokenizer(Vocabulary vocabulary, const PreTokenizer& rules)
     : VocabularyTokenizer(std::move(vocabulary), rules.adds_bos, UserDefined::kCutFirst),
-      rules_(rules) {}
+      rules_(rules),
+      by_bytes_(&pieces_) {}
 
 std::vector<bool> BpeTokenizer::IndexTokens() {
   const size_t count = static_cast<size_t>(vocabulary().size());
@@ -136,22 +137,20 @@ std::vector<bool> BpeTokenizer::IndexTokens() {
                  AppendSpelledBytes(vocabulary().Text(id), &bytes);
     pieces_.Add(spelled[i] ? absl::string_view(bytes) : vocabulary().Text(id));
   }
-  by_bytes_.reserve(count);
+  by_bytes_.Reserve(count);
   for (size_t i = 0; i < count; ++i) {
-    if (spelled[i] && !pieces_[i].empty()) by_bytes_[pieces_[i]] = static_cast<TokenId>(i);
+    if (spelled[i] && !pieces_[i].empty()) by_bytes_.Add(static_cast<TokenId>(i));
   }
   for (size_t b = 0; b < byte_tokens_.size(); ++b) {
     const char c = static_cast<char>(b);
-    const auto token = by_bytes_.find(absl::string_view(&c, 1));
-    byte_tokens_[b] = token == by_bytes_.end() ? kNone : token->second;
+    byte_tokens_[b] = by_bytes_.Find(absl::string_view(&c, 1));
   }
   return spelled;
 }
 
 TokenId BpeTokenizer::FindPiece(absl::string_view bytes) const {
   if (bytes.size() == 1) return byte_tokens_[static_cast<unsigned char>(bytes[0])];
-  const auto token = by_bytes_.find(bytes);
-  return token == by_bytes_.end() ? kNone : token->second;
+  return by_bytes_.Find(bytes);
 }
 
 absl::Status BpeTokenizer::IndexMerges(const std::vector<std::string>& merges,

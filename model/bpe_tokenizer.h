@@ -51,7 +51,7 @@ class BpeTokenizer final : public VocabularyTokenizer {
   TextTable pieces_;  // the bytes of every token, specials by name
   std::array<TokenId, 256> byte_tokens_;
   // Tokens that words can become, by their bytes: those spelled in the byte alphabet.
-  absl::flat_hash_map<absl::string_view, TokenId> by_bytes_;
+  TextIndex by_bytes_;
   absl::flat_hash_map<uint64_t, Merge> merges_;
 };
 

@@ -151,11 +151,11 @@ void SpmTokenizer::Merger::Consider(int32_t left, int32_t right) {
   }
   // Neighbours are neighbours in the text too.
   const absl::string_view joined(a.text.data(), length);
-  const auto token = tokenizer_.mergeable_.find(joined);
-  if (token == tokenizer_.mergeable_.end()) return;
-  heap_.push_back({tokenizer_.scores_[static_cast<size_t>(token->second)], left, right, length});
+  const TokenId token = tokenizer_.mergeable_.Find(joined);
+  if (token == kNone) return;
+  heap_.push_back({tokenizer_.scores_[static_cast<size_t>(token)], left, right, length});
   std::push_heap(heap_.begin(), heap_.end());
-  if (tokenizer_.has_unused_ && tokenizer_.vocabulary().Type(token->second) == TokenType::kUnused) {
+  if (tokenizer_.has_unused_ && tokenizer_.vocabulary().Type(token) == TokenType::kUnused) {
     unused_parts_[joined] = a.text.size();
   }
 }
@@ -185,14 +185,14 @@ void SpmTokenizer::Merger::Emit(const Symbol& symbol, std::vector<TokenId>* ids)
   while (!pending.empty()) {
     const absl::string_view text = pending.back();
     pending.pop_back();
-    const auto token = tokenizer_.mergeable_.find(text);
-    if (token == tokenizer_.mergeable_.end()) {
+    const TokenId token = tokenizer_.mergeable_.Find(text);
+    if (token == kNone) {
       EmitBytes(text, ids);
       continue;
     }
     const auto parts = unused_parts_.find(text);
     if (parts == unused_parts_.end()) {
-      ids->push_back(token->second);
+      ids->push_back(token);
     } else {
       pending.push_back(text.substr(parts->second));
       pending.push_back(text.substr(0, parts->second));
@@ -239,14 +239,15 @@ SpmTokenizer::SpmTokenizer(Vocabulary vocabulary, std::vector<float> scores)
     : VocabularyTokenizer(std::move(vocabulary), /*adds_bos_by_default=*/true,
                           UserDefined::kWithinPlain),
       scores_(std::move(scores)),
-      adds_space_prefix_(this->vocabulary().adds_space_prefix().value_or(true)) {
+      adds_space_prefix_(this->vocabulary().adds_space_prefix().value_or(true)),
+      mergeable_(&this->vocabulary().texts()) {
   byte_tokens_.fill(kNone);
   IndexTokens();
   if (IsPhi3(this->vocabulary())) SwallowSpaceAfterSpecial();
 }
 
 void SpmTokenizer::IndexTokens() {
-  mergeable_.reserve(static_cast<size_t>(vocabulary().size()));
+  mergeable_.Reserve(static_cast<size_t>(vocabulary().size()));
   for (TokenId id = 0; id < vocabulary().size(); ++id) {
     const absl::string_view text = vocabulary().Text(id);
     const TokenType type = vocabulary().Type(id);
@@ -255,7 +256,7 @@ void SpmTokenizer::IndexTokens() {
     } else if (type == TokenType::kByte) {
       if (const auto byte = ParseByteToken(text)) byte_tokens_[*byte] = id;
     } else if (!text.empty() && (type == TokenType::kNormal || type == TokenType::kUnused)) {
-      mergeable_[text] = id;
+      mergeable_.Add(id);
       longest_mergeable_ = std::max(longest_mergeable_, text.size());
       has_unused_ = has_unused_ || type == TokenType::kUnused;
       words_are_apart_ = words_are_apart_ && !HoldsWordStart(text);

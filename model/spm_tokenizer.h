@@ -36,9 +36,9 @@ class SpmTokenizer final : public VocabularyTokenizer {
 
   const std::vector<float> scores_;
   const bool adds_space_prefix_;
-  absl::flat_hash_map<absl::string_view, TokenId> mergeable_;  // normal and unused tokens
-  size_t longest_mergeable_ = 0;                               // bytes
-  SpecialTokenMatcher user_defined_;                           // with U+2581 for spaces
+  TextIndex mergeable_;               // normal and unused tokens
+  size_t longest_mergeable_ = 0;      // bytes
+  SpecialTokenMatcher user_defined_;  // with U+2581 for spaces
   std::array<TokenId, 256> byte_tokens_;
   bool has_unused_ = false;
   // No token holds a U+2581 after another character, so no merge reaches over the start of a word.

@@ -47,7 +47,14 @@ void TextTable::Reserve(size_t texts, size_t bytes) {
 
 void TextTable::Add(absl::string_view text) {
   bytes_.insert(bytes_.end(), text.begin(), text.end());
-  ends_.push_back(bytes_.size());
+  ends_.push_back(static_cast<uint32_t>(bytes_.size()));
+}
+
+void TextIndex::Add(TokenId id) {
+  const auto [entry, is_new] = entries_.insert(id);
+  if (is_new) return;
+  entries_.erase(entry);
+  entries_.insert(id);
 }
 
 absl::StatusOr<Vocabulary> Vocabulary::Read(const GgufMetadata& metadata) {

@@ -9,6 +9,8 @@
 #include <string>
 #include <vector>
 
+#include "absl/container/flat_hash_set.h"
+#include "absl/hash/hash.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
@@ -39,8 +41,43 @@ class TextTable {
   }
 
  private:
-  std::vector<char> bytes_;  // not a std::string: views stay valid when the table is moved
-  std::vector<size_t> ends_;
+  std::vector<char> bytes_;     // not a std::string: views stay valid when the table is moved
+  std::vector<uint32_t> ends_;  // all texts together stay below 4 GiB
+};
+
+// Finds entries of a TextTable by their text. It holds numbers only, so that a search touches
+// little memory: loading a large vocabulary is mostly searching.
+class TextIndex {
+ public:
+  // `table` must outlive this.
+  explicit TextIndex(const TextTable* table) : entries_(0, Hash{table}, Equal{table}) {}
+  void Reserve(size_t entries) { entries_.reserve(entries); }
+  // Of equal texts the last one added counts. The index is one of the table's.
+  void Add(TokenId id);
+  // -1 when there is none.
+  TokenId Find(absl::string_view text) const {
+    const auto entry = entries_.find(text);
+    return entry == entries_.end() ? -1 : *entry;
+  }
+
+ private:
+  struct Hash {
+    using is_transparent = void;
+    size_t operator()(absl::string_view text) const { return absl::HashOf(text); }
+    size_t operator()(TokenId id) const { return (*this)((*table)[static_cast<size_t>(id)]); }
+    const TextTable* table;
+  };
+  struct Equal {
+    using is_transparent = void;
+    bool operator()(TokenId a, absl::string_view b) const {
+      return (*table)[static_cast<size_t>(a)] == b;
+    }
+    bool operator()(TokenId a, TokenId b) const {
+      return (*this)(a, (*table)[static_cast<size_t>(b)]);
+    }
+    const TextTable* table;
+  };
+  absl::flat_hash_set<TokenId, Hash, Equal> entries_;
 };
 
 // Immutable after Read.
@@ -54,6 +91,7 @@ class Vocabulary {
   bool Contains(TokenId id) const { return id >= 0 && id < size(); }
   // As stored: U+2581 for spaces, or the byte alphabet. `id` must be in the vocabulary.
   absl::string_view Text(TokenId id) const { return texts_[static_cast<size_t>(id)]; }
+  const TextTable& texts() const { return texts_; }
   TokenType Type(TokenId id) const { return types_[static_cast<size_t>(id)]; }
 
   std::optional<TokenId> bos() const { return bos_; }
