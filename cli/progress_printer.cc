@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "base/byte_size.h"
 
@@ -29,18 +30,21 @@ ProgressPrinter::ProgressPrinter(std::string label, bool quiet)
 ProgressPrinter::~ProgressPrinter() { Finish(); }
 
 void ProgressPrinter::Update(int64_t done_bytes, int64_t total_bytes) {
+  Draw(total_bytes > 0 ? static_cast<double>(done_bytes) / static_cast<double>(total_bytes) : 0,
+       base::FormatByteSize(done_bytes) + " of " + base::FormatByteSize(total_bytes));
+}
+
+void ProgressPrinter::UpdateCount(int64_t done, int64_t total, const std::string& unit) {
+  Draw(total > 0 ? static_cast<double>(done) / static_cast<double>(total) : 0,
+       absl::StrCat(done, " of ", total, " ", unit));
+}
+
+void ProgressPrinter::Draw(double share, const std::string& amount) {
   absl::MutexLock lock(&mutex_);
   const absl::Time now = absl::Now();
   if (quiet_ || now - last_print_ < (terminal_ ? kTerminalInterval : kPlainInterval)) return;
   last_print_ = now;
-  Draw(done_bytes, total_bytes);
-}
-
-void ProgressPrinter::Draw(int64_t done_bytes, int64_t total_bytes) {
-  const double share =
-      total_bytes > 0 ? std::clamp(static_cast<double>(done_bytes) / total_bytes, 0.0, 1.0) : 0.0;
-  const std::string amount =
-      base::FormatByteSize(done_bytes) + " of " + base::FormatByteSize(total_bytes);
+  share = std::clamp(share, 0.0, 1.0);
   if (!terminal_) {
     std::fprintf(stderr, "%s: %s (%.0f%%)\n", label_.c_str(), amount.c_str(), 100 * share);
     return;

@@ -23,11 +23,13 @@ class ProgressPrinter {
 
   // Bytes done of a total that may still grow. Cheap: prints at most ten times a second.
   void Update(int64_t done_bytes, int64_t total_bytes);
+  // The same for things that are counted: `unit` is "windows".
+  void UpdateCount(int64_t done, int64_t total, const std::string& unit);
   // Clears the bar; nothing is printed afterwards until the next Update.
   void Finish();
 
  private:
-  void Draw(int64_t done_bytes, int64_t total_bytes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Draw(double share, const std::string& amount);
 
   const std::string label_;
   const bool quiet_;

@@ -1,0 +1,33 @@
+// Flags of every command that runs a model on this machine: `run`, `serve`, `bench`, `logits`,
+// `perplexity`.
+#ifndef RENGA_CLI_CLUSTER_FLAGS_H_
+#define RENGA_CLI_CLUSTER_FLAGS_H_
+
+#include <cstdint>
+#include <string>
+
+#include "CLI/App.hpp"
+#include "cli/plan_flags.h"
+
+namespace renga::cli {
+
+struct ClusterFlags {
+  std::string model;
+  int workers = 0;     // 0: in this process; else that many worker processes
+  int threads = 0;     // of each worker; 0: all CPUs, shared out over the workers
+  std::string memory;  // of each worker; "": what is available, shared out
+  std::string device = "cpu";
+  PlanFlags plan;
+  bool quiet = false;
+  bool verbose = false;
+};
+
+// Adds the model argument and the flags.
+void AddClusterFlags(CLI::App& command, ClusterFlags& flags);
+// --quiet and --verbose: what the log and progress show.
+void AddVerbosityFlags(CLI::App& command, bool& quiet, bool& verbose);
+void ApplyVerbosity(bool quiet, bool verbose);
+
+}  // namespace renga::cli
+
+#endif  // RENGA_CLI_CLUSTER_FLAGS_H_
