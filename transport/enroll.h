@@ -15,7 +15,7 @@ namespace renga::transport {
 struct EnrollOptions {
   std::string coordinator_address;  // "host:port"
   JoinToken join_token;
-  std::string worker_name;  // for people; the certificate's name is the coordinator's choice
+  std::string worker_name = {};  // for people; the coordinator chooses the name in the certificate
   absl::Duration timeout = absl::Seconds(5);
 };
 
