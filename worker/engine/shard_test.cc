@@ -1,0 +1,351 @@
+#include "worker/engine/shard.h"
+
+#include <algorithm>
+#include <cmath>
+#include <memory>
+#include <string>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include "base/testing/status_matchers.h"
+#include "model/embedding.h"
+#include "model/footprint.h"
+#include "worker/engine/golden_files.h"
+#include "worker/engine/local_weights.h"
+#include "worker/engine/test_pipeline.h"
+#include "worker/engine/watched_backend.h"
+#include "worker/engine/weight_loader.h"
+
+namespace renga::engine {
+namespace {
+
+using model::KvCommand;
+using ::renga::testing::StatusIs;
+using ::testing::HasSubstr;
+
+constexpr int64_t kPlenty = int64_t{1} << 30;
+
+KvCommand Append(model::SequenceId id, std::vector<int32_t> blocks) {
+  return {.kind = KvCommand::Kind::kAppendBlocks, .sequence = id, .blocks = std::move(blocks)};
+}
+
+class ShardTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    if (SharedDataFolder().empty()) GTEST_SKIP() << "the shared golden models are not here";
+    ASSERT_NO_FATAL_FAILURE(Open("llama-gqa-q4_k"));
+  }
+
+  void Open(const std::string& name) {
+    golden_ = ReadGolden(name);
+    ASSERT_OK_AND_ASSIGN(file_, model::GgufFile::Open(golden_.model_path));
+    ASSERT_OK_AND_ASSIGN(model_, model::ReadModel(*file_));
+    ASSERT_OK_AND_ASSIGN(footprint_, model::MeasureModel(*file_, model_));
+    ASSERT_OK_AND_ASSIGN(weights_, LocalWeights::Create(file_.get()));
+    ASSERT_OK_AND_ASSIGN(auto inner, kernels::CreateBackend({.device = "reference"}));
+    backend_ = std::make_unique<WatchedBackend>(std::move(inner));
+    whole_ = {.layers = {0, model_.config.n_layers}, .head_rows = {0, model_.config.vocab_size}};
+  }
+
+  absl::StatusOr<std::unique_ptr<Shard>> Load(const model::ShardSpec& spec, MemoryBudget& budget,
+                                              const LoadProgress& progress = nullptr) {
+    return Shard::Load(model_, spec, limits_, backend_.get(), &budget, weights_.get(), progress);
+  }
+
+  // The first `count` embedding rows of the golden tokens.
+  std::vector<float> Rows(int64_t count) {
+    auto table = model::EmbeddingTable::Create(*file_, model_.config);
+    return *table->Rows(std::span(golden_.token_ids).first(count));
+  }
+
+  Golden golden_;
+  std::unique_ptr<model::GgufFile> file_;
+  model::Model model_;
+  model::ModelFootprint footprint_;
+  std::unique_ptr<LocalWeights> weights_;
+  std::unique_ptr<WatchedBackend> backend_;
+  model::ShardSpec whole_;
+  model::RuntimeLimits limits_ = {.kv_blocks = 4,
+                                  .max_step_tokens = 16,
+                                  .max_step_outputs = 4,
+                                  .kv_type = base::DataType::kF16};
+};
+
+TEST_F(ShardTest, ReservesWhatThePlannerMeasuredAndAllocatesNoMore) {
+  const int64_t rows = model_.config.vocab_size;
+  for (const std::string name : {"llama-gqa-q4_k", "story-f32", "qwen2-f32"}) {
+    ASSERT_NO_FATAL_FAILURE(Open(name));
+    for (const model::ShardSpec& spec :
+         {whole_, model::ShardSpec{.layers = {1, 2}, .head_rows = {}},
+          model::ShardSpec{.layers = {}, .head_rows = {3, rows / 2}},
+          model::ShardSpec{.layers = {0, 1}, .head_rows = {rows - 1, rows}}}) {
+      const model::ShardBytes bytes = model::MeasureShard(model_, footprint_, spec, limits_);
+      MemoryBudget budget(bytes.total());
+      const int64_t before = backend_->allocated_bytes();
+      ASSERT_OK_AND_ASSIGN(auto shard, Load(spec, budget));
+      EXPECT_EQ(shard->memory_bytes(), bytes.total());
+      EXPECT_EQ(budget.used_bytes(), bytes.total());
+      EXPECT_LE(backend_->allocated_bytes() - before, bytes.total());
+      EXPECT_GE(backend_->allocated_bytes() - before, bytes.weights - footprint_.shared_bytes);
+      shard.reset();
+      EXPECT_EQ(budget.used_bytes(), 0);
+    }
+  }
+}
+
+// The planner counts a matrix as its bytes in the file; a backend whose layout takes more would
+// make plans that fit fail to load.
+TEST_F(ShardTest, NoBackendNeedsMoreThanTheFile) {
+  for (const std::string& device : kernels::AvailableDevices()) {
+    ASSERT_OK_AND_ASSIGN(auto backend, kernels::CreateBackend({.device = device, .threads = 1}));
+    for (const base::DataTypeInfo& info : base::AllDataTypes()) {
+      for (const int64_t matrix_rows : {1, 3, 7, 64}) {
+        ASSERT_OK_AND_ASSIGN(const int64_t row_bytes, base::RowBytes(info.type, 768));
+        EXPECT_LE(backend->MatrixBytes(info.type, matrix_rows, 768), matrix_rows * row_bytes)
+            << device << " " << info.name << " " << matrix_rows;
+      }
+    }
+  }
+}
+
+TEST_F(ShardTest, OneByteTooLittleIsRefusedBeforeAnythingIsAllocated) {
+  const int64_t bytes = model::MeasureShard(model_, footprint_, whole_, limits_).total();
+  MemoryBudget budget(bytes - 1);
+  EXPECT_THAT(Load(whole_, budget), StatusIs(absl::StatusCode::kResourceExhausted));
+  EXPECT_EQ(budget.used_bytes(), 0);
+  EXPECT_EQ(backend_->allocated_bytes(), 0);
+}
+
+TEST_F(ShardTest, RefusesSpecsAndLimitsThatMakeNoSense) {
+  MemoryBudget budget(kPlenty);
+  const int64_t layers = model_.config.n_layers;
+  const int64_t rows = model_.config.vocab_size;
+  for (const model::ShardSpec& spec :
+       {model::ShardSpec{}, model::ShardSpec{.layers = {0, layers + 1}, .head_rows = {}},
+        model::ShardSpec{.layers = {-1, 1}, .head_rows = {}},
+        model::ShardSpec{.layers = {}, .head_rows = {0, rows + 1}},
+        model::ShardSpec{.layers = {0, 1}, .head_rows = {-5, 2}}}) {
+    EXPECT_THAT(Load(spec, budget), StatusIs(absl::StatusCode::kInvalidArgument));
+  }
+  const model::RuntimeLimits good = limits_;
+  const auto refuses = [&](auto change) {
+    limits_ = good;
+    change(limits_);
+    EXPECT_THAT(Load(whole_, budget), StatusIs(absl::StatusCode::kInvalidArgument));
+  };
+  refuses([](auto& limits) { limits.kv_blocks = 0; });
+  refuses([](auto& limits) { limits.kv_blocks = INT64_MAX; });
+  refuses([](auto& limits) { limits.max_step_tokens = 0; });
+  refuses([](auto& limits) { limits.max_step_tokens = INT64_MAX; });
+  refuses([](auto& limits) { limits.max_step_outputs = 0; });
+  refuses([](auto& limits) { limits.max_step_outputs = limits.max_step_tokens + 1; });
+  refuses([](auto& limits) { limits.kv_type = base::DataType::kQ8_0; });
+  EXPECT_EQ(budget.used_bytes(), 0);
+}
+
+// A source that lacks what is asked, or has it in the wrong type.
+class BrokenWeights : public WeightSource {
+ public:
+  explicit BrokenWeights(WeightSource* inner) : inner_(inner) {}
+  std::string missing;
+  std::string not_f32;
+  std::string unreadable;
+
+  absl::StatusOr<base::DataType> TensorType(const std::string& name) override {
+    if (name == missing) return absl::NotFoundError("no tensor " + name);
+    if (name == not_f32) return base::DataType::kF16;
+    return inner_->TensorType(name);
+  }
+  absl::Status Read(const std::string& name, int64_t offset, std::span<std::byte> out) override {
+    if (name == unreadable) return absl::DataLossError("damaged: " + name);
+    EXPECT_LE(static_cast<int64_t>(out.size()), kMaxStagingBytes);
+    return inner_->Read(name, offset, out);
+  }
+
+ private:
+  WeightSource* const inner_;
+};
+
+TEST_F(ShardTest, BadSourcesGiveTheirErrorAndKeepNothing) {
+  MemoryBudget budget(kPlenty);
+  const auto load = [&](WeightSource* source) {
+    return Shard::Load(model_, whole_, limits_, backend_.get(), &budget, source, nullptr).status();
+  };
+  BrokenWeights missing(weights_.get());
+  missing.missing = "blk.1.ffn_up.weight";
+  EXPECT_THAT(load(&missing), StatusIs(absl::StatusCode::kNotFound, HasSubstr("blk.1.ffn_up")));
+  BrokenWeights not_f32(weights_.get());
+  not_f32.not_f32 = "blk.0.attn_norm.weight";
+  EXPECT_THAT(load(&not_f32),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("must be F32")));
+  BrokenWeights unreadable(weights_.get());
+  unreadable.unreadable = "output_norm.weight";
+  EXPECT_THAT(load(&unreadable), StatusIs(absl::StatusCode::kDataLoss, HasSubstr("damaged")));
+  EXPECT_EQ(budget.used_bytes(), 0);
+}
+
+TEST_F(ShardTest, ProgressEndsAtTheTotalAndCanCancel) {
+  MemoryBudget budget(kPlenty);
+  int64_t last_done = 0;
+  int64_t last_total = 0;
+  ASSERT_OK(Load(whole_, budget, [&](int64_t done, int64_t total) {
+    EXPECT_GT(done, last_done);
+    last_done = done;
+    last_total = total;
+    return true;
+  }));
+  EXPECT_EQ(last_done, last_total);
+  EXPECT_EQ(last_total, model::MeasureShard(model_, footprint_, whole_, limits_).weights);
+  EXPECT_THAT(Load(whole_, budget, [](int64_t done, int64_t total) { return done < total / 2; }),
+              StatusIs(absl::StatusCode::kCancelled));
+  EXPECT_EQ(budget.used_bytes(), 0);
+}
+
+TEST_F(ShardTest, BadStepsLeaveTheStateAsItWas) {
+  MemoryBudget budget(kPlenty);
+  ASSERT_OK_AND_ASSIGN(auto shard, Load(whole_, budget));
+  ASSERT_OK_AND_ASSIGN(auto untouched, Load(whole_, budget));
+  model::Step first;
+  first.commands = {Append(1, {2})};
+  first.slots = {{.sequence = 1, .first_position = 0, .token_count = 3}};
+  std::vector<float> rows = Rows(3);
+  ASSERT_OK(shard->RunLayers(first, rows));
+  rows = Rows(3);
+  ASSERT_OK(untouched->RunLayers(first, rows));
+
+  const auto refused = [&](std::vector<KvCommand> commands, std::vector<model::StepSlot> slots,
+                           int64_t row_count) {
+    model::Step step;
+    step.commands = std::move(commands);
+    step.slots = std::move(slots);
+    std::vector<float> input(row_count * model_.config.d_model, 0.25f);
+    const std::vector<float> before = input;
+    EXPECT_THAT(shard->RunLayers(step, input), StatusIs(absl::StatusCode::kInvalidArgument));
+    EXPECT_EQ(input, before);
+  };
+  refused({}, {{.sequence = 1, .first_position = 2, .token_count = 1}}, 1);
+  refused({}, {{.sequence = 7, .first_position = 0, .token_count = 1}}, 1);
+  refused({}, {{.sequence = 1, .first_position = 3, .token_count = 17}}, 17);
+  refused({}, {{.sequence = 1, .first_position = 3, .token_count = 2}}, 1);
+  refused({}, {{.sequence = 1, .first_position = 3, .token_count = 1}}, 2);
+  refused({}, {{.sequence = 1, .first_position = 3, .token_count = 5, .output_count = 5}}, 5);
+  refused({Append(2, {2})}, {}, 0);
+  refused({Append(2, {4})}, {}, 0);
+  // Good commands before the bad one must not stay either.
+  refused({Append(2, {0}), {.kind = KvCommand::Kind::kFree, .sequence = 1, .blocks = {}}},
+          {{.sequence = 1, .first_position = 3, .token_count = 1}}, 1);
+
+  model::Step next;
+  next.commands = {Append(2, {0})};
+  next.slots = {{.sequence = 1, .first_position = 3, .token_count = 2},
+                {.sequence = 2, .first_position = 0, .token_count = 1}};
+  std::vector<float> actual = Rows(3);
+  std::vector<float> expected = actual;
+  ASSERT_OK(shard->RunLayers(next, actual));
+  ASSERT_OK(untouched->RunLayers(next, expected));
+  EXPECT_EQ(actual, expected);
+}
+
+TEST_F(ShardTest, AFailedDeviceNeedsAReset) {
+  MemoryBudget budget(kPlenty);
+  ASSERT_OK_AND_ASSIGN(auto shard, Load(whole_, budget));
+  model::Step step;
+  step.commands = {Append(1, {0})};
+  step.slots = {{.sequence = 1, .first_position = 0, .token_count = 2}};
+  std::vector<float> rows = Rows(2);
+  backend_->FailLinearAfter(5);
+  EXPECT_THAT(shard->RunLayers(step, rows), StatusIs(absl::StatusCode::kInternal));
+  EXPECT_THAT(shard->RunLayers(step, rows),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("the device broke")));
+  shard->ResetSequences();
+  rows = Rows(2);
+  EXPECT_OK(shard->RunLayers(step, rows));
+}
+
+TEST_F(ShardTest, PartsThatAreNotThereSaySo) {
+  MemoryBudget budget(kPlenty);
+  ASSERT_OK_AND_ASSIGN(auto layers, Load({.layers = {0, 1}, .head_rows = {}}, budget));
+  ASSERT_OK_AND_ASSIGN(auto head, Load({.layers = {}, .head_rows = {0, 9}}, budget));
+  EXPECT_THAT(layers->RunHead({}, {}), StatusIs(absl::StatusCode::kFailedPrecondition));
+  EXPECT_THAT(head->RunLayers({}, {}), StatusIs(absl::StatusCode::kFailedPrecondition));
+}
+
+TEST_F(ShardTest, HeadChecksItsRows) {
+  MemoryBudget budget(kPlenty);
+  ASSERT_OK_AND_ASSIGN(auto head, Load({.layers = {}, .head_rows = {0, 9}}, budget));
+  model::Step step;
+  step.slots = {{.sequence = 1, .first_position = 0, .token_count = 5, .output_count = 4}};
+  const std::vector<float> rows(4 * model_.config.d_model, 0.5f);
+  ASSERT_OK(head->RunHead(step, rows));
+  EXPECT_THAT(head->RunHead(step, std::span(rows).first(rows.size() - 1)),
+              StatusIs(absl::StatusCode::kInvalidArgument));
+  step.slots[0].output_count = 5;
+  EXPECT_THAT(head->RunHead(step, rows), StatusIs(absl::StatusCode::kInvalidArgument));
+  step.slots.clear();
+  ASSERT_OK_AND_ASSIGN(const auto none, head->RunHead(step, {}));
+  EXPECT_TRUE(none.empty());
+}
+
+// Slots that ask for different things in one step, over uneven blocks: each answer is what the
+// full logits say.
+TEST_F(ShardTest, TopRowsAndNormaliserAreExact) {
+  PipelineOptions options{.device = "reference", .stages = 2, .head_blocks = 3};
+  ASSERT_OK_AND_ASSIGN(auto pipeline, TestPipeline::Create(golden_.model_path, options));
+  const std::span<const int32_t> tokens = golden_.token_ids;
+  ASSERT_OK_AND_ASSIGN(const auto all, pipeline->Feed(1, tokens.first(12), 256));
+  pipeline->Reset();
+
+  model::Step step;
+  step.commands = {*pipeline->Extend(1, 12), *pipeline->Extend(2, 12), *pipeline->Extend(3, 12)};
+  std::vector<int32_t> ids;
+  const std::vector<std::pair<int64_t, int64_t>> asked = {{1, 3}, {40, 2}, {10000, 1}};
+  for (size_t i = 0; i < asked.size(); ++i) {
+    model::StepSlot slot = pipeline->Slot(i + 1, 12);
+    std::tie(slot.top_k, slot.output_count) = asked[i];
+    step.slots.push_back(slot);
+    ids.insert(ids.end(), tokens.begin(), tokens.begin() + 12);
+  }
+  ASSERT_OK_AND_ASSIGN(const auto rows, pipeline->Run(step, ids));
+  ASSERT_EQ(rows.size(), 6u);
+  const std::vector<int> output_of_row = {9, 10, 11, 10, 11, 11};
+  const std::vector<size_t> count_of_row = {1, 1, 1, 40, 40, 512};
+  for (size_t r = 0; r < rows.size(); ++r) {
+    const std::vector<float>& logits = all[output_of_row[r]];
+    ASSERT_EQ(rows[r].ids.size(), count_of_row[r]);
+    EXPECT_EQ(rows[r].max_logit, *std::max_element(logits.begin(), logits.end()));
+    double sum = 0;
+    for (const float logit : logits) sum += std::exp(double{logit} - rows[r].max_logit);
+    EXPECT_NEAR(rows[r].sum_exp / sum, 1.0, 1e-5);
+    for (size_t i = 0; i < rows[r].ids.size(); ++i) {
+      EXPECT_EQ(rows[r].logits[i], logits[rows[r].ids[i]]);
+      if (i > 0) {
+        EXPECT_LE(rows[r].logits[i], rows[r].logits[i - 1]);
+      }
+    }
+  }
+}
+
+TEST(GatherOutputsTest, TakesTheLastRowsOfEachSlot) {
+  model::Step step;
+  step.slots = {{.sequence = 1, .token_count = 2, .output_count = 1},
+                {.sequence = 2, .token_count = 1, .output_count = 0},
+                {.sequence = 3, .token_count = 2, .output_count = 2}};
+  const std::vector<float> rows = {0, 1, 10, 11, 20, 21, 30, 31, 40, 41};
+  EXPECT_EQ(GatherOutputs(step, rows, 2), (std::vector<float>{10, 11, 30, 31, 40, 41}));
+}
+
+TEST_F(ShardTest, LocalWeightsRefuseBytesOutsideTheTensor) {
+  const std::string name = "output_norm.weight";
+  const int64_t size = model_.config.d_model * 4;
+  std::vector<std::byte> bytes(size);
+  ASSERT_OK(weights_->Read(name, 0, bytes));
+  EXPECT_THAT(weights_->Read(name, 1, bytes), StatusIs(absl::StatusCode::kOutOfRange));
+  EXPECT_THAT(weights_->Read(name, -1, bytes), StatusIs(absl::StatusCode::kOutOfRange));
+  EXPECT_THAT(weights_->Read(name, INT64_MAX, bytes), StatusIs(absl::StatusCode::kOutOfRange));
+  EXPECT_THAT(weights_->Read("nobody", 0, bytes), StatusIs(absl::StatusCode::kNotFound));
+  EXPECT_THAT(weights_->TensorType("nobody"), StatusIs(absl::StatusCode::kNotFound));
+}
+
+}  // namespace
+}  // namespace renga::engine
