@@ -1,0 +1,398 @@
+#include "coordinator/serving/conductor.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/log.h"
+#include "base/status_macros.h"
+
+namespace renga::serving {
+namespace {
+
+// All logits of a row are vocab_size floats: a step brings no more rows than fit in this.
+constexpr int64_t kMaxFullLogitBytesPerStep = int64_t{16} << 20;
+// A pipeline takes no more steps than this at once (its edges' window).
+constexpr int64_t kMaxStepsInFlight = 16;
+// No prompt chunk is made smaller than this for the sake of others.
+constexpr int64_t kSmallestChunk = 16;
+
+void Done(Sequence& sequence, absl::StatusOr<FinishReason> reason, absl::Time now) {
+  RequestTimings timings;
+  const bool started = sequence.started != absl::InfinitePast();
+  const bool answered = sequence.first_token != absl::InfinitePast();
+  timings.queued = (started ? sequence.started : now) - sequence.arrived;
+  if (started) timings.prefill = (answered ? sequence.first_token : now) - sequence.started;
+  if (answered) timings.decode = now - sequence.first_token;
+
+  if (auto* score = std::get_if<ScoreJob>(&sequence.job)) {
+    if (!score->sink.on_done) return;
+    if (!reason.ok()) return score->sink.on_done(reason.status());
+    return score->sink.on_done(timings);
+  }
+  GenerateSink& sink = std::get<GenerateJob>(sequence.job).sink;
+  if (!sink.on_done) return;
+  if (!reason.ok()) return sink.on_done(reason.status());
+  sink.on_done(GenerateResult{*reason, {sequence.prompt_tokens, sequence.generated()}, timings});
+}
+
+}  // namespace
+
+absl::string_view FinishReasonName(FinishReason reason) {
+  switch (reason) {
+    case FinishReason::kStop:
+      return "stop";
+    case FinishReason::kLength:
+      return "length";
+  }
+  return "";
+}
+
+void Conductor::Handle(Event event) {
+  if (auto* sequence = std::get_if<std::unique_ptr<Sequence>>(&event)) {
+    Start(std::move(*sequence));
+  } else if (auto* cancel = std::get_if<CancelEvent>(&event)) {
+    const auto it = sequences_.find(cancel->request_id);
+    if (it != sequences_.end()) {
+      Finish(*it->second, absl::CancelledError("the request was cancelled"));
+    }
+  } else {
+    StepDone(std::get<StepEvent>(std::move(event)));
+  }
+}
+
+void Conductor::Turn() {
+  const absl::Time now = absl::Now();
+  std::vector<Sequence*> late;
+  for (auto& [id, sequence] : sequences_) {
+    if (sequence->deadline() <= now) late.push_back(sequence.get());
+  }
+  for (Sequence* sequence : late) {
+    Finish(*sequence, absl::DeadlineExceededError("the request took longer than it was given"));
+  }
+  SendSteps();
+}
+
+absl::Time Conductor::NextDeadline() const {
+  absl::Time next = absl::InfiniteFuture();
+  for (const auto& [id, sequence] : sequences_) next = std::min(next, sequence->deadline());
+  return next;
+}
+
+void Conductor::EndAll(const absl::Status& status) {
+  while (!sequences_.empty()) Finish(*sequences_.begin()->second, status);
+}
+
+ServingStats Conductor::Stats() const {
+  ServingStats stats = stats_;
+  stats.steps_in_flight = static_cast<int64_t>(in_flight_.size());
+  if (batcher_.has_value()) {
+    stats.requests_waiting = batcher_->waiting();
+    stats.requests_running = batcher_->running();
+    stats.kv_blocks = batcher_->blocks().block_count();
+    stats.kv_blocks_free = batcher_->blocks().free_blocks();
+    stats.preemptions += batcher_->preemptions();
+    stats.epoch = pipeline_->epoch();
+    stats.stage_count = pipeline_->stage_count();
+  }
+  return stats;
+}
+
+void Conductor::Start(std::unique_ptr<Sequence> owned) {
+  Sequence& sequence = *owned;
+  sequences_[sequence.request_id] = std::move(owned);
+  if (static_cast<int64_t>(sequences_.size()) > options_.max_requests) {
+    return Finish(sequence, absl::ResourceExhaustedError(
+                                absl::StrCat("too many requests: ", options_.max_requests,
+                                             " are already waiting or running")));
+  }
+  absl::Status status = EnsurePipeline();
+  if (status.ok()) status = Check(sequence);
+  if (!status.ok()) return Finish(sequence, status);
+  stats_.prompt_tokens += static_cast<uint64_t>(sequence.prompt_tokens);
+  batcher_->Enqueue(&sequence);
+}
+
+absl::Status Conductor::Check(Sequence& sequence) const {
+  if (sequence.tokens.empty()) return absl::InvalidArgumentError("the prompt has no tokens");
+  for (TokenId token : sequence.tokens) {
+    if (token < 0 || token >= vocab_size()) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "the prompt holds token ", token, ", but the vocabulary ends at ", vocab_size() - 1));
+    }
+  }
+  if (sequence.chunk_tokens() < 0) return absl::InvalidArgumentError("a chunk size below 0");
+  if (sequence.is_score()) {
+    if (sequence.next_row < 0 || sequence.next_row >= sequence.prompt_tokens) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "first row ", sequence.next_row, " of a text of ", sequence.prompt_tokens, " tokens"));
+    }
+    return CheckLengths(sequence.prompt_tokens, 0);
+  }
+  GenerateRequest& request = std::get<GenerateJob>(sequence.job).request;
+  RENGA_RETURN_IF_ERROR(CheckSamplingParams(request.sampling, vocab_size()));
+  if (request.alternatives < 0 || request.alternatives > kMaxAlternatives) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "at most ", kMaxAlternatives, " alternatives per token, not ", request.alternatives));
+  }
+  if (request.max_tokens < 0) return absl::InvalidArgumentError("max_tokens below 0");
+  RENGA_RETURN_IF_ERROR(
+      CheckLengths(sequence.prompt_tokens, std::max<int64_t>(1, request.max_tokens)));
+  if (request.max_tokens == 0) request.max_tokens = context_tokens() - sequence.prompt_tokens;
+  return absl::OkStatus();
+}
+
+absl::Status Conductor::CheckLengths(int64_t prompt_tokens, int64_t max_tokens) const {
+  const int64_t context = context_tokens();
+  if (prompt_tokens > context) {
+    return absl::InvalidArgumentError(absl::StrCat("the prompt has ", prompt_tokens,
+                                                   " tokens, more than the context of ", context));
+  }
+  if (max_tokens > context - prompt_tokens) {
+    return absl::InvalidArgumentError(absl::StrCat("the prompt's ", prompt_tokens, " tokens and ",
+                                                   max_tokens,
+                                                   " of the answer are more than the "
+                                                   "context of ",
+                                                   context, " tokens"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Conductor::EnsurePipeline() {
+  if (pipeline_ != nullptr) {
+    if (absl::Status status = pipeline_->status(); !status.ok()) Break(status);
+  }
+  const bool idle = batcher_.has_value() && batcher_->waiting() + batcher_->running() == 0;
+  if (pipeline_ != nullptr && !idle) return absl::OkStatus();
+  // Idle: the source may have a newer plan by now.
+  absl::StatusOr<std::shared_ptr<cluster::Pipeline>> current = options_.source->CurrentPipeline();
+  if (!current.ok()) return pipeline_ != nullptr ? absl::OkStatus() : current.status();
+  if (*current == pipeline_) return absl::OkStatus();
+  if (*current == distrusted_.lock()) {
+    return absl::UnavailableError("a step failed on the present plan; waiting for a new one");
+  }
+  RENGA_RETURN_IF_ERROR((*current)->status());
+  UsePipeline(*std::move(current));
+  return absl::OkStatus();
+}
+
+void Conductor::UsePipeline(std::shared_ptr<cluster::Pipeline> pipeline) {
+  if (batcher_.has_value()) stats_.preemptions += batcher_->preemptions();
+  pipeline_ = std::move(pipeline);
+  in_flight_.clear();
+  prefill_us_per_token_ = 0;
+  const model::RuntimeLimits& limits = pipeline_->limits();
+  BatchLimits batch;
+  batch.kv_blocks = limits.kv_blocks;
+  batch.max_step_tokens = limits.max_step_tokens;
+  batch.max_step_outputs = limits.max_step_outputs;
+  batch.max_full_rows = std::max<int64_t>(
+      1, kMaxFullLogitBytesPerStep / (vocab_size() * static_cast<int64_t>(sizeof(float))));
+  batch.vocab_size = vocab_size();
+  batch.stage_count = std::max<int64_t>(1, pipeline_->stage_count());
+  batch.max_running = options_.max_requests;
+  batcher_.emplace(batch);
+}
+
+void Conductor::Break(const absl::Status& status) {
+  RENGA_LOG(WARNING) << "epoch " << pipeline_->epoch() << " ends: " << status.message();
+  if (pipeline_->status().ok()) distrusted_ = pipeline_;
+  stats_.preemptions += batcher_->preemptions();
+  pipeline_.reset();
+  batcher_.reset();
+  in_flight_.clear();
+
+  std::vector<Sequence*> running;
+  std::vector<Sequence*> waiting;
+  for (auto& [id, sequence] : sequences_) {
+    // One that was sent back to wait is an answer under way, too.
+    const bool untouched = sequence->started == absl::InfinitePast();
+    (untouched ? waiting : running).push_back(sequence.get());
+  }
+  for (Sequence* sequence : running) Finish(*sequence, status);
+  if (waiting.empty()) return;
+  const absl::Status next = EnsurePipeline();
+  for (Sequence* sequence : waiting) {
+    sequence->run = 0;
+    sequence->submitted = 0;
+    absl::Status usable = next.ok() ? Check(*sequence) : next;
+    if (usable.ok()) {
+      batcher_->Enqueue(sequence);
+    } else {
+      Finish(*sequence, usable);
+    }
+  }
+}
+
+void Conductor::SendSteps() {
+  while (pipeline_ != nullptr && static_cast<int64_t>(in_flight_.size()) < max_in_flight()) {
+    const int64_t decodes = std::count_if(in_flight_.begin(), in_flight_.end(),
+                                          [](const InFlight& flight) { return flight.decodes; });
+    std::optional<PlannedStep> planned = batcher_->NextStep(decodes, PrefillChunk());
+    if (!planned.has_value()) return;
+    SendStep(*std::move(planned));
+  }
+}
+
+void Conductor::SendStep(PlannedStep planned) {
+  const uint64_t ticket = ++last_ticket_;
+  std::vector<float> rows(planned.tokens.size() * pipeline_->model().config.d_model);
+  const absl::Status embedded = options_.embeddings(planned.tokens, rows);
+  const std::vector<model::StepSlot> slots = planned.step.slots;
+  in_flight_.push_back({.ticket = ticket,
+                        .slots = slots,
+                        .tokens = planned.step.token_count(),
+                        .decodes = planned.decodes,
+                        .outcome = std::nullopt});
+  const absl::Time now = absl::Now();
+  for (const model::StepSlot& slot : slots) {
+    Sequence* sequence = batcher_->FindRun(slot.sequence);
+    if (sequence->started == absl::InfinitePast()) sequence->started = now;
+  }
+  ++stats_.steps;
+  pipeline_->Submit(std::move(planned.step), std::move(rows),
+                    [inbox = inbox_, ticket](absl::StatusOr<cluster::StepOutcome> outcome) {
+                      const std::shared_ptr<Inbox> open = inbox.lock();
+                      if (open != nullptr) open->Put(StepEvent{ticket, std::move(outcome)});
+                    });
+  if (embedded.ok()) return;
+  // The step had to be sent all the same: its commands keep the stages in agreement.
+  for (const model::StepSlot& slot : slots) {
+    Sequence* sequence = batcher_->FindRun(slot.sequence);
+    if (sequence != nullptr) Finish(*sequence, embedded);
+  }
+}
+
+int64_t Conductor::PrefillChunk() const {
+  int64_t chunk = std::max<int64_t>(1, options_.prefill_chunk);
+  if (prefill_us_per_token_ > 0 && batcher_->decoding() > 0) {
+    const double fits = absl::ToDoubleMicroseconds(options_.chunk_time) / prefill_us_per_token_;
+    const int64_t smallest = std::min(chunk, kSmallestChunk);
+    if (fits < static_cast<double>(chunk)) {
+      chunk = std::max(smallest, static_cast<int64_t>(fits));
+    }
+  }
+  return chunk;
+}
+
+void Conductor::StepDone(StepEvent event) {
+  for (InFlight& flight : in_flight_) {
+    if (flight.ticket == event.ticket) flight.outcome = std::move(event.outcome);
+  }
+  // In the order they were sent, whatever the order of the answers.
+  while (!in_flight_.empty() && in_flight_.front().outcome.has_value()) {
+    const InFlight flight = std::move(in_flight_.front());
+    in_flight_.pop_front();
+    if (!flight.outcome->ok()) return Break(flight.outcome->status());
+    int64_t outputs = 0;
+    for (const model::StepSlot& slot : flight.slots) outputs += slot.output_count;
+    const cluster::StepOutcome& outcome = **flight.outcome;
+    if (static_cast<int64_t>(outcome.rows.size()) != outputs) {
+      return Break(absl::InternalError(
+          absl::StrCat("a step answered ", outcome.rows.size(), " rows instead of ", outputs)));
+    }
+    Measure(flight, outcome);
+    Deliver(flight, outcome);
+  }
+}
+
+void Conductor::Measure(const InFlight& flight, const cluster::StepOutcome& outcome) {
+  stats_.step_time.Add(static_cast<double>(outcome.round_trip_us) * 1e-6);
+  stats_.round_trip_us = outcome.round_trip_us;
+  stats_.stage_timings = outcome.timings;
+  uint64_t slowest_us = 0;
+  for (const cluster::StageTiming& timing : outcome.timings) {
+    if (!timing.head) slowest_us = std::max(slowest_us, timing.compute_us);
+  }
+  // Smaller steps say what it costs to read the weights, not what a prompt token costs.
+  if (flight.tokens < kSmallestChunk || slowest_us == 0) return;
+  const double measured = static_cast<double>(slowest_us) / static_cast<double>(flight.tokens);
+  prefill_us_per_token_ =
+      prefill_us_per_token_ == 0 ? measured : 0.75 * prefill_us_per_token_ + 0.25 * measured;
+}
+
+void Conductor::Deliver(const InFlight& flight, const cluster::StepOutcome& outcome) {
+  const model::HeadRow* row = outcome.rows.data();
+  for (const model::StepSlot& slot : flight.slots) {
+    // A sequence that ended, or was sent back to wait, since the step was sent has no such run.
+    Sequence* sequence = batcher_->FindRun(slot.sequence);
+    if (sequence != nullptr && slot.output_count > 0) {
+      if (sequence->is_score()) {
+        DeliverScores(*sequence, slot, row);
+      } else {
+        DeliverRow(*sequence, *row);
+      }
+    }
+    row += slot.output_count;
+  }
+}
+
+void Conductor::DeliverRow(Sequence& sequence, const model::HeadRow& row) {
+  const auto& [request, sink] = std::get<GenerateJob>(sequence.job);
+  absl::StatusOr<SampledToken> sampled =
+      SampleToken(row, {sequence.tokens, sequence.prompt_tokens}, request.sampling,
+                  request.alternatives, vocab_size());
+  if (!sampled.ok()) return Finish(sequence, sampled.status());
+  const TokenId token = sampled->token.token;
+  const int64_t position = static_cast<int64_t>(sequence.tokens.size());
+  sequence.tokens.push_back(token);  // into the journal before anyone sees it
+  ++stats_.generated_tokens;
+  if (sequence.first_token == absl::InfinitePast()) {
+    sequence.first_token = absl::Now();
+    stats_.first_token_time.Add(absl::ToDoubleSeconds(sequence.first_token - sequence.arrived));
+  }
+  if (!request.ignore_eos && options_.is_end_token && options_.is_end_token(token)) {
+    return Finish(sequence, FinishReason::kStop);
+  }
+  if (sink.on_token &&
+      sink.on_token(TokenEvent{*std::move(sampled), position}) == SinkAction::kStop) {
+    return Finish(sequence, FinishReason::kStop);
+  }
+  if (sequence.generated() >= request.max_tokens) Finish(sequence, FinishReason::kLength);
+}
+
+void Conductor::DeliverScores(Sequence& sequence, const model::StepSlot& slot,
+                              const model::HeadRow* rows) {
+  const ScoreSink& sink = std::get<ScoreJob>(sequence.job).sink;
+  const int64_t first = slot.first_position + slot.token_count - slot.output_count;
+  for (int64_t i = 0; i < slot.output_count; ++i) {
+    if (static_cast<int64_t>(rows[i].logits.size()) != vocab_size()) {
+      return Finish(sequence,
+                    absl::InternalError(absl::StrCat("the head answered ", rows[i].logits.size(),
+                                                     " logits instead of ", vocab_size())));
+    }
+    sequence.next_row = first + i + 1;
+    if (!sink.on_row) continue;
+    const absl::Status status = sink.on_row(first + i, rows[i].logits);
+    if (!status.ok()) return Finish(sequence, status);
+  }
+  if (sequence.next_row == sequence.prompt_tokens) Finish(sequence, FinishReason::kStop);
+}
+
+void Conductor::Finish(Sequence& sequence, absl::StatusOr<FinishReason> reason) {
+  if (batcher_.has_value()) batcher_->Remove(&sequence);
+  const auto it = sequences_.find(sequence.request_id);
+  const std::unique_ptr<Sequence> owned = std::move(it->second);
+  sequences_.erase(it);
+  if (reason.ok()) {
+    ++stats_.requests_finished;
+  } else if (absl::IsCancelled(reason.status())) {
+    ++stats_.requests_cancelled;
+  } else {
+    ++stats_.requests_failed;
+  }
+  Done(*owned, std::move(reason), absl::Now());
+}
+
+int64_t Conductor::context_tokens() const {
+  const int64_t held = pipeline_->limits().kv_blocks * model::kKvBlockTokens;
+  return options_.context_tokens > 0 ? std::min(options_.context_tokens, held) : held;
+}
+
+int64_t Conductor::max_in_flight() const {
+  const int64_t wanted = options_.max_steps_in_flight > 0 ? options_.max_steps_in_flight
+                                                          : pipeline_->stage_count() + 1;
+  return std::clamp<int64_t>(wanted, 1, kMaxStepsInFlight);
+}
+
+}  // namespace renga::serving

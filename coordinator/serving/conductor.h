@@ -1,0 +1,91 @@
+// The scheduler's thread: sequences, the present pipeline and the steps in flight on it.
+// Internal to serving/.
+#ifndef RENGA_COORDINATOR_SERVING_CONDUCTOR_H_
+#define RENGA_COORDINATOR_SERVING_CONDUCTOR_H_
+
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "absl/container/btree_map.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "coordinator/cluster/pipeline.h"
+#include "coordinator/serving/batcher.h"
+#include "coordinator/serving/inbox.h"
+#include "coordinator/serving/scheduler.h"
+#include "coordinator/serving/sequence.h"
+#include "coordinator/serving/stats.h"
+
+namespace renga::serving {
+
+// Not thread-safe: all of it happens on one thread. Callbacks of requests run inside its methods.
+class Conductor {
+ public:
+  Conductor(const SchedulerOptions& options, std::weak_ptr<Inbox> inbox)
+      : options_(options), inbox_(std::move(inbox)) {}
+
+  void Handle(Event event);
+  // Ends requests whose time is over, then sends as many steps as may be in flight.
+  void Turn();
+  // When Turn has something to do even if nothing is heard until then.
+  absl::Time NextDeadline() const;
+  void EndAll(const absl::Status& status);
+  ServingStats Stats() const;
+
+ private:
+  struct InFlight {
+    uint64_t ticket = 0;
+    std::vector<model::StepSlot> slots;
+    int64_t tokens = 0;
+    bool decodes = false;
+    std::optional<absl::StatusOr<cluster::StepOutcome>> outcome;
+  };
+
+  void Start(std::unique_ptr<Sequence> sequence);
+  // Whether the request can be served at all; fills in max_tokens when it was left open.
+  absl::Status Check(Sequence& sequence) const;
+  absl::Status CheckLengths(int64_t prompt_tokens, int64_t max_tokens) const;
+
+  absl::Status EnsurePipeline();
+  void UsePipeline(std::shared_ptr<cluster::Pipeline> pipeline);
+  // The present pipeline can't be used any longer: ends the requests that are on it.
+  void Break(const absl::Status& status);
+
+  void SendSteps();
+  void SendStep(PlannedStep planned);
+  int64_t PrefillChunk() const;
+
+  void StepDone(StepEvent event);
+  void Deliver(const InFlight& flight, const cluster::StepOutcome& outcome);
+  void DeliverRow(Sequence& sequence, const model::HeadRow& row);
+  void DeliverScores(Sequence& sequence, const model::StepSlot& slot, const model::HeadRow* rows);
+  void Measure(const InFlight& flight, const cluster::StepOutcome& outcome);
+
+  void Finish(Sequence& sequence, absl::StatusOr<FinishReason> reason);
+
+  int64_t vocab_size() const { return pipeline_->model().config.vocab_size; }
+  int64_t context_tokens() const;
+  int64_t max_in_flight() const;
+
+  const SchedulerOptions& options_;
+  const std::weak_ptr<Inbox> inbox_;
+
+  std::shared_ptr<cluster::Pipeline> pipeline_;
+  // A pipeline that calls itself healthy after a step failed on it: its stages may disagree.
+  std::weak_ptr<cluster::Pipeline> distrusted_;
+  std::optional<Batcher> batcher_;  // as long as pipeline_
+  std::deque<InFlight> in_flight_;  // in the order they were sent
+  uint64_t last_ticket_ = 0;
+  double prefill_us_per_token_ = 0;  // of the slowest stage, smoothed; 0: unknown
+
+  absl::btree_map<uint64_t, std::unique_ptr<Sequence>> sequences_;  // by request id: by age
+  ServingStats stats_;                                              // the totals
+};
+
+}  // namespace renga::serving
+
+#endif  // RENGA_COORDINATOR_SERVING_CONDUCTOR_H_

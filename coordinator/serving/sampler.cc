@@ -1,0 +1,267 @@
+#include "coordinator/serving/sampler.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/status_macros.h"
+
+namespace renga::serving {
+namespace {
+
+struct Candidate {
+  double logit;
+  TokenId id;
+};
+
+// Best first; equal logits in order of their ids, so that the order is total.
+bool Better(const Candidate& a, const Candidate& b) {
+  return a.logit != b.logit ? a.logit > b.logit : a.id < b.id;
+}
+
+bool AltersLogits(const SamplingParams& params) {
+  return params.repetition_penalty != 1 || params.presence_penalty != 0 ||
+         params.frequency_penalty != 0 || !params.logit_bias.empty();
+}
+
+absl::Status OutOfRange(const char* name, double value, const char* range) {
+  return absl::InvalidArgumentError(absl::StrCat(name, " must be ", range, ", not ", value));
+}
+
+// SplitMix64's output function: a bijection of 64 bits that mixes them well.
+uint64_t Mix(uint64_t x) {
+  x ^= x >> 30;
+  x *= 0xbf58476d1ce4e5b9u;
+  x ^= x >> 27;
+  x *= 0x94d049bb133111ebu;
+  return x ^ (x >> 31);
+}
+
+absl::flat_hash_map<TokenId, int64_t> Count(std::span<const TokenId> tokens) {
+  absl::flat_hash_map<TokenId, int64_t> counts;
+  for (TokenId token : tokens) ++counts[token];
+  return counts;
+}
+
+void ApplyPenalties(const History& history, const SamplingParams& params,
+                    std::vector<Candidate>& all) {
+  const auto in_vocab = [&](TokenId id) { return id >= 0 && static_cast<size_t>(id) < all.size(); };
+  for (const auto& [id, bias] : params.logit_bias) {
+    if (in_vocab(id)) all[id].logit += bias;
+  }
+  if (params.repetition_penalty != 1) {
+    std::span<const TokenId> window = history.tokens;
+    const size_t limit = static_cast<size_t>(params.repetition_window);
+    if (limit > 0 && window.size() > limit) window = window.last(limit);
+    for (const auto& [id, count] : Count(window)) {
+      if (!in_vocab(id)) continue;
+      double& logit = all[id].logit;
+      logit = logit > 0 ? logit / params.repetition_penalty : logit * params.repetition_penalty;
+    }
+  }
+  if (params.presence_penalty != 0 || params.frequency_penalty != 0) {
+    const auto answer =
+        history.tokens.subspan(std::min<size_t>(history.prompt_tokens, history.tokens.size()));
+    for (const auto& [id, count] : Count(answer)) {
+      if (!in_vocab(id)) continue;
+      all[id].logit -=
+          params.presence_penalty + params.frequency_penalty * static_cast<double>(count);
+    }
+  }
+}
+
+// Candidates with their unnormalised probabilities: exp((logit - best logit) / temperature).
+class Distribution {
+ public:
+  Distribution(std::vector<Candidate> candidates, double temperature)
+      : candidates_(std::move(candidates)), temperature_(temperature) {
+    best_ = std::min_element(candidates_.begin(), candidates_.end(), Better)->logit;
+  }
+
+  double Weight(const Candidate& candidate) const {
+    return std::exp((candidate.logit - best_) / temperature_);
+  }
+
+  void KeepTopK(int64_t k) {
+    if (k <= 0 || static_cast<size_t>(k) >= candidates_.size()) k = candidates_.size();
+    std::partial_sort(candidates_.begin(), candidates_.begin() + k, candidates_.end(), Better);
+    candidates_.resize(k);
+    sorted_ = candidates_.size();
+  }
+
+  // Keeps the shortest run of best candidates whose share reaches `p`, at least one. Sorts only as
+  // far as that run goes: most of a vocabulary never matters.
+  void KeepTopP(double p) {
+    double total = 0;
+    for (const Candidate& candidate : candidates_) total += Weight(candidate);
+    double sum = 0;
+    for (size_t i = 0; i < candidates_.size(); ++i) {
+      if (i >= sorted_) SortMore();
+      sum += Weight(candidates_[i]);
+      if (sum >= p * total) {
+        candidates_.resize(i + 1);
+        return;
+      }
+    }
+  }
+
+  void KeepMinP(double min_p) {
+    std::erase_if(candidates_, [&](const Candidate& c) { return Weight(c) < min_p; });
+  }
+
+  // `u` in [0, 1).
+  TokenId Draw(double u) const {
+    double total = 0;
+    for (const Candidate& candidate : candidates_) total += Weight(candidate);
+    double sum = 0;
+    TokenId last = candidates_.front().id;
+    for (const Candidate& candidate : candidates_) {
+      const double weight = Weight(candidate);
+      if (weight == 0) continue;
+      sum += weight;
+      last = candidate.id;
+      if (sum > u * total) break;
+    }
+    return last;
+  }
+
+ private:
+  void SortMore() {
+    const size_t end = std::min(candidates_.size(), sorted_ == 0 ? 64 : 4 * sorted_);
+    std::partial_sort(candidates_.begin() + sorted_, candidates_.begin() + end, candidates_.end(),
+                      Better);
+    sorted_ = end;
+  }
+
+  std::vector<Candidate> candidates_;
+  const double temperature_;
+  double best_ = 0;
+  size_t sorted_ = 0;  // this many at the front are in their final order
+};
+
+// The row as candidates in the row's own order. A NaN can never be chosen.
+absl::StatusOr<std::vector<Candidate>> Candidates(const model::HeadRow& row, int64_t wanted,
+                                                  int64_t vocab_size) {
+  const size_t expected =
+      static_cast<size_t>(wanted == 0 ? vocab_size : std::min(wanted, vocab_size));
+  if (row.logits.size() != expected || row.ids.size() != (wanted == 0 ? 0 : expected)) {
+    return absl::InternalError(absl::StrCat("the head answered ", row.ids.size(), " ids and ",
+                                            row.logits.size(), " logits where ", expected,
+                                            " were asked for"));
+  }
+  std::vector<Candidate> candidates(row.logits.size());
+  bool any_finite = false;
+  bool infinite = false;
+  for (size_t i = 0; i < candidates.size(); ++i) {
+    const double logit = row.logits[i];
+    const TokenId id = wanted == 0 ? static_cast<TokenId>(i) : row.ids[i];
+    if (id < 0 || id >= vocab_size) {
+      return absl::InternalError(absl::StrCat("the head answered token id ", id,
+                                              " outside the vocabulary of ", vocab_size));
+    }
+    any_finite |= std::isfinite(logit);
+    infinite |= logit == std::numeric_limits<double>::infinity();
+    candidates[i] = {std::isnan(logit) ? -std::numeric_limits<double>::infinity() : logit, id};
+  }
+  if (!any_finite || infinite) {
+    return absl::InternalError("the model's output for this position holds no usable numbers");
+  }
+  return candidates;
+}
+
+TokenId Choose(std::vector<Candidate> candidates, const History& history,
+               const SamplingParams& params) {
+  if (AltersLogits(params)) ApplyPenalties(history, params, candidates);
+  if (params.temperature == 0) {
+    return std::min_element(candidates.begin(), candidates.end(), Better)->id;
+  }
+  Distribution distribution(std::move(candidates), params.temperature);
+  if (params.top_k > 0) distribution.KeepTopK(params.top_k);
+  if (params.top_p < 1) distribution.KeepTopP(params.top_p);
+  if (params.min_p > 0) distribution.KeepMinP(params.min_p);
+  return distribution.Draw(UniformAt(params.seed, history.tokens.size()));
+}
+
+}  // namespace
+
+absl::Status CheckSamplingParams(const SamplingParams& params, int64_t vocab_size) {
+  // Written so that NaN fails every test.
+  if (!(params.temperature >= 0 && params.temperature <= 100)) {
+    return OutOfRange("temperature", params.temperature, "between 0 and 100");
+  }
+  if (params.top_k < 0) return OutOfRange("top_k", params.top_k, "0 (off) or more");
+  if (!(params.top_p > 0 && params.top_p <= 1)) {
+    return OutOfRange("top_p", params.top_p, "above 0 and at most 1");
+  }
+  if (!(params.min_p >= 0 && params.min_p <= 1)) {
+    return OutOfRange("min_p", params.min_p, "between 0 and 1");
+  }
+  if (!(params.repetition_penalty > 0 && params.repetition_penalty <= 100)) {
+    return OutOfRange("repetition_penalty", params.repetition_penalty, "above 0 and at most 100");
+  }
+  if (params.repetition_window < 0) {
+    return OutOfRange("repetition_window", params.repetition_window, "0 (all tokens) or more");
+  }
+  if (!(std::abs(params.presence_penalty) <= 100)) {
+    return OutOfRange("presence_penalty", params.presence_penalty, "between -100 and 100");
+  }
+  if (!(std::abs(params.frequency_penalty) <= 100)) {
+    return OutOfRange("frequency_penalty", params.frequency_penalty, "between -100 and 100");
+  }
+  for (const auto& [id, bias] : params.logit_bias) {
+    if (id < 0 || id >= vocab_size) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "logit_bias names token ", id, ", but the vocabulary ends at ", vocab_size - 1));
+    }
+    if (!(std::abs(bias) <= 1000)) {
+      return OutOfRange("logit_bias", bias, "between -1000 and 1000");
+    }
+  }
+  return absl::OkStatus();
+}
+
+int64_t HeadTopK(const SamplingParams& params, int64_t alternatives, int64_t vocab_size) {
+  if (AltersLogits(params)) return 0;
+  int64_t k = params.top_k;
+  if (params.temperature == 0) k = 1;
+  if (k == 0) return 0;
+  k = std::max(k, alternatives);
+  return k <= kMaxHeadTopK && k < vocab_size ? k : 0;
+}
+
+absl::StatusOr<SampledToken> SampleToken(const model::HeadRow& row, const History& history,
+                                         const SamplingParams& params, int64_t alternatives,
+                                         int64_t vocab_size) {
+  const int64_t wanted = HeadTopK(params, alternatives, vocab_size);
+  RENGA_ASSIGN_OR_RETURN(std::vector<Candidate> candidates, Candidates(row, wanted, vocab_size));
+  const double log_total = row.max_logit + std::log(row.sum_exp);
+  const auto logprob = [&](const Candidate& candidate) {
+    return TokenLogprob{candidate.id, static_cast<float>(candidate.logit - log_total)};
+  };
+
+  SampledToken sampled;
+  if (alternatives > 0) {
+    std::vector<Candidate> best(std::min<size_t>(alternatives, candidates.size()));
+    std::partial_sort_copy(candidates.begin(), candidates.end(), best.begin(), best.end(), Better);
+    for (const Candidate& candidate : best) sampled.alternatives.push_back(logprob(candidate));
+  }
+  const TokenId token = Choose(candidates, history, params);
+  const auto chosen = wanted == 0 ? candidates.begin() + token
+                                  : std::find_if(candidates.begin(), candidates.end(),
+                                                 [&](const Candidate& c) { return c.id == token; });
+  sampled.token = logprob(*chosen);
+  return sampled;
+}
+
+double UniformAt(uint64_t seed, uint64_t position) {
+  // A counter-based generator: the seed, mixed so that neighbouring seeds are strangers, starts a
+  // SplitMix64 sequence, and the position is the index into it.
+  constexpr uint64_t kGoldenGamma = 0x9e3779b97f4a7c15u;
+  const uint64_t start = Mix(seed + kGoldenGamma);
+  const uint64_t bits = Mix(Mix(start + kGoldenGamma * (position + 1)) ^ start);
+  return static_cast<double>(bits >> 11) * 0x1p-53;
+}
+
+}  // namespace renga::serving

@@ -1,0 +1,92 @@
+// The scheduler: takes requests from any thread, keeps the stages busy with steps, and gives each
+// request its tokens. It runs on one thread of its own, which also runs the callbacks of the
+// requests (request.h).
+//
+// What a sequence's tokens are depends on its request alone: not on the company it had in its
+// steps, on how its prompt was cut, on the number of steps in flight, or on being sent back to
+// wait in between.
+//
+// When the pipeline breaks, requests on the stages end with its status, which names the worker;
+// those still waiting go to the next pipeline when there is one, and end with kUnavailable if not.
+#ifndef RENGA_COORDINATOR_SERVING_SCHEDULER_H_
+#define RENGA_COORDINATOR_SERVING_SCHEDULER_H_
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <thread>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "coordinator/cluster/pipeline.h"
+#include "coordinator/serving/request.h"
+#include "coordinator/serving/stats.h"
+
+namespace renga::serving {
+
+// Fills `rows` (tokens.size() x d_model) with the embeddings of tokens, all of which are in the
+// vocabulary.
+using EmbeddingLookup =
+    std::function<absl::Status(std::span<const TokenId> tokens, std::span<float> rows)>;
+
+struct SchedulerOptions {
+  cluster::PipelineSource* source = nullptr;  // must outlive the scheduler
+  EmbeddingLookup embeddings = nullptr;
+  std::function<bool(TokenId)> is_end_token = nullptr;  // none: only lengths and sinks end answers
+  // Most tokens of one sequence; 0: as many as the KV blocks hold.
+  int64_t context_tokens = 0;
+  // Prompt tokens per step. Where there is only one stage and nobody's answer is under way, a step
+  // takes as many as it can.
+  int64_t prefill_chunk = 128;
+  // While answers are under way, prompt chunks are made smaller, so that a stage is not busy with
+  // one for much longer than this.
+  absl::Duration chunk_time = absl::Milliseconds(250);
+  int64_t max_requests = 256;       // waiting and running; more are refused
+  int64_t max_steps_in_flight = 0;  // 0: one more than there are stages
+};
+
+struct Inbox;     // inbox.h
+struct Sequence;  // sequence.h
+
+// Ends a request early. May be kept, copied and used after the request and the scheduler are gone.
+class RequestHandle {
+ public:
+  RequestHandle() = default;
+  RequestHandle(std::weak_ptr<Inbox> inbox, uint64_t id) : inbox_(std::move(inbox)), id_(id) {}
+  // Asks for on_done(kCancelled), which comes soon and from the scheduler's thread, unless the
+  // request is done already. Any thread, any number of times.
+  void Cancel() const;
+
+ private:
+  std::weak_ptr<Inbox> inbox_;
+  uint64_t id_ = 0;
+};
+
+// Thread-safe.
+class Scheduler {
+ public:
+  explicit Scheduler(SchedulerOptions options);
+  ~Scheduler();  // Stop()
+  Scheduler(const Scheduler&) = delete;
+  Scheduler& operator=(const Scheduler&) = delete;
+
+  RequestHandle Generate(GenerateRequest request, GenerateSink sink);
+  RequestHandle Score(ScoreRequest request, ScoreSink sink);
+
+  // Ends every request with kCancelled and the thread. Later requests are refused in the same way,
+  // on the caller's thread.
+  void Stop();
+
+  ServingStats Stats() const;
+
+ private:
+  RequestHandle Send(std::unique_ptr<Sequence> sequence);
+
+  const std::shared_ptr<Inbox> inbox_;
+  std::thread thread_;
+};
+
+}  // namespace renga::serving
+
+#endif  // RENGA_COORDINATOR_SERVING_SCHEDULER_H_

@@ -1,0 +1,276 @@
+#include "coordinator/serving/testing/fake_pipeline.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/status_macros.h"
+#include "coordinator/serving/kv_blocks.h"
+
+namespace renga::serving {
+namespace {
+
+uint64_t Scramble(uint64_t x) {
+  x = (x ^ (x >> 33)) * 0xff51afd7ed558ccdu;
+  x = (x ^ (x >> 33)) * 0xc4ceb9fe1a85ec53u;
+  return x ^ (x >> 33);
+}
+
+absl::Status Refuse(const std::string& why) { return absl::InvalidArgumentError(why); }
+
+}  // namespace
+
+std::vector<float> ToyLogits(std::span<const TokenId> tokens, int64_t vocab_size) {
+  uint64_t hash = tokens.size();
+  for (TokenId token : tokens) hash = Scramble(hash * 31 + static_cast<uint64_t>(token) + 1);
+  std::vector<float> logits(vocab_size);
+  for (int64_t id = 0; id < vocab_size; ++id) {
+    logits[id] = static_cast<float>(Scramble(hash + static_cast<uint64_t>(id)) % 1000) * 0.01f - 5;
+  }
+  return logits;
+}
+
+model::HeadRow ToyRow(std::span<const TokenId> tokens, int64_t top_k, int64_t vocab_size) {
+  model::HeadRow row;
+  std::vector<float> logits = ToyLogits(tokens, vocab_size);
+  row.max_logit = *std::max_element(logits.begin(), logits.end());
+  for (float logit : logits) row.sum_exp += std::exp(logit - row.max_logit);
+  if (top_k == 0) {
+    row.logits = std::move(logits);
+    return row;
+  }
+  row.ids.resize(vocab_size);
+  std::iota(row.ids.begin(), row.ids.end(), 0);
+  std::stable_sort(row.ids.begin(), row.ids.end(),
+                   [&](TokenId a, TokenId b) { return logits[a] > logits[b]; });
+  row.ids.resize(std::min(top_k, vocab_size));
+  for (TokenId id : row.ids) row.logits.push_back(logits[id]);
+  return row;
+}
+
+EmbeddingLookup ToyEmbeddings() {
+  return [](std::span<const TokenId> tokens, std::span<float> rows) {
+    for (size_t i = 0; i < tokens.size(); ++i) {
+      std::fill_n(rows.begin() + i * kToyWidth, kToyWidth, static_cast<float>(tokens[i]));
+    }
+    return absl::OkStatus();
+  };
+}
+
+ToyStage::ToyStage(const FakePipelineOptions& options)
+    : options_(options),
+      users_(options.kv_blocks, 0),
+      memory_(options.kv_blocks, std::vector<TokenId>(model::kKvBlockTokens, -1)) {}
+
+int64_t ToyStage::used_blocks() const {
+  return std::count_if(users_.begin(), users_.end(), [](int users) { return users > 0; });
+}
+
+absl::Status ToyStage::Append(State& state, const std::vector<int32_t>& blocks) {
+  if (blocks.empty()) return Refuse("an append of nothing");
+  for (int32_t block : blocks) {
+    if (block < 0 || block >= options_.kv_blocks) return Refuse("a block out of range");
+    if (users_[block] != 0) return Refuse(absl::StrCat("block ", block, " is in use"));
+    ++users_[block];
+    std::fill(memory_[block].begin(), memory_[block].end(), -1);
+    state.blocks.push_back(block);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ToyStage::Apply(const model::KvCommand& command) {
+  using Kind = model::KvCommand::Kind;
+  if (command.kind == Kind::kAppendBlocks) {
+    return Append(sequences_[command.sequence], command.blocks);
+  }
+  if (command.kind == Kind::kShare) {
+    const auto source = sequences_.find(command.source);
+    if (source == sequences_.end() || sequences_.contains(command.sequence) ||
+        command.tokens % model::kKvBlockTokens != 0 || command.tokens > source->second.positions) {
+      return Refuse("a wrong share");
+    }
+    State state;
+    state.positions = command.tokens;
+    state.blocks = source->second.blocks;
+    state.blocks.resize(BlocksFor(command.tokens));
+    for (int32_t block : state.blocks) ++users_[block];
+    sequences_[command.sequence] = state;
+    return absl::OkStatus();
+  }
+  const auto it = sequences_.find(command.sequence);
+  if (it == sequences_.end()) return Refuse("a command for an unknown sequence");
+  State& state = it->second;
+  const int64_t keep = command.kind == Kind::kFree ? 0 : command.tokens;
+  if (keep > state.positions) return Refuse("a truncation beyond the end");
+  while (static_cast<int64_t>(state.blocks.size()) > BlocksFor(keep)) {
+    Release(state.blocks.back());
+    state.blocks.pop_back();
+  }
+  state.positions = keep;
+  if (command.kind == Kind::kFree) sequences_.erase(it);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<model::HeadRow>> ToyStage::Run(const model::Step& step,
+                                                          const std::vector<float>& rows) {
+  if (step.slots.empty()) return Refuse("a step without slots");
+  if (step.token_count() > options_.max_step_tokens) return Refuse("too many tokens");
+  if (step.output_count() > options_.max_step_outputs) return Refuse("too many outputs");
+  if (rows.size() != static_cast<size_t>(step.token_count() * kToyWidth)) {
+    return Refuse("embedding rows of the wrong size");
+  }
+  for (const model::KvCommand& command : step.commands) RENGA_RETURN_IF_ERROR(Apply(command));
+  std::vector<model::HeadRow> answers;
+  const float* row = rows.data();
+  for (const model::StepSlot& slot : step.slots) {
+    const auto it = sequences_.find(slot.sequence);
+    if (it == sequences_.end()) return Refuse("a slot of an unknown sequence");
+    State& state = it->second;
+    if (slot.first_position != state.positions) return Refuse("a slot at a wrong position");
+    if (slot.token_count <= 0 || slot.output_count > slot.token_count) return Refuse("a bad slot");
+    const int64_t end = slot.first_position + slot.token_count;
+    if (BlocksFor(end) > static_cast<int64_t>(state.blocks.size())) return Refuse("no block");
+    for (; state.positions < end; ++state.positions, row += kToyWidth) {
+      const int32_t block = state.blocks[state.positions / model::kKvBlockTokens];
+      if (users_[block] != 1) return Refuse("a write into a shared block");
+      memory_[block][state.positions % model::kKvBlockTokens] = static_cast<TokenId>(row[0]);
+    }
+    std::vector<TokenId> tokens;
+    for (int64_t p = 0; p < end; ++p) {
+      const int32_t block = state.blocks[p / model::kKvBlockTokens];
+      tokens.push_back(memory_[block][p % model::kKvBlockTokens]);
+      if (p >= end - slot.output_count) {
+        answers.push_back(ToyRow(tokens, slot.top_k, options_.vocab_size));
+      }
+    }
+  }
+  return answers;
+}
+
+FakePipeline::FakePipeline(const FakePipelineOptions& options)
+    : options_(options), stage_(options), thread_([this] { Work(); }) {
+  model_.config.d_model = kToyWidth;
+  model_.config.vocab_size = options.vocab_size;
+  model_.config.context_length = options.kv_blocks * model::kKvBlockTokens;
+  limits_.kv_blocks = options.kv_blocks;
+  limits_.max_step_tokens = options.max_step_tokens;
+  limits_.max_step_outputs = options.max_step_outputs;
+}
+
+FakePipeline::~FakePipeline() {
+  {
+    absl::MutexLock lock(&mutex_);
+    closing_ = true;
+  }
+  thread_.join();
+}
+
+absl::Status FakePipeline::status() const {
+  absl::MutexLock lock(&mutex_);
+  return status_;
+}
+
+void FakePipeline::Submit(model::Step step, std::vector<float> rows, Callback done) {
+  absl::MutexLock lock(&mutex_);
+  step.epoch = options_.epoch;
+  step.number = steps_.size() + 1;
+  steps_.push_back(step);
+  pending_.push_back({std::move(step), std::move(rows), std::move(done)});
+  max_in_flight_ = std::max(max_in_flight_, ++in_flight_);
+}
+
+void FakePipeline::Work() {
+  while (true) {
+    Pending next;
+    absl::StatusOr<cluster::StepOutcome> outcome = cluster::StepOutcome();
+    {
+      absl::MutexLock lock(&mutex_);
+      const auto wake = [this]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
+        return closing_ || (!pending_.empty() && (!held_ || !status_.ok()));
+      };
+      mutex_.Await(absl::Condition(&wake));
+      if (closing_ && pending_.empty()) return;
+      next = std::move(pending_.front());
+      pending_.pop_front();
+      if (status_.ok()) {
+        absl::StatusOr<std::vector<model::HeadRow>> rows = stage_.Run(next.step, next.rows);
+        if (rows.ok()) {
+          outcome->rows = *std::move(rows);
+          outcome->round_trip_us = 1000;
+          outcome->timings.push_back({.worker_index = 0, .compute_us = 900});
+        } else {
+          violation_.Update(rows.status());
+          status_ = rows.status();
+        }
+      }
+      if (!status_.ok()) outcome = status_;
+    }
+    if (options_.step_time > absl::ZeroDuration()) absl::SleepFor(options_.step_time);
+    {
+      absl::MutexLock lock(&mutex_);
+      --in_flight_;
+    }
+    next.done(std::move(outcome));
+  }
+}
+
+void FakePipeline::Break(absl::Status status) {
+  absl::MutexLock lock(&mutex_);
+  status_ = std::move(status);
+}
+
+void FakePipeline::Hold() {
+  absl::MutexLock lock(&mutex_);
+  held_ = true;
+}
+
+void FakePipeline::Release() {
+  absl::MutexLock lock(&mutex_);
+  held_ = false;
+}
+
+std::vector<model::Step> FakePipeline::Steps() const {
+  absl::MutexLock lock(&mutex_);
+  return steps_;
+}
+
+int64_t FakePipeline::MaxInFlight() const {
+  absl::MutexLock lock(&mutex_);
+  return max_in_flight_;
+}
+
+int64_t FakePipeline::UsedBlocks() const {
+  absl::MutexLock lock(&mutex_);
+  return stage_.used_blocks();
+}
+
+int64_t FakePipeline::Sequences() const {
+  absl::MutexLock lock(&mutex_);
+  return stage_.sequences();
+}
+
+absl::Status FakePipeline::Violation() const {
+  absl::MutexLock lock(&mutex_);
+  return violation_;
+}
+
+bool FakePipeline::AwaitSteps(size_t count) const {
+  const auto reached = [&]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return steps_.size() >= count; };
+  absl::MutexLock lock(&mutex_);
+  return mutex_.AwaitWithTimeout(absl::Condition(&reached), absl::Seconds(10));
+}
+
+absl::StatusOr<std::shared_ptr<cluster::Pipeline>> FakePipelineSource::CurrentPipeline() {
+  absl::MutexLock lock(&mutex_);
+  if (pipeline_ == nullptr) return absl::UnavailableError("waiting for workers: none has joined");
+  return pipeline_;
+}
+
+void FakePipelineSource::Set(std::shared_ptr<cluster::Pipeline> pipeline) {
+  absl::MutexLock lock(&mutex_);
+  pipeline_ = std::move(pipeline);
+}
+
+}  // namespace renga::serving

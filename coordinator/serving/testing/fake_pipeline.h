@@ -1,0 +1,140 @@
+// A pipeline for tests: a toy model behind a stage that is strict about every command and slot.
+//
+// The toy's embedding of a token is the token; its KV "state" is the token stored in a block; its
+// logits are a hash of all tokens that the sequence's block table leads to. So a wrong block, a
+// missing or doubled token or a wrong position changes every logit, and anything that a stage
+// would refuse is an error here too.
+#ifndef RENGA_COORDINATOR_SERVING_TESTING_FAKE_PIPELINE_H_
+#define RENGA_COORDINATOR_SERVING_TESTING_FAKE_PIPELINE_H_
+
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <memory>
+#include <span>
+#include <thread>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "coordinator/cluster/pipeline.h"
+#include "coordinator/serving/scheduler.h"
+
+namespace renga::serving {
+
+inline constexpr int64_t kToyWidth = 4;  // d_model
+
+// The toy model's logits after `tokens`.
+std::vector<float> ToyLogits(std::span<const TokenId> tokens, int64_t vocab_size);
+// The same as a head would answer it.
+model::HeadRow ToyRow(std::span<const TokenId> tokens, int64_t top_k, int64_t vocab_size);
+// The toy model's embeddings.
+EmbeddingLookup ToyEmbeddings();
+
+struct FakePipelineOptions {
+  uint64_t epoch = 1;
+  int64_t vocab_size = 64;
+  int64_t stage_count = 1;
+  int64_t kv_blocks = 64;
+  int64_t max_step_tokens = 256;
+  int64_t max_step_outputs = 64;
+  absl::Duration step_time = absl::ZeroDuration();
+};
+
+// One stage's memory and rules.
+class ToyStage {
+ public:
+  explicit ToyStage(const FakePipelineOptions& options);
+  // kInvalidArgument: a real stage would have refused the step.
+  absl::StatusOr<std::vector<model::HeadRow>> Run(const model::Step& step,
+                                                  const std::vector<float>& rows);
+  // Blocks that are in some sequence's table.
+  int64_t used_blocks() const;
+  int64_t sequences() const { return static_cast<int64_t>(sequences_.size()); }
+
+ private:
+  struct State {
+    std::vector<int32_t> blocks;
+    int64_t positions = 0;
+  };
+  absl::Status Apply(const model::KvCommand& command);
+  absl::Status Append(State& state, const std::vector<int32_t>& blocks);
+  void Release(int32_t block) { --users_[block]; }
+
+  const FakePipelineOptions options_;
+  std::map<model::SequenceId, State> sequences_;
+  std::vector<int> users_;                    // per block
+  std::vector<std::vector<TokenId>> memory_;  // per block, kKvBlockTokens
+};
+
+class FakePipeline : public cluster::Pipeline {
+ public:
+  explicit FakePipeline(const FakePipelineOptions& options);
+  ~FakePipeline() override;
+
+  uint64_t epoch() const override { return options_.epoch; }
+  const model::Model& model() const override { return model_; }
+  const model::RuntimeLimits& limits() const override { return limits_; }
+  int64_t stage_count() const override { return options_.stage_count; }
+  absl::Status status() const override;
+  void Submit(model::Step step, std::vector<float> rows, Callback done) override;
+
+  // Every step, also those in flight, fails with `status` from now on.
+  void Break(absl::Status status);
+  // Steps submitted while held are answered only after Release.
+  void Hold();
+  void Release();
+
+  // What was seen so far.
+  std::vector<model::Step> Steps() const;
+  int64_t MaxInFlight() const;
+  int64_t UsedBlocks() const;
+  int64_t Sequences() const;
+  // The first thing a real stage would have refused.
+  absl::Status Violation() const;
+  // Waits until `count` steps were submitted; false after ten seconds.
+  bool AwaitSteps(size_t count) const;
+
+ private:
+  struct Pending {
+    model::Step step;
+    std::vector<float> rows;
+    Callback done;
+  };
+  void Work();
+
+  const FakePipelineOptions options_;
+  model::Model model_;
+  model::RuntimeLimits limits_;
+
+  mutable absl::Mutex mutex_;
+  ToyStage stage_ ABSL_GUARDED_BY(mutex_);
+  std::deque<Pending> pending_ ABSL_GUARDED_BY(mutex_);
+  std::vector<model::Step> steps_ ABSL_GUARDED_BY(mutex_);
+  absl::Status status_ ABSL_GUARDED_BY(mutex_);
+  absl::Status violation_ ABSL_GUARDED_BY(mutex_);
+  int64_t in_flight_ ABSL_GUARDED_BY(mutex_) = 0;
+  int64_t max_in_flight_ ABSL_GUARDED_BY(mutex_) = 0;
+  bool held_ ABSL_GUARDED_BY(mutex_) = false;
+  bool closing_ ABSL_GUARDED_BY(mutex_) = false;
+  std::thread thread_;
+};
+
+class FakePipelineSource : public cluster::PipelineSource {
+ public:
+  explicit FakePipelineSource(std::shared_ptr<cluster::Pipeline> pipeline = nullptr)
+      : pipeline_(std::move(pipeline)) {}
+  absl::StatusOr<std::shared_ptr<cluster::Pipeline>> CurrentPipeline() override;
+  void Set(std::shared_ptr<cluster::Pipeline> pipeline);
+
+ private:
+  absl::Mutex mutex_;
+  std::shared_ptr<cluster::Pipeline> pipeline_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace renga::serving
+
+#endif  // RENGA_COORDINATOR_SERVING_TESTING_FAKE_PIPELINE_H_
