@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <cstdlib>
 #include <memory>
 #include <string>
 
@@ -205,6 +206,20 @@ TEST_F(DialerTest, EnrolmentGivesAnIdentityThatOpensDoors) {
                                                         .worker_name = "pi"}));
   EXPECT_EQ(identity.name, "worker-1");
   EXPECT_THAT(Ask(*CreateTlsDialer(identity), Coordinator()), IsOkAndHolds("worker-1"));
+}
+
+TEST_F(DialerTest, AnIdentityIsKeptForItsClusterOnly) {
+  std::string folder = ::testing::TempDir() + "renga-enroll-XXXXXX";
+  ASSERT_NE(::mkdtemp(folder.data()), nullptr);
+  EnrollOptions options = {.coordinator_address = server_->address, .join_token = Token()};
+  ASSERT_OK_AND_ASSIGN(const Identity first, LoadOrEnroll(folder, options));
+  EnrollOptions wrong_token = options;
+  wrong_token.join_token.token = std::string(32, '0');
+  ASSERT_OK_AND_ASSIGN(const Identity second, LoadOrEnroll(folder, wrong_token));
+  EXPECT_EQ(first.certificate_pem, second.certificate_pem);
+  // Another cluster: the kept identity is of no use there.
+  options.join_token.fingerprint = std::string(64, '0');
+  EXPECT_THAT(LoadOrEnroll(folder, options), StatusIs(absl::StatusCode::kPermissionDenied));
 }
 
 TEST_F(DialerTest, EnrolmentNeedsTheTokenAndTheFingerprint) {

@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
 #include "proto/cluster.grpc.pb.h"
+#include "transport/certificate.h"
 #include "transport/dialer.h"
 #include "transport/grpc_status.h"
 #include "transport/hello.h"
@@ -39,6 +40,18 @@ absl::StatusOr<Identity> Enroll(const EnrollOptions& options) {
       base::Annotate(FromGrpcStatus(status, "Enroll"),
                      absl::StrCat("the coordinator at ", options.coordinator_address)));
   return MakeIdentity(reply.certificate_pem(), key.private_key_pem, authority_pem);
+}
+
+absl::StatusOr<Identity> LoadOrEnroll(const std::string& directory, const EnrollOptions& options) {
+  absl::StatusOr<Identity> kept = LoadIdentity(directory);
+  if (kept.ok()) {
+    RENGA_ASSIGN_OR_RETURN(const CertificatePtr authority, ParseCertificate(kept->authority_pem));
+    RENGA_ASSIGN_OR_RETURN(const std::string fingerprint, CertificateFingerprint(authority.get()));
+    if (fingerprint == options.join_token.fingerprint) return kept;
+  }
+  RENGA_ASSIGN_OR_RETURN(Identity identity, Enroll(options));
+  RENGA_RETURN_IF_ERROR(SaveIdentity(directory, identity));
+  return identity;
 }
 
 }  // namespace renga::transport

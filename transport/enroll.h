@@ -23,6 +23,10 @@ struct EnrollOptions {
 // fingerprint or token, kFailedPrecondition for another protocol version.
 absl::StatusOr<Identity> Enroll(const EnrollOptions& options);
 
+// The identity kept in `directory`, if the authority of the join token signed it; otherwise enrols
+// and keeps the result there. A damaged identity is replaced.
+absl::StatusOr<Identity> LoadOrEnroll(const std::string& directory, const EnrollOptions& options);
+
 }  // namespace renga::transport
 
 #endif  // RENGA_TRANSPORT_ENROLL_H_
