@@ -1,4 +1,28 @@
 # The CPU backend's sources, included by worker/kernels/CMakeLists.txt after renga_kernels is made.
-# Each instruction set has translation units of its own, the only ones compiled with its flags.
+# Each instruction set has a translation unit of its own, the only one compiled with its flags.
 target_sources(renga_kernels PRIVATE
-  "${CMAKE_CURRENT_LIST_DIR}/cpu_path.cc")
+  "${CMAKE_CURRENT_LIST_DIR}/cpu_backend.cc"
+  "${CMAKE_CURRENT_LIST_DIR}/cpu_path.cc"
+  "${CMAKE_CURRENT_LIST_DIR}/packed_matrix.cc"
+  "${CMAKE_CURRENT_LIST_DIR}/path_portable.cc"
+  "${CMAKE_CURRENT_LIST_DIR}/rope_table.cc"
+  "${CMAKE_CURRENT_LIST_DIR}/top_rows.cc")
+
+function(renga_cpu_path FILE)
+  set_source_files_properties("${CMAKE_CURRENT_FUNCTION_LIST_DIR}/${FILE}"
+    TARGET_DIRECTORY renga_kernels PROPERTIES COMPILE_OPTIONS "${ARGN}")
+endfunction()
+
+# Vectors wider than the processor's are passed by inlined functions only.
+renga_cpu_path(path_portable.cc -Wno-psabi)
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
+  target_sources(renga_kernels PRIVATE
+    "${CMAKE_CURRENT_LIST_DIR}/path_avx.cc"
+    "${CMAKE_CURRENT_LIST_DIR}/path_avx2.cc"
+    "${CMAKE_CURRENT_LIST_DIR}/path_avx512.cc")
+  renga_cpu_path(path_avx.cc -mavx)
+  renga_cpu_path(path_avx2.cc -mavx2 -mfma -mf16c)
+  # gcc 12 warns of its own header: the undefined vectors there are meant to be.
+  renga_cpu_path(path_avx512.cc -Wno-maybe-uninitialized -Wno-uninitialized
+    -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mavx2 -mfma -mf16c)
+endif()

@@ -1,0 +1,89 @@
+// Activations as the matrix kernels read them: one row of floats per token becomes a row of blocks
+// of bytes with a scale (and sums, for formats whose codes carry an offset), once per Linear call.
+//
+// Blocks of a call are ordered [block][token], so that the kernels walk memory forwards: for one
+// block of weights they visit every token.
+#ifndef RENGA_WORKER_KERNELS_CPU_ACTIVATIONS_H_
+#define RENGA_WORKER_KERNELS_CPU_ACTIVATIONS_H_
+
+#include <cstddef>
+#include <cstdint>
+
+namespace renga::kernels::cpu {
+
+enum class ActivationKind : int8_t {
+  kFloat,     // the input rows themselves
+  kBytes32,   // ByteBlock<32>
+  kBytes256,  // ByteBlock<256>
+  kWords32,   // WordBlock<32>
+  kWords256,  // WordBlock<256>
+};
+inline constexpr int kActivationKinds = 5;
+
+// value = scale * code, codes in -127..127. For weights with unsigned codes.
+template <int kElements>
+struct ByteBlock;
+
+template <>
+struct alignas(16) ByteBlock<32> {
+  int8_t codes[32];
+  float scale;
+  float scaled_sum;  // scale * sum
+  int32_t sum;       // of all codes
+};
+
+template <>
+struct alignas(16) ByteBlock<256> {
+  int8_t codes[256];
+  int16_t sums16[16];  // of 16 codes
+  int16_t sums32[8];   // of 32 codes
+  float scale;
+  float negative_scale;
+};
+
+// The same codes as int16, each group of four in the order 0, 2, 1, 3. For weights with signed
+// codes on processors that multiply words.
+template <int kElements>
+struct alignas(16) WordBlock {
+  int16_t codes[kElements];
+  float scale;
+};
+
+static_assert(sizeof(ByteBlock<32>) == 48);
+static_assert(sizeof(ByteBlock<256>) == 320);
+static_assert(sizeof(WordBlock<32>) == 80);
+static_assert(sizeof(WordBlock<256>) == 528);
+
+constexpr int64_t ActivationBlockElements(ActivationKind kind) {
+  switch (kind) {
+    case ActivationKind::kFloat:
+      return 1;
+    case ActivationKind::kBytes32:
+    case ActivationKind::kWords32:
+      return 32;
+    case ActivationKind::kBytes256:
+    case ActivationKind::kWords256:
+      return 256;
+  }
+  return 1;
+}
+
+constexpr int64_t ActivationBlockBytes(ActivationKind kind) {
+  switch (kind) {
+    case ActivationKind::kFloat:
+      return 0;  // nothing is stored
+    case ActivationKind::kBytes32:
+      return sizeof(ByteBlock<32>);
+    case ActivationKind::kBytes256:
+      return sizeof(ByteBlock<256>);
+    case ActivationKind::kWords32:
+      return sizeof(WordBlock<32>);
+    case ActivationKind::kWords256:
+      return sizeof(WordBlock<256>);
+  }
+  return 0;
+}
+
+}  // namespace renga::kernels::cpu
+
+#endif  // RENGA_WORKER_KERNELS_CPU_ACTIVATIONS_H_

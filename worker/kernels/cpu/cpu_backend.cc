@@ -1,0 +1,445 @@
+#include "worker/kernels/cpu/cpu_backend.h"
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cstring>
+#include <limits>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "base/status_macros.h"
+#include "base/thread_pool.h"
+#include "worker/kernels/cpu/kernel_table.h"
+#include "worker/kernels/cpu/packed_matrix.h"
+#include "worker/kernels/cpu/rope_table.h"
+#include "worker/kernels/cpu/top_rows.h"
+#include "worker/kernels/host_buffer.h"
+#include "worker/kernels/op_checks.h"
+
+namespace renga::kernels {
+namespace {
+
+using cpu::ActivationKind;
+using cpu::AttentionTask;
+using cpu::CpuKernels;
+using cpu::MatmulTask;
+using cpu::PackedMatrix;
+
+// Tokens whose activations are rounded and multiplied at a time: bounds the working memory of a
+// Linear call to this many rows of blocks.
+constexpr int64_t kLinearTokens = 256;
+// Rows of less than this many numbers in all are not worth waking other threads for.
+constexpr int64_t kWorthSharing = 32768;
+
+const CpuKernels& KernelsOf(CpuPath path) {
+  switch (path) {
+    case CpuPath::kPortable:
+      return cpu::PortableKernels();
+#if defined(__x86_64__)
+    case CpuPath::kAvx:
+      return cpu::AvxKernels();
+    case CpuPath::kAvx2:
+      return cpu::Avx2Kernels();
+    case CpuPath::kAvx512Vnni:
+      return cpu::Avx512VnniKernels();
+#else
+    case CpuPath::kAvx:
+    case CpuPath::kAvx2:
+    case CpuPath::kAvx512Vnni:
+      break;
+#endif
+  }
+  return cpu::PortableKernels();
+}
+
+class CpuBackend : public Backend {
+ public:
+  CpuBackend(const CpuKernels& kernels, int threads) : kernels_(kernels), pool_(threads) {}
+
+  absl::string_view path_name() const override { return kernels_.path_name; }
+
+  absl::StatusOr<std::unique_ptr<Buffer>> Allocate(int64_t bytes) override {
+    return HostBuffer::Create(bytes);
+  }
+  absl::Status Upload(std::span<const std::byte> host, Buffer& to, int64_t offset) override {
+    return UploadToHost(host, to, offset);
+  }
+  absl::Status Download(Buffer& from, int64_t offset, std::span<std::byte> host) override {
+    return DownloadFromHost(from, offset, host);
+  }
+
+  int64_t MatrixBytes(base::DataType type, int64_t rows, int64_t columns) const override;
+  absl::StatusOr<std::unique_ptr<WeightMatrix>> CreateMatrix(base::DataType type, int64_t rows,
+                                                             int64_t columns) override;
+  absl::Status LoadRows(WeightMatrix& matrix, int64_t first_row,
+                        std::span<const std::byte> rows) override;
+
+  absl::Status RmsNorm(ConstRowsView in, const float* weight, float epsilon, RowsView out) override;
+  absl::Status HeadRmsNorm(RowsView rows, int64_t head_dim, const float* weight,
+                           float epsilon) override;
+  absl::Status Linear(ConstRowsView in, std::span<const LinearOutput> outputs) override;
+  absl::Status Rope(RowsView rows, std::span<const int64_t> positions,
+                    const RopeArgs& args) override;
+  absl::Status StoreKv(ConstRowsView keys, ConstRowsView values, const KvCacheView& cache,
+                       std::span<const SequenceSlot> slots) override;
+  absl::Status Attention(const AttentionArgs& args) override;
+  absl::Status SiluGate(ConstRowsView gate, ConstRowsView up, RowsView out) override;
+  absl::Status Add(ConstRowsView in, RowsView out) override;
+  absl::Status TopK(ConstRowsView logits, int64_t k, std::span<TopRow> result) override;
+
+  absl::Status Synchronize() override { return absl::OkStatus(); }
+
+ private:
+  // One matrix of a Linear call; its panels begin at `first_panel` of the call's.
+  struct LinearJob {
+    MatmulTask task;
+    cpu::MatmulFunction matmul = nullptr;
+    ActivationKind kind = ActivationKind::kFloat;
+    int64_t first_panel = 0;
+    int64_t panels = 0;
+  };
+  // The rows [begin, end) that share a KV head in an Attention call.
+  struct AttentionJob {
+    int64_t slot = 0;
+    int64_t kv_head = 0;
+    int64_t begin = 0;
+    int64_t rows = 0;
+  };
+  struct FreeBytes {
+    void operator()(std::byte* p) const { std::free(p); }
+  };
+  // Memory that grows and is used again in the next call.
+  struct Scratch {
+    std::unique_ptr<std::byte, FreeBytes> data;
+    int64_t bytes = 0;
+    absl::Status Reserve(int64_t wanted);
+  };
+
+  // Calls body(row) for all rows, on several threads when they are worth it.
+  template <class Body>
+  void ForRows(int64_t rows, int64_t columns, const Body& body);
+  absl::Status PrepareJobs(std::span<const LinearOutput> outputs);
+  absl::Status QuantizeInput(ConstRowsView in);
+  void RunJobs(int64_t tokens);
+  void StoreKvRow(const float* in, const KvCacheView& cache, int64_t block, int64_t token,
+                  std::byte* to);
+
+  const CpuKernels& kernels_;
+  base::ThreadPool pool_;
+  cpu::RopeTable rope_;
+  std::vector<LinearJob> jobs_;
+  std::array<Scratch, cpu::kActivationKinds> activations_;
+  std::vector<AttentionTask> attention_tasks_;
+  std::vector<AttentionJob> attention_jobs_;
+  Scratch attention_scratch_;
+};
+
+absl::Status CpuBackend::Scratch::Reserve(int64_t wanted) {
+  if (wanted <= bytes) return absl::OkStatus();
+  const int64_t rounded = (wanted + 63) / 64 * 64;
+  data.reset();
+  bytes = 0;
+  data.reset(static_cast<std::byte*>(std::aligned_alloc(64, static_cast<size_t>(rounded))));
+  if (data == nullptr) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("no working memory of ", rounded, " bytes for the CPU backend"));
+  }
+  bytes = rounded;
+  return absl::OkStatus();
+}
+
+template <class Body>
+void CpuBackend::ForRows(int64_t rows, int64_t columns, const Body& body) {
+  if (rows * columns < kWorthSharing || pool_.thread_count() == 1) {
+    for (int64_t r = 0; r < rows; ++r) body(r);
+    return;
+  }
+  const int64_t grain = std::max<int64_t>(1, kWorthSharing / 4 / std::max<int64_t>(1, columns));
+  pool_.ParallelFor(rows, grain, [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) body(r);
+  });
+}
+
+// ---- Weights ------------------------------------------------------------------------------------
+
+int64_t CpuBackend::MatrixBytes(base::DataType type, int64_t rows, int64_t columns) const {
+  if (!CheckMatrixShape(type, rows, columns).ok()) return 0;
+  return PackedMatrix::Bytes(type, rows, columns, kernels_.lanes);
+}
+
+absl::StatusOr<std::unique_ptr<WeightMatrix>> CpuBackend::CreateMatrix(base::DataType type,
+                                                                       int64_t rows,
+                                                                       int64_t columns) {
+  RENGA_RETURN_IF_ERROR(CheckMatrixShape(type, rows, columns));
+  if (kernels_.format(type).matmul == nullptr) {
+    return absl::UnimplementedError(
+        absl::StrCat("no CPU kernel for ", base::GetDataTypeInfo(type).name));
+  }
+  return PackedMatrix::Create(type, rows, columns, kernels_.lanes);
+}
+
+absl::Status CpuBackend::LoadRows(WeightMatrix& matrix, int64_t first_row,
+                                  std::span<const std::byte> rows) {
+  auto* own = dynamic_cast<PackedMatrix*>(&matrix);
+  if (own == nullptr) return absl::InvalidArgumentError("a matrix of another backend");
+  RENGA_RETURN_IF_ERROR(CheckLoadRows(matrix, first_row, rows.size()));
+  RENGA_ASSIGN_OR_RETURN(const int64_t row_bytes, base::RowBytes(own->type(), own->columns()));
+  const int64_t count = static_cast<int64_t>(rows.size()) / row_bytes;
+  pool_.ParallelFor(count, 4 * kernels_.lanes, [&](int64_t begin, int64_t end) {
+    own->Pack(first_row + begin, rows.subspan(static_cast<size_t>(begin * row_bytes),
+                                              static_cast<size_t>((end - begin) * row_bytes)));
+  });
+  return absl::OkStatus();
+}
+
+// ---- Linear -------------------------------------------------------------------------------------
+
+absl::Status CpuBackend::PrepareJobs(std::span<const LinearOutput> outputs) {
+  jobs_.clear();
+  int64_t panels = 0;
+  for (const LinearOutput& output : outputs) {
+    const auto* matrix = dynamic_cast<const PackedMatrix*>(output.matrix);
+    if (matrix == nullptr) return absl::InvalidArgumentError("a matrix of another backend");
+    const cpu::FormatKernels format = kernels_.format(matrix->type());
+    LinearJob job;
+    job.matmul = format.matmul;
+    job.kind = format.activations;
+    job.first_panel = panels;
+    job.panels = matrix->panels();
+    job.task.panels = matrix->data();
+    job.task.rows = matrix->rows();
+    job.task.columns = matrix->columns();
+    job.task.bias = output.bias;
+    job.task.out = output.out.data;
+    job.task.out_stride = output.out.stride;
+    panels += job.panels;
+    jobs_.push_back(job);
+  }
+  return absl::OkStatus();
+}
+
+// Rounds the rows once for each kind of blocks that a job reads, and points the jobs there.
+absl::Status CpuBackend::QuantizeInput(ConstRowsView in) {
+  std::array<bool, cpu::kActivationKinds> done = {};
+  for (LinearJob& job : jobs_) {
+    job.task.tokens = in.rows;
+    if (job.kind == ActivationKind::kFloat) {
+      job.task.activations = reinterpret_cast<const std::byte*>(in.data);
+      job.task.input_stride = in.stride;
+      continue;
+    }
+    const auto kind = static_cast<size_t>(job.kind);
+    Scratch& scratch = activations_[kind];
+    const int64_t block_bytes = cpu::ActivationBlockBytes(job.kind);
+    if (!done[kind]) {
+      done[kind] = true;
+      const int64_t blocks = in.columns / cpu::ActivationBlockElements(job.kind);
+      RENGA_RETURN_IF_ERROR(scratch.Reserve(blocks * block_bytes * in.rows));
+      ForRows(in.rows, in.columns, [&](int64_t r) {
+        kernels_.quantize(job.kind, in.data + r * in.stride, in.columns, in.rows,
+                          scratch.data.get() + r * block_bytes);
+      });
+    }
+    job.task.activations = scratch.data.get();
+  }
+  return absl::OkStatus();
+}
+
+// All panels of all jobs are one loop, so that small matrices keep every thread busy too.
+void CpuBackend::RunJobs(int64_t tokens) {
+  const int64_t panels = jobs_.back().first_panel + jobs_.back().panels;
+  // Small enough to share out evenly, large enough that taking a piece costs nothing. Even, because
+  // kernels take panels two at a time.
+  const int64_t pieces = static_cast<int64_t>(pool_.thread_count()) * 8;
+  const int64_t grain = std::clamp<int64_t>(panels / pieces / 2 * 2, 2, tokens == 1 ? 64 : 16);
+  pool_.ParallelFor(panels, grain, [&](int64_t begin, int64_t end) {
+    for (const LinearJob& job : jobs_) {
+      const int64_t from = std::max(begin, job.first_panel) - job.first_panel;
+      const int64_t to = std::min(end, job.first_panel + job.panels) - job.first_panel;
+      if (from < to) job.matmul(job.task, from, to);
+    }
+  });
+}
+
+absl::Status CpuBackend::Linear(ConstRowsView in, std::span<const LinearOutput> outputs) {
+  RENGA_RETURN_IF_ERROR(CheckLinear(in, outputs));
+  if (outputs.empty() || in.rows == 0) return absl::OkStatus();
+  RENGA_RETURN_IF_ERROR(PrepareJobs(outputs));
+  for (int64_t row = 0; row < in.rows; row += kLinearTokens) {
+    const int64_t tokens = std::min(kLinearTokens, in.rows - row);
+    RENGA_RETURN_IF_ERROR(
+        QuantizeInput(ConstRowsView(in.data + row * in.stride, tokens, in.columns, in.stride)));
+    RunJobs(tokens);
+    for (LinearJob& job : jobs_) job.task.out += tokens * job.task.out_stride;
+  }
+  return absl::OkStatus();
+}
+
+// ---- Rows ---------------------------------------------------------------------------------------
+
+absl::Status CpuBackend::RmsNorm(ConstRowsView in, const float* weight, float epsilon,
+                                 RowsView out) {
+  RENGA_RETURN_IF_ERROR(CheckRmsNorm(in, weight, out));
+  ForRows(in.rows, in.columns, [&](int64_t r) {
+    kernels_.rms_norm(in.data + r * in.stride, weight, epsilon, in.columns,
+                      out.data + r * out.stride);
+  });
+  return absl::OkStatus();
+}
+
+absl::Status CpuBackend::HeadRmsNorm(RowsView rows, int64_t head_dim, const float* weight,
+                                     float epsilon) {
+  RENGA_RETURN_IF_ERROR(CheckHeadRmsNorm(rows, head_dim, weight));
+  ForRows(rows.rows, rows.columns, [&](int64_t r) {
+    for (int64_t c = 0; c < rows.columns; c += head_dim) {
+      float* head = rows.data + r * rows.stride + c;
+      kernels_.rms_norm(head, weight, epsilon, head_dim, head);
+    }
+  });
+  return absl::OkStatus();
+}
+
+absl::Status CpuBackend::Rope(RowsView rows, std::span<const int64_t> positions,
+                              const RopeArgs& args) {
+  RENGA_RETURN_IF_ERROR(CheckRope(rows, positions, args));
+  rope_.Prepare(positions, args);
+  ForRows(rows.rows, rows.columns, [&](int64_t r) {
+    for (int64_t c = 0; c < rows.columns; c += args.head_dim) {
+      kernels_.rotate(args.neighbours, rope_.cosines(r), rope_.sines(r), args.dims / 2,
+                      rows.data + r * rows.stride + c);
+    }
+  });
+  return absl::OkStatus();
+}
+
+absl::Status CpuBackend::SiluGate(ConstRowsView gate, ConstRowsView up, RowsView out) {
+  RENGA_RETURN_IF_ERROR(CheckSiluGate(gate, up, out));
+  ForRows(gate.rows, gate.columns, [&](int64_t r) {
+    kernels_.silu_gate(gate.data + r * gate.stride, up.data + r * up.stride, gate.columns,
+                       out.data + r * out.stride);
+  });
+  return absl::OkStatus();
+}
+
+absl::Status CpuBackend::Add(ConstRowsView in, RowsView out) {
+  RENGA_RETURN_IF_ERROR(CheckAdd(in, out));
+  ForRows(in.rows, in.columns, [&](int64_t r) {
+    kernels_.add(in.data + r * in.stride, in.columns, out.data + r * out.stride);
+  });
+  return absl::OkStatus();
+}
+
+absl::Status CpuBackend::TopK(ConstRowsView logits, int64_t k, std::span<TopRow> result) {
+  RENGA_RETURN_IF_ERROR(CheckTopK(logits, result));
+  ForRows(logits.rows, logits.columns, [&](int64_t r) {
+    const float* row = logits.data + r * logits.stride;
+    TopRow& top = result[static_cast<size_t>(r)];
+    top.indices = cpu::TopColumns({row, static_cast<size_t>(logits.columns)}, k);
+    top.logits.clear();
+    for (const int32_t column : top.indices) top.logits.push_back(row[column]);
+    top.max_logit = kernels_.largest(row, logits.columns);
+    top.sum_exp = kernels_.sum_exp(row, logits.columns, top.max_logit);
+  });
+  return absl::OkStatus();
+}
+
+// ---- Attention ----------------------------------------------------------------------------------
+
+// All heads of one token; `in` is n_kv_heads x head_dim.
+void CpuBackend::StoreKvRow(const float* in, const KvCacheView& cache, int64_t block, int64_t token,
+                            std::byte* to) {
+  for (int64_t head = 0; head < cache.n_kv_heads; ++head, in += cache.head_dim) {
+    const int64_t offset =
+        ((block * cache.n_kv_heads + head) * cache.block_tokens + token) * cache.head_dim;
+    if (cache.type == base::DataType::kF16) {
+      kernels_.to_half(in, cache.head_dim, to + 2 * offset);
+    } else {
+      std::memcpy(to + 4 * offset, in, static_cast<size_t>(cache.head_dim) * sizeof(float));
+    }
+  }
+}
+
+absl::Status CpuBackend::StoreKv(ConstRowsView keys, ConstRowsView values, const KvCacheView& cache,
+                                 std::span<const SequenceSlot> slots) {
+  RENGA_RETURN_IF_ERROR(CheckStoreKv(keys, values, cache, slots));
+  for (const SequenceSlot& slot : slots) {
+    for (int64_t i = 0; i < slot.row_count; ++i) {
+      const int64_t position = slot.first_position + i;
+      const int64_t block = slot.blocks[static_cast<size_t>(position / cache.block_tokens)];
+      const int64_t token = position % cache.block_tokens;
+      const int64_t row = slot.first_row + i;
+      StoreKvRow(keys.data + row * keys.stride, cache, block, token, cache.keys);
+      StoreKvRow(values.data + row * values.stride, cache, block, token, cache.values);
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CpuBackend::Attention(const AttentionArgs& args) {
+  RENGA_RETURN_IF_ERROR(CheckAttention(args));
+  attention_tasks_.clear();
+  attention_jobs_.clear();
+  const KvCacheView& cache = args.cache;
+  for (const SequenceSlot& slot : args.slots) {
+    AttentionTask task;
+    task.queries = args.queries.data + slot.first_row * args.queries.stride;
+    task.query_stride = args.queries.stride;
+    task.out = args.out.data + slot.first_row * args.out.stride;
+    task.out_stride = args.out.stride;
+    task.rows = slot.row_count;
+    task.first_position = slot.first_position;
+    task.keys = cache.keys;
+    task.values = cache.values;
+    task.half = cache.type == base::DataType::kF16;
+    task.blocks = slot.blocks.data();
+    task.block_tokens = cache.block_tokens;
+    task.kv_heads = cache.n_kv_heads;
+    task.heads_per_kv = args.n_heads / cache.n_kv_heads;
+    task.head_dim = cache.head_dim;
+    task.scale = args.scale;
+    const auto index = static_cast<int64_t>(attention_tasks_.size());
+    for (int64_t begin = 0; begin < task.rows; begin += cpu::kAttentionRows) {
+      const int64_t rows = std::min(cpu::kAttentionRows, task.rows - begin);
+      for (int64_t head = 0; head < task.kv_heads; ++head) {
+        attention_jobs_.push_back({index, head, begin, rows});
+      }
+    }
+    attention_tasks_.push_back(task);
+  }
+  if (attention_jobs_.empty()) return absl::OkStatus();
+
+  // A range of jobs has a working memory of its own: as many ranges as threads, taken in order.
+  const int64_t each = (kernels_.attention_scratch(attention_tasks_.front()) + 63) / 64 * 64;
+  RENGA_RETURN_IF_ERROR(attention_scratch_.Reserve(each * pool_.thread_count()));
+  const auto jobs = static_cast<int64_t>(attention_jobs_.size());
+  std::atomic<int64_t> next{0};
+  pool_.ParallelFor(pool_.thread_count(), 1, [&](int64_t begin, int64_t end) {
+    for (int64_t thread = begin; thread < end; ++thread) {
+      std::byte* scratch = attention_scratch_.data.get() + thread * each;
+      for (int64_t j = next.fetch_add(1); j < jobs; j = next.fetch_add(1)) {
+        const AttentionJob& job = attention_jobs_[static_cast<size_t>(j)];
+        kernels_.attention(attention_tasks_[static_cast<size_t>(job.slot)], job.kv_head, job.begin,
+                           job.rows, scratch);
+      }
+    }
+  });
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Backend>> CreateCpuBackend(CpuPath path, int threads) {
+  if (threads < 1) {
+    return absl::InvalidArgumentError(absl::StrCat("a CPU backend with ", threads, " threads"));
+  }
+  const std::vector<CpuPath> available = AvailableCpuPaths();
+  if (std::find(available.begin(), available.end(), path) == available.end()) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("this machine cannot run the CPU path ", CpuPathName(path)));
+  }
+  return std::make_unique<CpuBackend>(KernelsOf(path), threads);
+}
+
+}  // namespace renga::kernels

@@ -1,0 +1,299 @@
+// Matrix times activations for every quantised format, in the words of an instruction set.
+//
+// One scheme for all: a panel has kLanes rows, so a vector holds, per row, four neighbouring codes
+// or one sum; activations are broadcast. No sum ever crosses lanes. For each output (row, token)
+// and each block in order:
+//   the block's integer dot product, exact in int32;
+//   sum = MulAdd(float(dot), weight scale * activation scale, sum);
+//   where the format has a min, a second MulAdd.
+// That sequence is the same for one token (Gemv) and for many (Gemm), for any tile and any panel,
+// so the bits are too.
+//
+// Gemv takes codes straight from the packed bytes. Gemm decodes a block of two panels once and
+// uses it for a tile of tokens; then it is the dot products that count.
+#ifndef RENGA_WORKER_KERNELS_CPU_MATMUL_QUANTIZED_H_
+#define RENGA_WORKER_KERNELS_CPU_MATMUL_QUANTIZED_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <type_traits>
+
+#include "worker/kernels/cpu/activations.h"
+#include "worker/kernels/cpu/kernel_table.h"
+#include "worker/kernels/cpu/matmul_output.h"
+#include "worker/kernels/cpu/unroll.h"
+
+namespace renga::kernels::cpu {
+
+// Dot products of unsigned codes (or of signed ones with 128 added, where the processor adds
+// products up in int32).
+template <class Format>
+struct ByteDot {
+  using Isa = typename Format::Isa;
+  using I = typename Isa::I;
+  using Block = ByteBlock<Format::kElements>;
+  using Codes = I;        // a group's codes of all rows
+  using Activations = I;  // a group's activations
+  static constexpr int kOffset = Format::kSigned ? 128 : Format::kOffset;
+
+  // Steps after which a partial sum could overflow: int16 takes 2 * kMaxCode * 127 a step.
+  static constexpr int FlushSteps() {
+    if constexpr (Isa::kDot32) {
+      return 64;
+    } else {
+      return 32767 / (2 * Format::kMaxCode * 127);
+    }
+  }
+  RENGA_WORD Codes Prepare(I raw) {
+    if constexpr (Format::kSigned) return Isa::Xor(raw, Isa::SetByte(-128));
+    return raw;
+  }
+  RENGA_WORD Activations Load(const Block& block, int group) {
+    return Isa::Broadcast4(block.codes + 4 * group);
+  }
+  RENGA_WORD I Add(I partial, const Codes& codes, const Activations& a) {
+    return Isa::DotBytes(partial, codes, a);
+  }
+  RENGA_WORD I Finish(I acc, I partial) { return Isa::AddI(acc, Isa::SumDot(partial)); }
+  RENGA_WORD I Finish(I acc, I partial, I scale) { return Isa::ScaleDot(acc, partial, scale); }
+};
+
+// Dot products of signed codes as words.
+template <class Format>
+struct WordDot {
+  using Isa = typename Format::Isa;
+  using I = typename Isa::I;
+  using Block = WordBlock<Format::kElements>;
+  struct Codes {
+    I even, odd;
+  };
+  using Activations = Codes;
+  static constexpr int kOffset = 0;
+
+  static constexpr int FlushSteps() { return 64; }
+  RENGA_WORD Codes Prepare(I raw) { return {Isa::EvenWords(raw), Isa::OddWords(raw)}; }
+  RENGA_WORD Activations Load(const Block& block, int group) {
+    return {Isa::Broadcast4(block.codes + 4 * group), Isa::Broadcast4(block.codes + 4 * group + 2)};
+  }
+  RENGA_WORD I Add(I partial, const Codes& codes, const Activations& a) {
+    return Isa::MulBytePairs(Isa::MulBytePairs(partial, codes.even, a.even), codes.odd, a.odd);
+  }
+  RENGA_WORD I Finish(I acc, I partial) { return Isa::AddI(acc, partial); }
+  RENGA_WORD I Finish(I acc, I partial, I scale) { return Isa::MulI(acc, partial, scale); }
+};
+
+template <class FormatT>
+struct QuantizedMatmul {
+  using Format = FormatT;
+  using Isa = typename Format::Isa;
+  using I = typename Isa::I;
+  using F = typename Isa::F;
+  static constexpr bool kWords = Format::kSigned && Isa::kWideSigned;
+  using Dot = std::conditional_t<kWords, WordDot<Format>, ByteDot<Format>>;
+  using Block = typename Dot::Block;
+  using Codes = typename Dot::Codes;
+
+  static constexpr int kLanes = Isa::kLanes;
+  static constexpr int kElements = Format::kElements;
+  static constexpr bool kSuper = kElements == 256;
+  static constexpr int kGroups = kElements / 4;
+  static constexpr int kSubBlocks = kElements / Format::kScaleElements;
+  static constexpr int kSubGroups = Format::kScaleElements / 4;
+  // Whether integer scales or mins multiply the activations' sums.
+  static constexpr bool kNeedsPairs = kSuper && (Format::kHasMin || Dot::kOffset != 0);
+  static constexpr int kPairs = kNeedsPairs ? kSubBlocks / 2 : 0;
+  static constexpr int64_t kPanelBlockBytes = static_cast<int64_t>(Format::kRowBytes) * kLanes;
+  // Token tiles: those sharing registers, and those sharing a decoded block.
+  static constexpr int kTile = Isa::kTileTokens;
+  static constexpr int kTokens = 64;
+
+  static constexpr ActivationKind kActivations =
+      kWords ? (kSuper ? ActivationKind::kWords256 : ActivationKind::kWords32)
+             : (kSuper ? ActivationKind::kBytes256 : ActivationKind::kBytes32);
+
+  static void Run(const MatmulTask& task, int64_t begin, int64_t end) {
+    if (task.tokens == 1) {
+      for (int64_t panel = begin; panel < end; ++panel) Gemv(task, panel);
+      return;
+    }
+    for (int64_t token = 0; token < task.tokens; token += kTokens) {
+      const int64_t left = task.tokens - token;
+      const int n = static_cast<int>(left < kTokens ? left : kTokens);
+      for (int64_t panel = begin; panel < end; panel += 2) {
+        Gemm(task, panel, panel + 1 < end ? panel + 1 : panel, token, n);
+      }
+    }
+  }
+
+ private:
+  // ---- What a block adds to a sum once its dot product is known -------------------------------
+
+  RENGA_WORD const int16_t* PairSums(const ByteBlock<256>& a) {
+    return Format::kScaleElements == 16 ? a.sums16 : a.sums32;
+  }
+  // 128 is 2^7 and so on.
+  static constexpr int Log2(int x) { return x <= 1 ? 0 : 1 + Log2(x / 2); }
+
+  // `pair(j)` gives Pairs<j>, scale and min the block's float vectors.
+  template <class PairOf>
+  RENGA_WORD F AddBlock(I dot, F scale, F min, const PairOf& pair, const Block& a, F sum) {
+    I correction = Isa::ZeroI();
+    if constexpr (kNeedsPairs) {
+      Unroll<kPairs>([&](auto j) RENGA_INLINE_LAMBDA {
+        correction = Isa::MulPairs(correction, pair(j), Isa::Broadcast4(PairSums(a) + 2 * j));
+      });
+    } else if constexpr (Dot::kOffset != 0) {
+      correction = Isa::Broadcast4(&a.sum);
+    }
+    if constexpr (Dot::kOffset != 0) {
+      dot = Isa::SubI(dot, Isa::template ShiftLeft<Log2(Dot::kOffset)>(correction));
+    }
+    sum = Isa::MulAddF(Isa::ToF(dot), Isa::MulF(scale, Isa::SetF(a.scale)), sum);
+    if constexpr (Format::kHasMin && kSuper) {
+      sum = Isa::MulAddF(Isa::ToF(correction), Isa::MulF(min, Isa::SetF(a.negative_scale)), sum);
+    } else if constexpr (Format::kHasMin) {
+      sum = Isa::MulAddF(min, Isa::SetF(a.scaled_sum), sum);
+    }
+    return sum;
+  }
+
+  // ---- One token ------------------------------------------------------------------------------
+
+  static void Gemv(const MatmulTask& task, int64_t panel) {
+    const int64_t blocks = task.columns / kElements;
+    const std::byte* weights = task.panels + panel * blocks * kPanelBlockBytes;
+    const Block* activations = reinterpret_cast<const Block*>(task.activations);
+    F sum = Isa::ZeroF();
+    for (int64_t b = 0; b < blocks; ++b, weights += kPanelBlockBytes) {
+      for (int64_t line = 0; line < kPanelBlockBytes; line += 64) {
+        __builtin_prefetch(weights + 4096 + line);
+      }
+      sum = GemvBlock(Format(weights), activations[b], sum);
+    }
+    StoreSum<Isa>(task, panel, 0, sum);
+  }
+
+  RENGA_WORD F GemvBlock(const Format& format, const Block& a, F sum) {
+    constexpr int kOutputs = Format::kOutputs;
+    I dot = Isa::ZeroI();
+    Unroll<Format::kSections>([&](auto section) RENGA_INLINE_LAMBDA {
+      I partial[kOutputs];
+      Unroll<kOutputs>([&](auto o) RENGA_INLINE_LAMBDA { partial[o] = Isa::ZeroI(); });
+      Unroll<Format::kSteps>([&](auto step) RENGA_INLINE_LAMBDA {
+        I codes[kOutputs];
+        format.template Codes<section, step>(codes);
+        Unroll<kOutputs>([&](auto o) RENGA_INLINE_LAMBDA {
+          constexpr int kGroup = Format::Group(section, step, o);
+          partial[o] = Dot::Add(partial[o], Dot::Prepare(codes[o]), Dot::Load(a, kGroup));
+          if constexpr ((step + 1) % Dot::FlushSteps() == 0 || step + 1 == Format::kSteps) {
+            if constexpr (kSuper) {
+              dot = Dot::Finish(dot, partial[o], format.template SubScale<kGroup / kSubGroups>());
+            } else {
+              dot = Dot::Finish(dot, partial[o]);
+            }
+            partial[o] = Isa::ZeroI();
+          }
+        });
+      });
+    });
+    const auto pair = [&](auto j) RENGA_INLINE_LAMBDA { return format.template Pairs<j>(); };
+    F min = Isa::ZeroF();
+    if constexpr (Format::kHasMin) min = format.Min();
+    return AddBlock(dot, format.Scale(), min, pair, a, sum);
+  }
+
+  // ---- Many tokens ----------------------------------------------------------------------------
+
+  struct Decoded {
+    Codes codes[kGroups];
+    I scales[kSuper ? kSubBlocks : 1];
+    I pairs[kNeedsPairs ? kPairs : 1];
+    F scale;
+    F min;
+  };
+
+  static void Decode(const Format& format, Decoded* out) {
+    Unroll<Format::kSections>([&](auto section) RENGA_INLINE_LAMBDA {
+      Unroll<Format::kSteps>([&](auto step) RENGA_INLINE_LAMBDA {
+        I codes[Format::kOutputs];
+        format.template Codes<section, step>(codes);
+        Unroll<Format::kOutputs>([&](auto o) RENGA_INLINE_LAMBDA {
+          out->codes[Format::Group(section, step, o)] = Dot::Prepare(codes[o]);
+        });
+      });
+    });
+    if constexpr (kSuper) {
+      Unroll<kSubBlocks>(
+          [&](auto s) RENGA_INLINE_LAMBDA { out->scales[s] = format.template SubScale<s>(); });
+      Unroll<kPairs>([&](auto j)
+                         RENGA_INLINE_LAMBDA { out->pairs[j] = format.template Pairs<j>(); });
+    }
+    out->scale = format.Scale();
+    if constexpr (Format::kHasMin) out->min = format.Min();
+  }
+
+  // Two panels and `n` <= kTokens tokens from `token` on; the panels may be the same.
+  static void Gemm(const MatmulTask& task, int64_t first, int64_t second, int64_t token, int n) {
+    const int64_t blocks = task.columns / kElements;
+    const std::byte* weights[2] = {task.panels + first * blocks * kPanelBlockBytes,
+                                   task.panels + second * blocks * kPanelBlockBytes};
+    const Block* activations = reinterpret_cast<const Block*>(task.activations) + token;
+    F sums[kTokens][2];
+    for (int t = 0; t < n; ++t) sums[t][0] = sums[t][1] = Isa::ZeroF();
+    Decoded decoded[2];
+    for (int64_t b = 0; b < blocks; ++b, activations += task.tokens) {
+      Decode(Format(weights[0] + b * kPanelBlockBytes), &decoded[0]);
+      Decode(Format(weights[1] + b * kPanelBlockBytes), &decoded[1]);
+      int t = 0;
+      for (; t + kTile <= n; t += kTile) Tile<kTile>(decoded, activations + t, sums + t);
+      for (; t < n; ++t) Tile<1>(decoded, activations + t, sums + t);
+    }
+    for (int t = 0; t < n; ++t) {
+      StoreSum<Isa>(task, first, token + t, sums[t][0]);
+      if (second != first) StoreSum<Isa>(task, second, token + t, sums[t][1]);
+    }
+  }
+
+  // One block of two panels times `tokens` tokens.
+  template <int tokens>
+  static void Tile(const Decoded* w, const Block* a, F (*sums)[2]) {
+    constexpr int kFlush = Dot::FlushSteps() < kSubGroups ? Dot::FlushSteps() : kSubGroups;
+    static_assert(kSubGroups % kFlush == 0);
+    I dots[tokens][2];
+    for (int t = 0; t < tokens; ++t) dots[t][0] = dots[t][1] = Isa::ZeroI();
+    for (int g = 0; g < kGroups; g += kFlush) {
+      I partial[tokens][2];
+      Unroll<tokens>([&](auto t)
+                         RENGA_INLINE_LAMBDA { partial[t][0] = partial[t][1] = Isa::ZeroI(); });
+      Unroll<kFlush>([&](auto step) RENGA_INLINE_LAMBDA {
+        const Codes codes0 = w[0].codes[g + step];
+        const Codes codes1 = w[1].codes[g + step];
+        Unroll<tokens>([&](auto t) RENGA_INLINE_LAMBDA {
+          const auto activations = Dot::Load(a[t], g + step);
+          partial[t][0] = Dot::Add(partial[t][0], codes0, activations);
+          partial[t][1] = Dot::Add(partial[t][1], codes1, activations);
+        });
+      });
+      Unroll<tokens>([&](auto t) RENGA_INLINE_LAMBDA {
+        if constexpr (kSuper) {
+          const int s = g / kSubGroups;
+          dots[t][0] = Dot::Finish(dots[t][0], partial[t][0], w[0].scales[s]);
+          dots[t][1] = Dot::Finish(dots[t][1], partial[t][1], w[1].scales[s]);
+        } else {
+          dots[t][0] = Dot::Finish(dots[t][0], partial[t][0]);
+          dots[t][1] = Dot::Finish(dots[t][1], partial[t][1]);
+        }
+      });
+    }
+    for (int t = 0; t < tokens; ++t) {
+      for (int p = 0; p < 2; ++p) {
+        const auto pair = [&](auto j) RENGA_INLINE_LAMBDA { return w[p].pairs[j]; };
+        sums[t][p] = AddBlock(dots[t][p], w[p].scale, w[p].min, pair, a[t], sums[t][p]);
+      }
+    }
+  }
+};
+
+}  // namespace renga::kernels::cpu
+
+#endif  // RENGA_WORKER_KERNELS_CPU_MATMUL_QUANTIZED_H_

@@ -1,0 +1,180 @@
+#include "worker/kernels/cpu/packed_matrix.h"
+
+#include <sys/mman.h>
+
+#include <cstring>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+
+namespace renga::kernels::cpu {
+namespace {
+
+constexpr int64_t kHugePage = int64_t{2} << 20;
+
+// A field of a row's block. Fields follow each other without gaps.
+struct Field {
+  int16_t bytes;
+  int16_t chunk;  // bytes that stay together
+  bool fifth_bits = false;
+};
+
+struct Fields {
+  int count;
+  Field list[5];
+};
+
+constexpr Field kHalf = {2, 2};
+
+// In the order of the file's blocks (GGUF, see docs/FORMATS.md).
+Fields FieldsOf(base::DataType type) {
+  using base::DataType;
+  switch (type) {
+    case DataType::kInvalid:
+      return {0, {}};
+    case DataType::kF32:
+      return {1, {{4, 4}}};
+    case DataType::kF16:
+    case DataType::kBF16:
+      return {1, {kHalf}};
+    case DataType::kQ8_0:
+      return {2, {kHalf, {32, 4}}};
+    case DataType::kQ4_0:
+    case DataType::kIQ4_NL:
+      return {2, {kHalf, {16, 4}}};
+    case DataType::kQ4_1:
+      return {3, {kHalf, kHalf, {16, 4}}};
+    case DataType::kQ5_0:
+      return {3, {kHalf, {4, 4, true}, {16, 4}}};
+    case DataType::kQ5_1:
+      return {4, {kHalf, kHalf, {4, 4, true}, {16, 4}}};
+    case DataType::kQ2_K:
+      return {4, {{16, 4}, {64, 4}, kHalf, kHalf}};
+    case DataType::kQ3_K:
+      return {4, {{32, 4}, {64, 4}, {12, 4}, kHalf}};
+    case DataType::kQ4_K:
+      return {4, {kHalf, kHalf, {12, 4}, {128, 4}}};
+    case DataType::kQ5_K:
+      return {5, {kHalf, kHalf, {12, 4}, {32, 4}, {128, 4}}};
+    case DataType::kQ6_K:
+      return {4, {{128, 4}, {64, 4}, {16, 4}, kHalf}};
+    case DataType::kIQ4_XS:
+      return {4, {kHalf, kHalf, {4, 4}, {128, 4}}};
+  }
+  return {0, {}};
+}
+
+// Bit i of the file's word is number i's; here bit g of byte b is number 4 * g + b's, so that one
+// shift brings a group's four bits into its four bytes.
+uint32_t SpreadFifthBits(uint32_t bits) {
+  uint32_t spread = 0;
+  for (int i = 0; i < 32; ++i) spread |= ((bits >> i) & 1u) << (8 * (i % 4) + i / 4);
+  return spread;
+}
+
+template <int chunk>
+void Scatter(const std::byte* from, int bytes, int64_t stride, std::byte* to) {
+  for (int i = 0; i < bytes; i += chunk, to += stride) std::memcpy(to, from + i, chunk);
+}
+
+// One row's block into its lane of a panel block.
+void PackBlock(const Fields& fields, const std::byte* from, int lanes, int lane, std::byte* to) {
+  for (int f = 0; f < fields.count; ++f) {
+    const Field& field = fields.list[f];
+    std::byte* first = to + lane * field.chunk;
+    if (field.fifth_bits) {
+      uint32_t bits;
+      std::memcpy(&bits, from, sizeof(bits));
+      bits = SpreadFifthBits(bits);
+      std::memcpy(first, &bits, sizeof(bits));
+    } else if (field.chunk == 2) {
+      Scatter<2>(from, field.bytes, lanes * 2, first);
+    } else {
+      Scatter<4>(from, field.bytes, lanes * 4, first);
+    }
+    from += field.bytes;
+    to += lanes * field.bytes;
+  }
+}
+
+}  // namespace
+
+absl::StatusOr<PageMemory> PageMemory::Allocate(int64_t bytes) {
+  const bool huge = bytes >= kHugePage;
+  const size_t mapped = static_cast<size_t>(bytes + (huge ? kHugePage : 0));
+  void* memory = mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (memory == MAP_FAILED) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("the system has no ", bytes, " bytes for weights"));
+  }
+  auto* data = static_cast<std::byte*>(memory);
+  if (!huge) return PageMemory(data, bytes);
+  // Huge pages begin at multiples of their size: give back what lies before and behind.
+  const int64_t page = 4096;
+  const auto address = reinterpret_cast<uintptr_t>(data);
+  const int64_t before = static_cast<int64_t>((kHugePage - address % kHugePage) % kHugePage);
+  if (before > 0) munmap(data, static_cast<size_t>(before));
+  data += before;
+  const int64_t kept = (bytes + page - 1) / page * page;
+  const int64_t behind = static_cast<int64_t>(mapped) - before - kept;
+  if (behind >= page) munmap(data + kept, static_cast<size_t>(behind));
+#ifdef MADV_HUGEPAGE
+  // Where the system has none, small pages do.
+  madvise(data, static_cast<size_t>(kept), MADV_HUGEPAGE);
+#endif
+  return PageMemory(data, bytes);
+}
+
+PageMemory::PageMemory(PageMemory&& other) noexcept
+    : data_(std::exchange(other.data_, nullptr)), bytes_(other.bytes_) {}
+
+PageMemory& PageMemory::operator=(PageMemory&& other) noexcept {
+  std::swap(data_, other.data_);
+  std::swap(bytes_, other.bytes_);
+  return *this;
+}
+
+PageMemory::~PageMemory() {
+  if (data_ != nullptr) munmap(data_, static_cast<size_t>(bytes_));
+}
+
+int64_t PackedMatrix::Bytes(base::DataType type, int64_t rows, int64_t columns, int lanes) {
+  const base::DataTypeInfo& info = base::GetDataTypeInfo(type);
+  return (rows + lanes - 1) / lanes * lanes * (columns / info.block_elements * info.block_bytes);
+}
+
+absl::StatusOr<std::unique_ptr<PackedMatrix>> PackedMatrix::Create(base::DataType type,
+                                                                   int64_t rows, int64_t columns,
+                                                                   int lanes) {
+  absl::StatusOr<PageMemory> memory = PageMemory::Allocate(Bytes(type, rows, columns, lanes));
+  if (!memory.ok()) return memory.status();
+  return std::unique_ptr<PackedMatrix>(
+      new PackedMatrix(type, rows, columns, lanes, *std::move(memory)));
+}
+
+PackedMatrix::PackedMatrix(base::DataType type, int64_t rows, int64_t columns, int lanes,
+                           PageMemory memory)
+    : type_(type),
+      rows_(rows),
+      columns_(columns),
+      lanes_(lanes),
+      block_bytes_(base::GetDataTypeInfo(type).block_bytes),
+      row_bytes_(columns / base::GetDataTypeInfo(type).block_elements * block_bytes_),
+      memory_(std::move(memory)) {}
+
+void PackedMatrix::Pack(int64_t first_row, std::span<const std::byte> rows) {
+  const int64_t count = static_cast<int64_t>(rows.size()) / row_bytes_;
+  for (int64_t i = 0; i < count; ++i) PackRow(first_row + i, rows.data() + i * row_bytes_);
+}
+
+void PackedMatrix::PackRow(int64_t row, const std::byte* from) {
+  const Fields fields = FieldsOf(type_);
+  const int lane = static_cast<int>(row % lanes_);
+  std::byte* to = memory_.data() + row / lanes_ * lanes_ * row_bytes_;
+  for (int64_t done = 0; done < row_bytes_; done += block_bytes_) {
+    PackBlock(fields, from + done, lanes_, lane, to + done * lanes_);
+  }
+}
+
+}  // namespace renga::kernels::cpu

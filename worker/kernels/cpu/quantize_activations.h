@@ -1,0 +1,99 @@
+// Rounds rows of floats to 8-bit blocks (activations.h).
+#ifndef RENGA_WORKER_KERNELS_CPU_QUANTIZE_ACTIVATIONS_H_
+#define RENGA_WORKER_KERNELS_CPU_QUANTIZE_ACTIVATIONS_H_
+
+#include <cstddef>
+#include <cstdint>
+
+#include "worker/kernels/cpu/activations.h"
+
+namespace renga::kernels::cpu {
+
+template <class Isa>
+struct Quantizer {
+  using F = typename Isa::F;
+
+  // Codes of one block, the largest magnitude becoming 127; returns the scale.
+  template <int kElements>
+  static float Codes(const float* in, int8_t* codes) {
+    F largest = Isa::ZeroF();
+    for (int i = 0; i < kElements; i += Isa::kLanes) {
+      largest = Isa::MaxF(largest, Isa::AbsF(Isa::LoadF(in + i)));
+    }
+    const float peak = Isa::LargestF(largest);
+    const F inverse = Isa::SetF(peak > 0 ? 127.0f / peak : 0.0f);
+    // The bounds matter only for input that is not finite.
+    const F low = Isa::SetF(-127.0f), high = Isa::SetF(127.0f);
+    for (int i = 0; i < kElements; i += Isa::kLanes) {
+      const F x = Isa::MulF(Isa::LoadF(in + i), inverse);
+      Isa::StoreBytes(codes + i, Isa::Round(Isa::MinF(Isa::MaxF(x, low), high)));
+    }
+    return peak / 127.0f;
+  }
+
+  static int32_t Sum16(const int8_t* codes) {
+    int32_t sum = 0;
+    for (int i = 0; i < 16; ++i) sum += codes[i];
+    return sum;
+  }
+
+  static void Sums(ByteBlock<32>* block) {
+    block->sum = Sum16(block->codes) + Sum16(block->codes + 16);
+    block->scaled_sum = block->scale * static_cast<float>(block->sum);
+  }
+
+  static void Sums(ByteBlock<256>* block) {
+    for (int i = 0; i < 8; ++i) {
+      const int32_t first = Sum16(block->codes + 32 * i);
+      const int32_t second = Sum16(block->codes + 32 * i + 16);
+      block->sums16[2 * i] = static_cast<int16_t>(first);
+      block->sums16[2 * i + 1] = static_cast<int16_t>(second);
+      block->sums32[i] = static_cast<int16_t>(first + second);
+    }
+    block->negative_scale = -block->scale;
+  }
+
+  // One token's row of `columns` numbers into blocks that lie `tokens` apart.
+  template <int kElements>
+  static void ByteRow(const float* in, int64_t columns, int64_t tokens, ByteBlock<kElements>* out) {
+    for (int64_t c = 0; c < columns; c += kElements, out += tokens) {
+      out->scale = Codes<kElements>(in + c, out->codes);
+      Sums(out);
+    }
+  }
+
+  template <int kElements>
+  static void WordRow(const float* in, int64_t columns, int64_t tokens, WordBlock<kElements>* out) {
+    int8_t codes[kElements];
+    for (int64_t c = 0; c < columns; c += kElements, out += tokens) {
+      out->scale = Codes<kElements>(in + c, codes);
+      for (int i = 0; i < kElements; i += 4) {
+        out->codes[i] = codes[i];
+        out->codes[i + 1] = codes[i + 2];
+        out->codes[i + 2] = codes[i + 1];
+        out->codes[i + 3] = codes[i + 3];
+      }
+    }
+  }
+
+  // `out` is the first block of token `token` of `tokens`.
+  static void Row(ActivationKind kind, const float* in, int64_t columns, int64_t tokens,
+                  std::byte* out) {
+    switch (kind) {
+      case ActivationKind::kFloat:
+        return;
+      case ActivationKind::kBytes32:
+        return ByteRow(in, columns, tokens, reinterpret_cast<ByteBlock<32>*>(out));
+      case ActivationKind::kBytes256:
+        return ByteRow(in, columns, tokens, reinterpret_cast<ByteBlock<256>*>(out));
+      case ActivationKind::kWords32:
+        return WordRow(in, columns, tokens, reinterpret_cast<WordBlock<32>*>(out));
+      case ActivationKind::kWords256:
+        return WordRow(in, columns, tokens, reinterpret_cast<WordBlock<256>*>(out));
+    }
+  }
+};
+
+}  // namespace renga::kernels::cpu
+
+#endif  // RENGA_WORKER_KERNELS_CPU_QUANTIZE_ACTIVATIONS_H_
