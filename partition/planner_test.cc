@@ -1,0 +1,383 @@
+#include "partition/planner.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <numeric>
+#include <random>
+#include <set>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "base/testing/status_matchers.h"
+#include "partition/explain.h"
+#include "partition/shard_costs.h"
+#include "partition/test_models.h"
+
+namespace renga::partition {
+namespace {
+
+using ::renga::testing::StatusIs;
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+constexpr int64_t kMiB = int64_t{1} << 20;
+
+WorkerProfile Worker(std::string id, int64_t mib, double gb_per_second) {
+  return {.id = std::move(id), .memory_bytes = mib * kMiB, .bytes_per_second = gb_per_second * 1e9};
+}
+
+PlanRequest Request() {
+  PlanRequest request;
+  request.context_tokens = 256;
+  request.max_step_tokens = 64;
+  return request;
+}
+
+absl::StatusOr<Plan> PlanFor(const TestModel& model, const std::vector<WorkerProfile>& workers,
+                             const PlanRequest& request) {
+  return MakePlan(model.model, model.footprint, workers, request);
+}
+
+// What must hold for every plan.
+void ExpectSound(const Plan& plan, const TestModel& model,
+                 const std::vector<WorkerProfile>& workers, const PlanRequest& request) {
+  int64_t next_layer = 0;
+  std::set<int> used;
+  for (const StagePlan& stage : plan.stages) {
+    ASSERT_EQ(stage.layers.begin, next_layer);
+    ASSERT_FALSE(stage.layers.empty());
+    next_layer = stage.layers.end;
+    ASSERT_TRUE(used.insert(stage.worker).second);
+    ASSERT_EQ(plan.workers[stage.worker].spec.layers, stage.layers);
+  }
+  ASSERT_EQ(next_layer, model.model.config.n_layers);
+  int64_t next_row = 0;
+  std::set<int> heads;
+  for (const HeadPlan& head : plan.heads) {
+    ASSERT_EQ(head.rows.begin, next_row);
+    ASSERT_FALSE(head.rows.empty());
+    next_row = head.rows.end;
+    ASSERT_TRUE(heads.insert(head.worker).second);
+    ASSERT_EQ(plan.workers[head.worker].spec.head_rows, head.rows);
+  }
+  ASSERT_EQ(next_row, model.model.config.vocab_size);
+  if (request.head_blocks > 0) {
+    ASSERT_LE(static_cast<int64_t>(plan.heads.size()), request.head_blocks);
+  }
+  used.insert(heads.begin(), heads.end());
+  if (request.max_workers > 0) {
+    ASSERT_LE(static_cast<int64_t>(used.size()), request.max_workers);
+  }
+  ASSERT_EQ(plan.workers.size(), workers.size());
+  for (size_t i = 0; i < workers.size(); ++i) {
+    const WorkerPlan& worker = plan.workers[i];
+    ASSERT_EQ(worker.idle(), !used.contains(static_cast<int>(i)));
+    ASSERT_EQ(worker.idle(), !worker.idle_reason.empty());
+    if (worker.idle()) continue;
+    const model::ShardBytes bytes =
+        model::MeasureShard(model.model, model.footprint, worker.spec, plan.limits);
+    ASSERT_EQ(worker.bytes.total(), bytes.total());
+    ASSERT_LE(bytes.total(), workers[i].memory_bytes);
+    ASSERT_LE(worker.predicted_ms, plan.slowest_ms);
+  }
+}
+
+TEST(PlannerTest, DividesLayersBySpeed) {
+  const TestModel model = MakeTestModel(std::vector<int64_t>(12, 10 * kMiB), 1000);
+  const std::vector<WorkerProfile> workers = {Worker("a", 500, 10), Worker("b", 500, 20)};
+  ASSERT_OK_AND_ASSIGN(const Plan plan, PlanFor(model, workers, Request()));
+  ExpectSound(plan, model, workers, Request());
+  ASSERT_EQ(plan.stages.size(), 2u);
+  EXPECT_EQ(plan.workers[0].spec.layers.size(), 4);
+  EXPECT_EQ(plan.workers[1].spec.layers.size(), 8);
+  // One head block, on the last stage.
+  ASSERT_EQ(plan.heads.size(), 1u);
+  EXPECT_EQ(plan.heads[0].worker, plan.stages[1].worker);
+}
+
+TEST(PlannerTest, ShiftsLayersToWhereThereIsMemory) {
+  const TestModel model = MakeTestModel(std::vector<int64_t>(12, 10 * kMiB), 1000);
+  const std::vector<WorkerProfile> workers = {Worker("big", 500, 10), Worker("small", 40, 20)};
+  ASSERT_OK_AND_ASSIGN(const Plan plan, PlanFor(model, workers, Request()));
+  ExpectSound(plan, model, workers, Request());
+  EXPECT_GE(plan.workers[0].spec.layers.size(), 9);
+}
+
+TEST(PlannerTest, LimitsFollowFromTheRequest) {
+  PlanRequest request = Request();
+  request.context_tokens = 65;
+  request.max_sequences = 3;
+  const model::RuntimeLimits limits = LimitsOf(request);
+  EXPECT_EQ(limits.kv_blocks, 9);
+  EXPECT_EQ(limits.max_step_tokens, 64);
+  EXPECT_EQ(limits.max_step_outputs, 3);
+  request.max_step_outputs = 64;
+  EXPECT_EQ(LimitsOf(request).max_step_outputs, 64);
+}
+
+TEST(PlannerTest, MoreWorkersThanLayersLeavesTheRestIdle) {
+  const TestModel model = MakeTestModel({kMiB, kMiB}, 100);
+  const std::vector<WorkerProfile> workers = {Worker("a", 100, 1), Worker("b", 100, 1),
+                                              Worker("c", 100, 1), Worker("d", 100, 1)};
+  ASSERT_OK_AND_ASSIGN(const Plan plan, PlanFor(model, workers, Request()));
+  ExpectSound(plan, model, workers, Request());
+  EXPECT_EQ(plan.stages.size(), 2u);
+  const std::string text = ExplainPlan(plan, workers);
+  EXPECT_THAT(text, AllOf(HasSubstr("c  idle: the model has only 2 layers"),
+                          HasSubstr("d  idle: the model has only 2 layers")));
+}
+
+TEST(PlannerTest, SmallWorkersAreIdleAndToldWhy) {
+  const TestModel model = MakeTestModel(std::vector<int64_t>(4, 50 * kMiB), 100);
+  const std::vector<WorkerProfile> workers = {Worker("tiny", 20, 5), Worker("a", 300, 5)};
+  ASSERT_OK_AND_ASSIGN(const Plan plan, PlanFor(model, workers, Request()));
+  ExpectSound(plan, model, workers, Request());
+  EXPECT_THAT(plan.workers[0].idle_reason, AllOf(HasSubstr("one layer"), HasSubstr("20.0 MiB")));
+}
+
+TEST(PlannerTest, MuchTooSlowWorkersAreIdleUnlessWanted) {
+  const TestModel model = MakeTestModel(std::vector<int64_t>(8, 10 * kMiB), 100);
+  const std::vector<WorkerProfile> workers = {Worker("fast", 300, 10), Worker("slow", 300, 0.1),
+                                              Worker("fast2", 300, 10)};
+  ASSERT_OK_AND_ASSIGN(const Plan plan, PlanFor(model, workers, Request()));
+  ExpectSound(plan, model, workers, Request());
+  EXPECT_THAT(plan.workers[1].idle_reason, HasSubstr("too slow"));
+  PlanRequest request = Request();
+  request.use_every_worker = true;
+  ASSERT_OK_AND_ASSIGN(const Plan all, PlanFor(model, workers, request));
+  ExpectSound(all, model, workers, request);
+  EXPECT_EQ(all.stages.size(), 3u);
+}
+
+// Speeds of equal machines, measured while they disturb each other, differ by a factor of two.
+TEST(PlannerTest, NoisyMeasurementsDropNobody) {
+  std::mt19937 random(3);
+  for (int round = 0; round < 200; ++round) {
+    const TestModel model = MakeTestModel(std::vector<int64_t>(4 + random() % 30, 10 * kMiB), 100);
+    std::vector<WorkerProfile> workers;
+    for (int i = 0; i < 4; ++i) {
+      workers.push_back(Worker(absl::StrCat(i), 1000, 10.0 + static_cast<double>(random() % 10)));
+    }
+    ASSERT_OK_AND_ASSIGN(const Plan plan, PlanFor(model, workers, Request()));
+    EXPECT_EQ(plan.stages.size(), 4u) << round;
+  }
+}
+
+TEST(PlannerTest, WorkerLimitKeepsTheStrongest) {
+  const TestModel model = MakeTestModel(std::vector<int64_t>(8, 10 * kMiB), 100);
+  const std::vector<WorkerProfile> workers = {Worker("a", 300, 1), Worker("b", 300, 9),
+                                              Worker("c", 300, 8)};
+  PlanRequest request = Request();
+  request.max_workers = 2;
+  ASSERT_OK_AND_ASSIGN(const Plan plan, PlanFor(model, workers, request));
+  ExpectSound(plan, model, workers, request);
+  EXPECT_THAT(plan.workers[0].idle_reason, HasSubstr("only 2 workers"));
+}
+
+TEST(PlannerTest, ForcedHeadBlocksGoFromTheLastStageBackwards) {
+  const TestModel model = MakeTestModel(std::vector<int64_t>(6, 10 * kMiB), 1001);
+  const std::vector<WorkerProfile> workers = {Worker("a", 300, 5), Worker("b", 300, 5),
+                                              Worker("c", 300, 5)};
+  for (int64_t blocks = 1; blocks <= 4; ++blocks) {
+    PlanRequest request = Request();
+    request.head_blocks = blocks;
+    ASSERT_OK_AND_ASSIGN(const Plan plan, PlanFor(model, workers, request));
+    ExpectSound(plan, model, workers, request);
+    ASSERT_EQ(static_cast<int64_t>(plan.heads.size()), std::min<int64_t>(blocks, 3));
+    for (size_t i = 0; i < plan.heads.size(); ++i) {
+      EXPECT_EQ(plan.heads[i].worker, plan.stages[2 - i].worker);
+    }
+    EXPECT_EQ(plan.notes.size(), blocks == 4 ? 1u : 0u);
+  }
+}
+
+TEST(PlannerTest, WorkersWithoutLayersMayHoldForcedHeadBlocks) {
+  const TestModel model = MakeTestModel({kMiB, kMiB}, 900);
+  const std::vector<WorkerProfile> workers = {Worker("a", 100, 1), Worker("b", 100, 1),
+                                              Worker("c", 100, 1)};
+  PlanRequest request = Request();
+  request.head_blocks = 3;
+  ASSERT_OK_AND_ASSIGN(const Plan plan, PlanFor(model, workers, request));
+  ExpectSound(plan, model, workers, request);
+  EXPECT_EQ(plan.heads.size(), 3u);
+  EXPECT_TRUE(plan.workers[2].spec.layers.empty());
+  EXPECT_FALSE(plan.workers[2].idle());
+}
+
+TEST(PlannerTest, AHeadThatFitsNowhereWholeIsSpread) {
+  // 100 MiB of head; each worker has room for two layers and some 50 MiB more.
+  const TestModel model = MakeTestModel(std::vector<int64_t>(6, 10 * kMiB), 100 * 1024);
+  const std::vector<WorkerProfile> workers = {Worker("a", 75, 5), Worker("b", 75, 5),
+                                              Worker("c", 75, 5)};
+  ASSERT_OK_AND_ASSIGN(const Plan plan, PlanFor(model, workers, Request()));
+  ExpectSound(plan, model, workers, Request());
+  EXPECT_GE(plan.heads.size(), 2u);
+}
+
+TEST(PlannerTest, BadInputIsRefusedInWords) {
+  const TestModel model = MakeTestModel({kMiB}, 100);
+  const std::vector<WorkerProfile> good = {Worker("a", 100, 1)};
+  EXPECT_THAT(PlanFor(model, {}, Request()), StatusIs(absl::StatusCode::kFailedPrecondition));
+  EXPECT_THAT(PlanFor(model, {Worker("zero", 100, 0)}, Request()),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("'zero'")));
+  EXPECT_THAT(PlanFor(model, {Worker("nan", 100, NAN)}, Request()),
+              StatusIs(absl::StatusCode::kInvalidArgument));
+  EXPECT_THAT(PlanFor(model, {Worker("less", -1, 1)}, Request()),
+              StatusIs(absl::StatusCode::kInvalidArgument));
+  const auto refuses = [&](auto change) {
+    PlanRequest request = Request();
+    change(request);
+    EXPECT_THAT(PlanFor(model, good, request), StatusIs(absl::StatusCode::kInvalidArgument));
+  };
+  refuses([](PlanRequest& r) { r.context_tokens = 0; });
+  refuses([](PlanRequest& r) { r.context_tokens = INT64_MAX; });
+  refuses([](PlanRequest& r) { r.max_sequences = 0; });
+  refuses([](PlanRequest& r) { r.max_sequences = INT64_MAX; });
+  refuses([](PlanRequest& r) { r.max_step_tokens = 0; });
+  refuses([](PlanRequest& r) { r.max_step_outputs = r.max_step_tokens + 1; });
+  refuses([](PlanRequest& r) { r.head_blocks = -1; });
+  refuses([](PlanRequest& r) { r.max_workers = -1; });
+  refuses([](PlanRequest& r) { r.kv_type = base::DataType::kQ4_0; });
+}
+
+// The number that follows `label` in a message.
+int64_t NumberAfter(const std::string& text, const std::string& label) {
+  const size_t at = text.find(label);
+  if (at == std::string::npos) return -1;
+  return std::stoll(text.substr(at + label.size()));
+}
+
+TEST(PlannerTest, RefusalsNameWhatWouldFitAndItDoes) {
+  const TestModel model = MakeTestModel(std::vector<int64_t>(22, 25 * kMiB), 32000);
+  std::vector<WorkerProfile> workers = {Worker("a", 200, 5), Worker("b", 200, 5)};
+  PlanRequest request = Request();
+  request.context_tokens = 4096;
+  const absl::Status status = PlanFor(model, workers, request).status();
+  ASSERT_THAT(status,
+              StatusIs(absl::StatusCode::kResourceExhausted,
+                       AllOf(HasSubstr("weights"), HasSubstr("KV cache"), HasSubstr("scratch"),
+                             HasSubstr("2 workers offer 400.0 MiB"), HasSubstr("worker 'a'"),
+                             HasSubstr("more than the 200.0 MiB"), Not(HasSubstr("--context")))));
+  const std::string text(status.message());
+  std::printf("%s\n", text.c_str());
+
+  const int64_t mib = NumberAfter(text, "--memory ");
+  ASSERT_GT(mib, 200);
+  for (WorkerProfile& worker : workers) worker.memory_bytes = mib * kMiB;
+  EXPECT_OK(PlanFor(model, workers, request));
+  for (WorkerProfile& worker : workers) worker.memory_bytes = (mib - 1) * kMiB;
+  EXPECT_THAT(PlanFor(model, workers, request), StatusIs(absl::StatusCode::kResourceExhausted));
+
+  const int64_t more = NumberAfter(text, "on each, or ");
+  ASSERT_GT(more, 0);
+  workers.assign(2 + more, Worker("x", 200, 5));
+  EXPECT_OK(PlanFor(model, workers, request));
+  workers.pop_back();
+  EXPECT_THAT(PlanFor(model, workers, request), StatusIs(absl::StatusCode::kResourceExhausted));
+}
+
+TEST(PlannerTest, RefusalsNameTheContextThatWouldFit) {
+  const TestModel model = MakeTestModel(std::vector<int64_t>(10, 10 * kMiB), 1000);
+  const std::vector<WorkerProfile> workers = {Worker("a", 90, 5), Worker("b", 90, 5)};
+  PlanRequest request = Request();
+  request.context_tokens = 100000;
+  const absl::Status status = PlanFor(model, workers, request).status();
+  ASSERT_THAT(status, StatusIs(absl::StatusCode::kResourceExhausted, HasSubstr("--context ")));
+  request.context_tokens = NumberAfter(std::string(status.message()), "--context ");
+  EXPECT_GE(request.context_tokens, 128);
+  EXPECT_OK(PlanFor(model, workers, request));
+  request.context_tokens += 32;
+  EXPECT_THAT(PlanFor(model, workers, request), StatusIs(absl::StatusCode::kResourceExhausted));
+}
+
+struct Cluster {
+  TestModel model;
+  std::vector<WorkerProfile> workers;
+  PlanRequest request;
+};
+
+Cluster RandomCluster(uint32_t seed) {
+  std::mt19937 random(seed);
+  const auto pick = [&](int64_t n) { return static_cast<int64_t>(random() % n); };
+  Cluster cluster;
+  std::vector<int64_t> layers(1 + pick(pick(2) == 0 ? 4 : 40));
+  const int64_t size = (1 + pick(30)) * kMiB;
+  for (int64_t& bytes : layers) bytes = size + pick(3) * kMiB / 2;
+  cluster.model = MakeTestModel(layers, 1 + pick(60000));
+  int64_t whole = cluster.model.footprint.head_row_bytes * cluster.model.model.config.vocab_size;
+  whole = std::accumulate(layers.begin(), layers.end(), whole);
+  cluster.workers.resize(1 + pick(pick(2) == 0 ? 3 : 9));
+  const int64_t count = static_cast<int64_t>(cluster.workers.size());
+  for (int64_t i = 0; i < count; ++i) {
+    cluster.workers[i] = {.id = absl::StrCat("w", i),
+                          .memory_bytes = whole / count * (20 + pick(200)) / 100 + pick(40) * kMiB,
+                          .bytes_per_second = 1e9 * static_cast<double>(1 + pick(20))};
+  }
+  cluster.request.context_tokens = 1 + pick(3000);
+  cluster.request.max_sequences = 1 + pick(3);
+  cluster.request.max_step_tokens = 1 + pick(256);
+  cluster.request.head_blocks = pick(2) * pick(5);
+  cluster.request.max_workers = pick(2) * pick(count + 1);
+  cluster.request.use_every_worker = pick(2) == 0;
+  return cluster;
+}
+
+TEST(PlannerTest, EveryPlanIsSoundAndTheSameTwice) {
+  int planned = 0;
+  int refused = 0;
+  for (uint32_t seed = 1; seed <= 600; ++seed) {
+    SCOPED_TRACE(seed);
+    const Cluster cluster = RandomCluster(seed);
+    const auto plan = PlanFor(cluster.model, cluster.workers, cluster.request);
+    const auto again = PlanFor(cluster.model, cluster.workers, cluster.request);
+    if (!plan.ok()) {
+      ASSERT_THAT(plan, StatusIs(absl::StatusCode::kResourceExhausted));
+      ASSERT_EQ(plan.status(), again.status());
+      ++refused;
+      continue;
+    }
+    ++planned;
+    ASSERT_NO_FATAL_FAILURE(ExpectSound(*plan, cluster.model, cluster.workers, cluster.request));
+    ASSERT_EQ(ExplainPlan(*plan, cluster.workers), ExplainPlan(*again, cluster.workers));
+    // Who leaves makes room for another plan or a clear refusal, never for anything else.
+    if (cluster.workers.size() > 1) {
+      std::vector<WorkerProfile> fewer(cluster.workers.begin() + 1, cluster.workers.end());
+      const auto without = PlanFor(cluster.model, fewer, cluster.request);
+      if (without.ok()) {
+        ASSERT_NO_FATAL_FAILURE(ExpectSound(*without, cluster.model, fewer, cluster.request));
+      } else {
+        ASSERT_THAT(without, StatusIs(absl::StatusCode::kResourceExhausted));
+      }
+    }
+  }
+  EXPECT_GT(planned, 150);
+  EXPECT_GT(refused, 50);
+}
+
+// More memory never turns a plan into a refusal.
+TEST(PlannerTest, MoreMemoryNeverHurts) {
+  for (uint32_t seed = 1; seed <= 200; ++seed) {
+    SCOPED_TRACE(seed);
+    Cluster cluster = RandomCluster(seed);
+    if (!PlanFor(cluster.model, cluster.workers, cluster.request).ok()) continue;
+    for (WorkerProfile& worker : cluster.workers) worker.memory_bytes += 10 * kMiB;
+    EXPECT_OK(PlanFor(cluster.model, cluster.workers, cluster.request));
+  }
+}
+
+TEST(ExplainPlanTest, IsATable) {
+  const TestModel model = MakeTestModel(std::vector<int64_t>(12, 10 * kMiB), 1000);
+  const std::vector<WorkerProfile> workers = {Worker("a", 500, 10), Worker("longer-name", 500, 20)};
+  ASSERT_OK_AND_ASSIGN(const Plan plan, PlanFor(model, workers, Request()));
+  const std::string text = ExplainPlan(plan, workers);
+  std::printf("%s", text.c_str());
+  EXPECT_THAT(text, AllOf(HasSubstr("layers"), HasSubstr("0-3"), HasSubstr("4-11"),
+                          HasSubstr("0-999"), HasSubstr("500.0 MiB"), HasSubstr("256 positions")));
+  // The columns line up.
+  EXPECT_EQ(text.find('\n'), text.find('\n', text.find('\n') + 1) - text.find('\n') - 1);
+}
+
+}  // namespace
+}  // namespace renga::partition
