@@ -73,9 +73,12 @@ bool ChildProcess::Running() {
   return !reaped_;
 }
 
+void ChildProcess::Terminate() {
+  if (Running()) ::kill(pid_, SIGTERM);
+}
+
 ChildProcess::~ChildProcess() {
-  if (!Running()) return;
-  ::kill(pid_, SIGTERM);
+  Terminate();
   for (int i = 0; i < 500 && Running(); ++i) absl::SleepFor(absl::Milliseconds(10));
   if (!Running()) return;
   ::kill(pid_, SIGKILL);

@@ -28,6 +28,8 @@ class ChildProcess {
   ChildProcess& operator=(const ChildProcess&) = delete;
 
   pid_t pid() const { return pid_; }
+  // Asks the child to end; the destructor waits. Ends several children side by side.
+  void Terminate();
   // True until the child has ended by itself.
   bool Running();
 

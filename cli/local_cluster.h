@@ -1,20 +1,16 @@
-// A coordinator and its workers on this machine, put together: in one process over gRPC's
-// in-process channel, or with worker processes over loopback with mutual TLS.
+// A coordinator and its workers on this machine: in one process over gRPC's in-process channel, or
+// with worker processes over loopback with mutual TLS.
 #ifndef RENGA_CLI_LOCAL_CLUSTER_H_
 #define RENGA_CLI_LOCAL_CLUSTER_H_
 
 #include <memory>
+#include <vector>
 
 #include "absl/status/statusor.h"
+#include "cli/child_process.h"
 #include "cli/cluster_flags.h"
-#include "coordinator/cluster/cluster_manager.h"
-#include "coordinator/cluster/model_store.h"
-#include "coordinator/serving/scheduler.h"
-#include "coordinator/serving/text_engine.h"
-#include "model/chat_template.h"
-#include "model/model_config.h"
-#include "model/tokenizer.h"
-#include "transport/dialer.h"
+#include "cli/coordinator.h"
+#include "worker/service/worker_server.h"
 
 namespace renga::cli {
 
@@ -28,19 +24,26 @@ class LocalCluster {
   LocalCluster(const LocalCluster&) = delete;
   LocalCluster& operator=(const LocalCluster&) = delete;
 
-  const model::ModelConfig& config() const;
-  const model::Tokenizer& tokenizer() const;
-  serving::Scheduler& scheduler();
-  serving::TextEngine& text();
-  cluster::ClusterManager& manager();
-  // Channels as the coordinator makes them.
-  transport::Dialer& dialer();
+  const model::ModelConfig& config() const { return coordinator_->store().model().config; }
+  const model::Tokenizer& tokenizer() const { return coordinator_->tokenizer(); }
+  serving::Scheduler& scheduler() { return coordinator_->scheduler(); }
+  Coordinator& coordinator() { return *coordinator_; }
 
  private:
-  struct Parts;
-  explicit LocalCluster(std::unique_ptr<Parts> parts);
-  std::unique_ptr<Parts> parts_;
+  LocalCluster() = default;
+  absl::Status StartWorkerInProcess(const ClusterFlags& flags, int64_t memory_bytes);
+  absl::Status StartWorkerProcesses(const ClusterFlags& flags, int64_t memory_bytes);
+  absl::Status WaitUntilReady();
+  void SayWhoIsIdle(const ClusterFlags& flags);
+
+  std::unique_ptr<Coordinator> coordinator_;
+  std::unique_ptr<worker::WorkerServer> worker_;
+  std::vector<std::unique_ptr<ChildProcess>> processes_;
 };
+
+// What each worker on this machine offers: `memory` as the user wrote it, or an equal share of what
+// is available, a tenth left for everybody else.
+absl::StatusOr<int64_t> OfferedMemory(const std::string& memory, int workers);
 
 }  // namespace renga::cli
 

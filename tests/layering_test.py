@@ -21,7 +21,7 @@ ALLOWED = {
     "coordinator/cluster": ["base", "model", "partition", "proto", "transport"],
     "coordinator/serving": ["base", "model", "partition", "coordinator/cluster"],
     "coordinator/http": ["base", "model", "coordinator/cluster", "coordinator/serving"],
-    "cli": ["base", "model", "partition", "transport", "worker/kernels", "worker/engine",
+    "cli": ["base", "model", "partition", "proto", "transport", "worker/kernels", "worker/engine",
             "worker/service", "coordinator/cluster", "coordinator/serving", "coordinator/http"],
     "bench": ["base", "model", "partition", "worker/kernels", "worker/engine"],
 }

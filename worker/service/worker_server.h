@@ -9,6 +9,7 @@
 #define RENGA_WORKER_SERVICE_WORKER_SERVER_H_
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -49,6 +50,10 @@ struct WorkerOptions {
   // in its process, where nothing is divided by speed.
   bool measure_speed = true;
   double assumed_weight_bytes_per_second = 1e10;
+
+  // Lines for people: joined, holding a shard (with the bytes fetched and cached), left. From any
+  // thread; quick. May be empty.
+  std::function<void(const std::string& line)> on_event;
 
   // How long an unreachable coordinator is tried before Wait() returns.
   absl::Duration join_timeout = absl::Seconds(10);           // the first time

@@ -1,0 +1,103 @@
+// renga run: one prompt, answered on this machine.
+#include <cstdio>
+#include <iostream>
+#include <iterator>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_join.h"
+#include "absl/synchronization/notification.h"
+#include "base/status_macros.h"
+#include "cli/cluster_flags.h"
+#include "cli/command.h"
+#include "cli/interrupt.h"
+#include "cli/local_cluster.h"
+#include "cli/sampling_flags.h"
+
+namespace renga::cli {
+namespace {
+
+struct RunFlags {
+  ClusterFlags cluster;
+  std::vector<std::string> prompt;
+  std::string system;
+  bool raw = false;
+  bool timings = false;
+  serving::TextOptions text;
+};
+
+absl::StatusOr<std::vector<model::TokenId>> EncodePrompt(const RunFlags& flags,
+                                                         serving::TextEngine& text) {
+  std::string prompt = absl::StrJoin(flags.prompt, " ");
+  if (flags.prompt.empty()) prompt.assign(std::istreambuf_iterator<char>(std::cin), {});
+  if (flags.raw) return text.EncodePrompt(prompt);
+  std::vector<model::ChatMessage> messages;
+  if (!flags.system.empty()) messages.push_back({.role = "system", .content = flags.system});
+  messages.push_back({.role = "user", .content = prompt});
+  return text.EncodeChat(messages);
+}
+
+void PrintTimings(const serving::GenerateResult& result) {
+  const double prefill_s = absl::ToDoubleSeconds(result.timings.prefill);
+  const double decode_s = absl::ToDoubleSeconds(result.timings.decode);
+  const auto generated = static_cast<double>(result.usage.completion_tokens);
+  std::fprintf(stderr, "prompt %lld tokens in %.2f s, answer %lld tokens, %.1f tokens/s\n",
+               static_cast<long long>(result.usage.prompt_tokens), prefill_s,
+               static_cast<long long>(result.usage.completion_tokens),
+               decode_s > 0 ? (generated - 1) / decode_s : 0.0);
+}
+
+absl::Status Run(const RunFlags& flags) {
+  RENGA_ASSIGN_OR_RETURN(const auto cluster, LocalCluster::Start(flags.cluster));
+  serving::TextEngine& text = cluster->coordinator().text();
+  RENGA_ASSIGN_OR_RETURN(std::vector<model::TokenId> prompt, EncodePrompt(flags, text));
+  absl::StatusOr<serving::GenerateResult> result = absl::InternalError("no result");
+  absl::Notification done;
+  const serving::RequestHandle handle =
+      text.Start(std::move(prompt), flags.text,
+                 {.on_text =
+                      [](const serving::TextEvent& event) {
+                        std::fwrite(event.text.data(), 1, event.text.size(), stdout);
+                        std::fflush(stdout);
+                      },
+                  .on_done =
+                      [&](absl::StatusOr<serving::GenerateResult> end) {
+                        result = std::move(end);
+                        done.Notify();
+                      }});
+  {
+    const InterruptScope interrupt([&handle] { handle.Cancel(); });
+    done.WaitForNotification();
+  }
+  if (!result.ok()) {
+    if (absl::IsCancelled(result.status())) std::fputc('\n', stdout);
+    return result.status();
+  }
+  std::fputc('\n', stdout);
+  if (flags.timings) PrintTimings(*result);
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+void AddRunCommand(CLI::App& app, Invocation& invocation) {
+  auto flags = std::make_shared<RunFlags>();
+  CLI::App* command = app.add_subcommand("run", "Answer a prompt on this machine");
+  command->footer("Example:\n  renga run model.gguf \"Why is the sky blue?\"\n"
+                  "  renga run --workers 2 --memory 500MiB model.gguf \"Why is the sky blue?\"");
+  AddClusterFlags(*command, flags->cluster);
+  command->add_option("prompt", flags->prompt, "The question (default: standard input)");
+  command->add_option("--system", flags->system, "System message put before the question");
+  command->add_flag("--raw", flags->raw, "Continue the text instead of answering it as a chat");
+  command->add_flag("--timings", flags->timings, "Print speed on standard error");
+  command->add_option("-n,--max-tokens", flags->text.max_tokens,
+                      "Longest answer (default: until the model ends or the context is full)")
+      ->check(CLI::Range(int64_t{0}, int64_t{1} << 24));
+  command->add_option("--stop", flags->text.stop, "End the answer before this text; repeatable")
+      ->allow_extra_args(false);
+  AddSamplingFlags(*command, flags->text.sampling);
+  command->callback([flags, &invocation] { invocation.action = [flags] { return Run(*flags); }; });
+}
+
+}  // namespace renga::cli
