@@ -236,8 +236,10 @@ void Conductor::SendSteps() {
 
 void Conductor::SendStep(PlannedStep planned) {
   const uint64_t ticket = ++last_ticket_;
-  std::vector<float> rows(planned.tokens.size() * pipeline_->model().config.d_model);
-  const absl::Status embedded = options_.embeddings(planned.tokens, rows);
+  absl::StatusOr<std::vector<float>> rows = options_.embeddings(planned.tokens);
+  const absl::Status embedded = rows.status();
+  // The step is sent all the same: its commands keep the stages in agreement.
+  if (!rows.ok()) rows.emplace(planned.tokens.size() * pipeline_->model().config.d_model);
   const std::vector<model::StepSlot> slots = planned.step.slots;
   in_flight_.push_back({.ticket = ticket,
                         .slots = slots,
@@ -250,13 +252,12 @@ void Conductor::SendStep(PlannedStep planned) {
     if (sequence->started == absl::InfinitePast()) sequence->started = now;
   }
   ++stats_.steps;
-  pipeline_->Submit(std::move(planned.step), std::move(rows),
+  pipeline_->Submit(std::move(planned.step), *std::move(rows),
                     [inbox = inbox_, ticket](absl::StatusOr<cluster::StepOutcome> outcome) {
                       const std::shared_ptr<Inbox> open = inbox.lock();
                       if (open != nullptr) open->Put(StepEvent{ticket, std::move(outcome)});
                     });
   if (embedded.ok()) return;
-  // The step had to be sent all the same: its commands keep the stages in agreement.
   for (const model::StepSlot& slot : slots) {
     Sequence* sequence = batcher_->FindRun(slot.sequence);
     if (sequence != nullptr) Finish(*sequence, embedded);
@@ -333,7 +334,7 @@ void Conductor::DeliverRow(Sequence& sequence, const model::HeadRow& row) {
       SampleToken(row, {sequence.tokens, sequence.prompt_tokens}, request.sampling,
                   request.alternatives, vocab_size());
   if (!sampled.ok()) return Finish(sequence, sampled.status());
-  const TokenId token = sampled->token.token;
+  const TokenId token = sampled->id;
   const int64_t position = static_cast<int64_t>(sequence.tokens.size());
   sequence.tokens.push_back(token);  // into the journal before anyone sees it
   ++stats_.generated_tokens;

@@ -247,11 +247,12 @@ absl::StatusOr<SampledToken> SampleToken(const model::HeadRow& row, const Histor
     std::partial_sort_copy(candidates.begin(), candidates.end(), best.begin(), best.end(), Better);
     for (const Candidate& candidate : best) sampled.alternatives.push_back(logprob(candidate));
   }
-  const TokenId token = Choose(candidates, history, params);
-  const auto chosen = wanted == 0 ? candidates.begin() + token
-                                  : std::find_if(candidates.begin(), candidates.end(),
-                                                 [&](const Candidate& c) { return c.id == token; });
-  sampled.token = logprob(*chosen);
+  sampled.id = Choose(candidates, history, params);
+  const auto chosen = wanted == 0
+                          ? candidates.begin() + sampled.id
+                          : std::find_if(candidates.begin(), candidates.end(),
+                                         [&](const Candidate& c) { return c.id == sampled.id; });
+  sampled.logprob = logprob(*chosen).logprob;
   return sampled;
 }
 

@@ -54,12 +54,13 @@ absl::Status CheckSamplingParams(const SamplingParams& params, int64_t vocab_siz
 int64_t HeadTopK(const SamplingParams& params, int64_t alternatives, int64_t vocab_size);
 
 struct TokenLogprob {
-  TokenId token = 0;
+  TokenId id = 0;
   float logprob = 0;  // under the model itself: temperature 1, no penalties or filters
 };
 
 struct SampledToken {
-  TokenLogprob token;
+  TokenId id = 0;
+  float logprob = 0;                       // as in TokenLogprob
   std::vector<TokenLogprob> alternatives;  // best first
 };
 

@@ -31,7 +31,7 @@ TokenId Draw(const model::HeadRow& row, const SamplingParams& params,
   absl::StatusOr<SampledToken> sampled =
       SampleToken(row, {tokens, prompt_tokens}, params, 0, vocab);
   EXPECT_OK(sampled);
-  return sampled.ok() ? sampled->token.token : -1;
+  return sampled.ok() ? sampled->id : -1;
 }
 
 // Chi-square of `draws` draws at consecutive positions against `expected` probabilities.
@@ -71,8 +71,8 @@ TEST(SamplerTest, GreedyTakesTheBestAndTheLowestOfEquals) {
   row.max_logit = 2.5f;
   row.sum_exp = 2;
   ASSERT_OK_AND_ASSIGN(SampledToken sampled, SampleToken(row, {}, {}, 0, 100));
-  EXPECT_EQ(sampled.token.token, 3);
-  EXPECT_NEAR(sampled.token.logprob, -std::log(2.0), 1e-6);
+  EXPECT_EQ(sampled.id, 3);
+  EXPECT_NEAR(sampled.logprob, -std::log(2.0), 1e-6);
 }
 
 // The 0.999 quantiles of chi-square with 4, 2 and 1 degrees of freedom are 18.5, 13.8 and 10.8; the
@@ -181,11 +181,11 @@ TEST(SamplerTest, ShortRowsGiveWhatFullRowsGive) {
     ASSERT_EQ(HeadTopK(params, 3, kVocab), 0);
     ASSERT_OK_AND_ASSIGN(SampledToken from_full,
                          SampleToken(ToyRow(tokens, 0, kVocab), {tokens, 0}, params, 3, kVocab));
-    EXPECT_EQ(from_short.token.token, from_full.token.token);
-    EXPECT_EQ(from_short.token.logprob, from_full.token.logprob);
+    EXPECT_EQ(from_short.id, from_full.id);
+    EXPECT_EQ(from_short.logprob, from_full.logprob);
     ASSERT_EQ(from_short.alternatives.size(), 3u);
     for (int i = 0; i < 3; ++i) {
-      EXPECT_EQ(from_short.alternatives[i].token, from_full.alternatives[i].token);
+      EXPECT_EQ(from_short.alternatives[i].id, from_full.alternatives[i].id);
     }
   }
 }

@@ -16,8 +16,10 @@
 #include <memory>
 #include <span>
 #include <thread>
+#include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "coordinator/cluster/pipeline.h"
 #include "coordinator/serving/request.h"
@@ -25,10 +27,10 @@
 
 namespace renga::serving {
 
-// Fills `rows` (tokens.size() x d_model) with the embeddings of tokens, all of which are in the
-// vocabulary.
+// The embeddings of tokens, all of which are in the vocabulary: tokens.size() x d_model. That is
+// model::EmbeddingTable::Rows; tests have other ways.
 using EmbeddingLookup =
-    std::function<absl::Status(std::span<const TokenId> tokens, std::span<float> rows)>;
+    std::function<absl::StatusOr<std::vector<float>>(std::span<const TokenId> tokens)>;
 
 struct SchedulerOptions {
   cluster::PipelineSource* source = nullptr;  // must outlive the scheduler

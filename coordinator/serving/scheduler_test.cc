@@ -39,7 +39,7 @@ std::vector<TokenId> Reference(const GenerateRequest& request, int64_t count) {
         SampleToken(ToyRow(tokens, k, kVocab), {tokens, prompt_tokens}, request.sampling,
                     request.alternatives, kVocab);
     if (!sampled.ok()) break;
-    tokens.push_back(sampled->token.token);
+    tokens.push_back(sampled->id);
   }
   return {tokens.begin() + prompt_tokens, tokens.end()};
 }
@@ -51,7 +51,7 @@ class Answer {
     handle_ = scheduler.Generate(std::move(request),
                                  {.on_token =
                                       [this](const TokenEvent& event) {
-                                        tokens_.push_back(event.sampled.token.token);
+                                        tokens_.push_back(event.sampled.id);
                                         return static_cast<int64_t>(tokens_.size()) == stop_after_
                                                    ? SinkAction::kStop
                                                    : SinkAction::kContinue;
@@ -398,9 +398,9 @@ TEST(SchedulerTest, AFailedEmbeddingEndsTheRequestAndNothingElse) {
   FakePipelineSource source(std::make_shared<FakePipeline>(FakePipelineOptions{}));
   SchedulerOptions options;
   options.source = &source;
-  options.embeddings = [&](std::span<const TokenId> tokens, std::span<float> rows) -> absl::Status {
+  options.embeddings = [&](std::span<const TokenId> tokens) -> absl::StatusOr<std::vector<float>> {
     if (std::exchange(fail, false)) return absl::DataLossError("the file was damaged");
-    return ToyEmbeddings()(tokens, rows);
+    return ToyEmbeddings()(tokens);
   };
   Scheduler scheduler(std::move(options));
   Answer failed;
