@@ -34,7 +34,7 @@ struct SyntheticModelOptions {
   bool rope_factors = false;  // with a rope_freqs.weight
   // Matrices whose row length is no multiple of the type's block fall back to Q8_0, then F16.
   base::DataType type = base::DataType::kF32;
-  std::optional<base::DataType> output_type;  // of output.weight; `type` when absent
+  std::optional<base::DataType> output_type = std::nullopt;  // of output.weight; `type` when absent
   uint64_t seed = 1;
 };
 
