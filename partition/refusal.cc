@@ -29,14 +29,14 @@ constexpr int64_t kLeastContextSuggested = 128;
 // The question asked again with other numbers.
 class WhatIf {
  public:
-  WhatIf(const model::Model& model, const model::ModelFootprint& footprint,
+  // `costs` are those of `request`.
+  WhatIf(const model::Model& model, const model::ModelFootprint& footprint, const ShardCosts& costs,
          const std::vector<WorkerProfile>& workers, const PlanRequest& request)
-      : model_(model), footprint_(footprint), workers_(workers), request_(request) {}
+      : model_(model), footprint_(footprint), costs_(costs), workers_(workers), request_(request) {}
 
-  std::optional<Candidate> Place(const std::vector<WorkerProfile>& workers,
-                                 const PlanRequest& request) const {
-    const ShardCosts costs(model_, footprint_, LimitsOf(request));
-    return PlanSearch(costs, workers, request).Run();
+  // With other workers.
+  std::optional<Candidate> Place(const std::vector<WorkerProfile>& workers) const {
+    return PlanSearch(costs_, workers, request_).Run();
   }
 
   std::vector<WorkerProfile> WorkersOffering(int64_t bytes) const {
@@ -51,7 +51,7 @@ class WhatIf {
     int64_t high = enough_bytes / kMiB + 1;
     while (low + 1 < high) {
       const int64_t middle = low + (high - low) / 2;
-      (Place(WorkersOffering(middle * kMiB), request_) ? high : low) = middle;
+      (Place(WorkersOffering(middle * kMiB)) ? high : low) = middle;
     }
     return high;
   }
@@ -61,7 +61,8 @@ class WhatIf {
     const auto fits = [this](int64_t blocks) {
       PlanRequest request = request_;
       request.context_tokens = blocks * model::kKvBlockTokens;
-      return Place(workers_, request).has_value();
+      const ShardCosts costs(model_, footprint_, LimitsOf(request));
+      return PlanSearch(costs, workers_, request).Run().has_value();
     };
     int64_t low = kLeastContextSuggested / model::kKvBlockTokens;
     int64_t high = (request_.context_tokens + model::kKvBlockTokens - 1) / model::kKvBlockTokens;
@@ -80,7 +81,7 @@ class WhatIf {
     const auto fits = [&](int64_t more) {
       std::vector<WorkerProfile> workers = workers_;
       workers.insert(workers.end(), more, kind);
-      return Place(workers, request).has_value();
+      return PlanSearch(costs_, workers, request).Run().has_value();
     };
     int64_t high = 1;
     while (high <= kMaxWorkersSuggested && !fits(high)) high *= 2;
@@ -96,6 +97,7 @@ class WhatIf {
  private:
   const model::Model& model_;
   const model::ModelFootprint& footprint_;
+  const ShardCosts& costs_;
   const std::vector<WorkerProfile>& workers_;
   const PlanRequest& request_;
 };
@@ -162,12 +164,11 @@ std::vector<std::string> Remedies(const WhatIf& what_if, int64_t enough_bytes,
 
 absl::Status ExplainRefusal(const model::Model& model, const model::ModelFootprint& footprint,
                             const std::vector<WorkerProfile>& workers, const PlanRequest& request) {
-  const WhatIf what_if(model, footprint, workers, request);
   const ShardCosts costs(model, footprint, LimitsOf(request));
+  const WhatIf what_if(model, footprint, costs, workers, request);
   // A quarter of int64: several of them can be added.
   constexpr int64_t kNoLimit = std::numeric_limits<int64_t>::max() / 4;
-  const std::optional<Candidate> by_speed =
-      what_if.Place(what_if.WorkersOffering(kNoLimit), request);
+  const std::optional<Candidate> by_speed = what_if.Place(what_if.WorkersOffering(kNoLimit));
   if (!by_speed) {
     return absl::InternalError("no plan was found even with unlimited memory");
   }
