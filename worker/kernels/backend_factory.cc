@@ -11,13 +11,6 @@
 #include "worker/kernels/reference/reference_backend.h"
 
 namespace renga::kernels {
-#ifndef RENGA_KERNELS_CPU
-std::vector<CpuPath> AvailableCpuPaths() { return {}; }
-absl::string_view CpuPathName(CpuPath path) { return "none"; }
-absl::StatusOr<std::unique_ptr<Backend>> CreateCpuBackend(CpuPath path, int threads) {
-  return absl::FailedPreconditionError("not built");
-}
-#endif
 namespace {
 
 constexpr CpuPath kAllPaths[] = {CpuPath::kAvx512Vnni, CpuPath::kAvx2, CpuPath::kAvx,
@@ -38,10 +31,7 @@ std::optional<CpuPath> PathOfName(absl::string_view name) {
 // The path of "cpu": the environment's, else the best one here.
 absl::StatusOr<CpuPath> PathOfPlainCpu() {
   const char* forced = std::getenv(kIsaVariable);
-  if (forced == nullptr || *forced == '\0') {
-    if (AvailableCpuPaths().empty()) return absl::FailedPreconditionError("not built");
-    return AvailableCpuPaths().front();
-  }
+  if (forced == nullptr || *forced == '\0') return AvailableCpuPaths().front();
   if (const std::optional<CpuPath> path = PathOfName(forced)) return *path;
   return absl::InvalidArgumentError(
       absl::StrCat(kIsaVariable, " names no CPU path: '", forced, "'; it may be ",
