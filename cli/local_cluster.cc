@@ -113,17 +113,11 @@ absl::Status LocalCluster::WaitUntilReady() {
   const absl::Status status =
       coordinator_->manager().WaitUntilReady(absl::InfiniteDuration(), [&] {
         for (const auto& process : processes_) worker_ended |= !process->Running();
-        if (Interrupted() || worker_ended) return true;
-        // All are there and the plan does not fit: waiting would not change that.
-        const cluster::ClusterStatus now = coordinator_->manager().Status();
-        return now.refused;
+        return Interrupted() || worker_ended;
       });
   if (Interrupted()) return InterruptedError();
   if (worker_ended) {
     return absl::UnavailableError("a worker process ended while starting; its message is above");
-  }
-  if (absl::IsCancelled(status)) {
-    return absl::ResourceExhaustedError(coordinator_->manager().Status().sentence);
   }
   return status;
 }

@@ -20,6 +20,8 @@ struct PlanFlags {
 };
 
 inline constexpr int64_t kDefaultContext = 4096;
+// A server has more than one user.
+inline constexpr int64_t kDefaultServedSequences = 4;
 
 // Adds --context, --kv and --head-blocks; with `with_sequences` also --sequences.
 void AddPlanFlags(CLI::App& command, PlanFlags& flags, bool with_sequences);

@@ -67,7 +67,7 @@ class ClusterTest(ProcessTest):
         up.wait_for("ready")
         self.assertEqual(self.complete().strip(), alone.strip().removeprefix("once upon a time").strip())
         workers = self.status()["workers"]
-        self.assertEqual([w["state"] for w in workers], ["alive", "alive"])
+        self.assertEqual([w["state"] for w in workers], ["active", "active"])
         layers = sorted(tuple(w["layers"]) for w in workers)
         self.assertEqual(layers[0][0], 0)
         self.assertEqual(layers[0][1], layers[1][0])

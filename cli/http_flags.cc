@@ -1,0 +1,32 @@
+#include "cli/http_flags.h"
+
+#include <filesystem>
+
+#include "base/status_macros.h"
+#include "cli/status_json.h"
+
+namespace renga::cli {
+
+void AddHttpFlags(CLI::App& command, HttpFlags& flags) {
+  command.add_option("--http", flags.address, "HOST:PORT of the OpenAI-compatible server")
+      ->capture_default_str();
+  command.add_option("--api-key", flags.api_key, "Clients must send this key")
+      ->envname("RENGA_API_KEY");
+}
+
+absl::StatusOr<std::unique_ptr<http::OpenAiServer>> StartHttp(const HttpFlags& flags,
+                                                              const std::string& model_path,
+                                                              Coordinator& coordinator) {
+  RENGA_ASSIGN_OR_RETURN(const transport::HostPort address,
+                         transport::ParseHostPort(flags.address));
+  http::OpenAiServerOptions options;
+  options.host = address.host;
+  options.port = address.port;
+  options.api_key = flags.api_key;
+  options.model_name = std::filesystem::path(model_path).stem().string();
+  options.engine = &coordinator.text();
+  options.status = [&coordinator] { return ToJson(coordinator.manager().Status()); };
+  return http::OpenAiServer::Start(std::move(options));
+}
+
+}  // namespace renga::cli
