@@ -44,9 +44,10 @@ struct RowKernels {
     for (; i < n; ++i) out[i] = in[i] * inverse * weight[i];
   }
 
+  // Below -88 it is as good as zero and Exp is no longer exact; NaN, as the second operand, stays.
   RENGA_WORD F Silu(F x) {
     const F e = Math::Exp(Isa::SubF(Isa::ZeroF(), x));
-    return Isa::DivF(x, Isa::AddF(Isa::SetF(1.0f), e));
+    return Isa::DivF(Isa::MaxF(Isa::SetF(-88.0f), x), Isa::AddF(Isa::SetF(1.0f), e));
   }
 
   static void SiluGate(const float* gate, const float* up, int64_t n, float* out) {

@@ -1,0 +1,213 @@
+// renga-kernel-bench: how fast a backend multiplies matrices, per weight format.
+//
+// Each line is one (format, tokens): gigabytes of weights and billions of operations (two per
+// weight and token) per second. The matrix is copied until the copies are larger than the caches,
+// and the copies are used in turn, as the layers of a model are.
+#include <algorithm>
+#include <chrono>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <iostream>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
+#include "base/data_type.h"
+#include "base/status_macros.h"
+#include "worker/kernels/backend.h"
+#include "worker/kernels/backend_factory.h"
+
+namespace renga::bench {
+namespace {
+
+constexpr char kUsage[] =
+    "usage: renga-kernel-bench [--device=cpu] [--threads=1] [--types=Q4_K,Q8_0] [--tokens=1,512]\n"
+    "       [--rows=5632] [--columns=2048] [--working-set-mib=256] [--seconds=1] [--json]\n";
+
+struct Options {
+  kernels::BackendOptions backend{.device = "cpu", .threads = 1};
+  std::vector<base::DataType> types;  // empty: all
+  std::vector<int64_t> tokens = {1, 512};
+  int64_t rows = 5632;
+  int64_t columns = 2048;
+  int64_t working_set_mib = 256;
+  int64_t seconds = 1;
+  bool json = false;
+};
+
+struct Measurement {
+  base::DataType type;
+  int64_t tokens;
+  double seconds_per_call;  // the median
+  double gigabytes_per_second;
+  double giga_operations_per_second;
+};
+
+absl::Status ParseNumber(absl::string_view text, int64_t* out) {
+  if (!absl::SimpleAtoi(text, out) || *out < 1) {
+    return absl::InvalidArgumentError(absl::StrCat("no positive number: '", text, "'"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ParseTypes(absl::string_view names, std::vector<base::DataType>* out) {
+  for (const absl::string_view name : absl::StrSplit(names, ',')) {
+    const auto type = base::DataTypeFromName(name);
+    if (!type.has_value()) {
+      return absl::InvalidArgumentError(absl::StrCat("no such format: '", name, "'"));
+    }
+    out->push_back(*type);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ParseOption(absl::string_view name, absl::string_view value, Options* options) {
+  if (name == "--device") {
+    options->backend.device = std::string(value);
+    return absl::OkStatus();
+  }
+  if (name == "--types") return ParseTypes(value, &options->types);
+  if (name == "--tokens") {
+    options->tokens.clear();
+    for (const absl::string_view text : absl::StrSplit(value, ',')) {
+      RENGA_RETURN_IF_ERROR(ParseNumber(text, &options->tokens.emplace_back()));
+    }
+    return absl::OkStatus();
+  }
+  if (name == "--rows") return ParseNumber(value, &options->rows);
+  if (name == "--columns") return ParseNumber(value, &options->columns);
+  if (name == "--working-set-mib") return ParseNumber(value, &options->working_set_mib);
+  if (name == "--seconds") return ParseNumber(value, &options->seconds);
+  if (name == "--threads") {
+    int64_t threads = 0;
+    RENGA_RETURN_IF_ERROR(ParseNumber(value, &threads));
+    options->backend.threads = static_cast<int>(std::min<int64_t>(threads, 1024));
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(absl::StrCat("no such option: ", name, "\n", kUsage));
+}
+
+absl::StatusOr<Options> ParseOptions(int argc, char** argv) {
+  Options options;
+  for (int i = 1; i < argc; ++i) {
+    const std::pair<std::string, std::string> option =
+        absl::StrSplit(argv[i], absl::MaxSplits('=', 1));
+    if (option.first == "--json") {
+      options.json = true;
+    } else {
+      RENGA_RETURN_IF_ERROR(ParseOption(option.first, option.second, &options));
+    }
+  }
+  if (options.types.empty()) {
+    for (const base::DataTypeInfo& info : base::AllDataTypes()) options.types.push_back(info.type);
+  }
+  return options;
+}
+
+// Bytes that are ordinary weights in every format: as halves and floats, small positive numbers.
+std::vector<std::byte> Weights(int64_t bytes) {
+  std::vector<std::byte> weights(static_cast<size_t>(bytes));
+  uint32_t state = 1;
+  for (std::byte& b : weights) {
+    state = state * 1664525 + 1013904223;
+    b = static_cast<std::byte>(state >> 24) & std::byte{0x33};
+  }
+  return weights;
+}
+
+// Copies of one matrix that together are no cache's size.
+absl::StatusOr<std::vector<std::unique_ptr<kernels::WeightMatrix>>> MakeMatrices(
+    const Options& options, base::DataType type, kernels::Backend& backend) {
+  RENGA_ASSIGN_OR_RETURN(const int64_t row_bytes, base::RowBytes(type, options.columns));
+  const std::vector<std::byte> rows = Weights(row_bytes * options.rows);
+  const int64_t each = backend.MatrixBytes(type, options.rows, options.columns);
+  const int64_t copies = options.working_set_mib * (int64_t{1} << 20) / std::max<int64_t>(1, each);
+  std::vector<std::unique_ptr<kernels::WeightMatrix>> matrices;
+  for (int64_t i = 0; i < std::max<int64_t>(1, copies); ++i) {
+    RENGA_ASSIGN_OR_RETURN(auto matrix, backend.CreateMatrix(type, options.rows, options.columns));
+    RENGA_RETURN_IF_ERROR(backend.LoadRows(*matrix, 0, rows));
+    matrices.push_back(std::move(matrix));
+  }
+  return matrices;
+}
+
+absl::StatusOr<Measurement> Measure(const Options& options, base::DataType type, int64_t tokens,
+                                    kernels::Backend& backend) {
+  using Clock = std::chrono::steady_clock;
+  RENGA_ASSIGN_OR_RETURN(const auto matrices, MakeMatrices(options, type, backend));
+  std::vector<float> in(static_cast<size_t>(tokens * options.columns));
+  for (size_t i = 0; i < in.size(); ++i) in[i] = static_cast<float>(i % 17) - 8.0F;
+  std::vector<float> out(static_cast<size_t>(tokens * options.rows));
+  const kernels::ConstRowsView input(in.data(), tokens, options.columns, options.columns);
+  std::vector<double> times;
+  const auto end = Clock::now() + std::chrono::seconds(options.seconds);
+  for (size_t i = 0; times.size() < 3 || Clock::now() < end; ++i) {
+    const kernels::LinearOutput output{
+        .matrix = matrices[i % matrices.size()].get(),
+        .bias = nullptr,
+        .out = {
+            .data = out.data(), .rows = tokens, .columns = options.rows, .stride = options.rows}};
+    const auto start = Clock::now();
+    RENGA_RETURN_IF_ERROR(backend.Linear(input, {&output, 1}));
+    RENGA_RETURN_IF_ERROR(backend.Synchronize());
+    times.push_back(std::chrono::duration<double>(Clock::now() - start).count());
+  }
+  std::nth_element(times.begin(), times.begin() + static_cast<long>(times.size() / 2), times.end());
+  const double seconds = times[times.size() / 2];
+  const auto bytes = static_cast<double>(backend.MatrixBytes(type, options.rows, options.columns));
+  const double operations = 2.0 * static_cast<double>(tokens) * static_cast<double>(options.rows) *
+                            static_cast<double>(options.columns);
+  return Measurement{type, tokens, seconds, bytes / seconds * 1e-9, operations / seconds * 1e-9};
+}
+
+void Print(const Options& options, absl::string_view path, const Measurement& m) {
+  const std::string name(base::GetDataTypeInfo(m.type).name);
+  if (options.json) {
+    std::printf(
+        "{\"path\":\"%s\",\"threads\":%d,\"type\":\"%s\",\"rows\":%lld,\"columns\":%lld,"
+        "\"tokens\":%lld,\"seconds\":%.9f,\"gb_per_s\":%.3f,\"gop_per_s\":%.3f}\n",
+        std::string(path).c_str(), options.backend.threads, name.c_str(),
+        static_cast<long long>(options.rows), static_cast<long long>(options.columns),
+        static_cast<long long>(m.tokens), m.seconds_per_call, m.gigabytes_per_second,
+        m.giga_operations_per_second);
+  } else {
+    std::printf("%-8s %5lld tokens  %9.1f us  %7.2f GB/s  %8.1f GOP/s\n", name.c_str(),
+                static_cast<long long>(m.tokens), m.seconds_per_call * 1e6, m.gigabytes_per_second,
+                m.giga_operations_per_second);
+  }
+  std::fflush(stdout);
+}
+
+absl::Status Run(const Options& options) {
+  RENGA_ASSIGN_OR_RETURN(const auto backend, kernels::CreateBackend(options.backend));
+  if (!options.json) {
+    std::printf("%s, %d threads, %lld x %lld\n", std::string(backend->path_name()).c_str(),
+                options.backend.threads, static_cast<long long>(options.rows),
+                static_cast<long long>(options.columns));
+  }
+  for (const base::DataType type : options.types) {
+    for (const int64_t tokens : options.tokens) {
+      RENGA_ASSIGN_OR_RETURN(const Measurement m, Measure(options, type, tokens, *backend));
+      Print(options, backend->path_name(), m);
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+}  // namespace renga::bench
+
+int main(int argc, char** argv) {
+  const auto options = renga::bench::ParseOptions(argc, argv);
+  const absl::Status status = options.ok() ? renga::bench::Run(*options) : options.status();
+  if (status.ok()) return 0;
+  std::cerr << status.message() << "\n";
+  return 1;
+}
