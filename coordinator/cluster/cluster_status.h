@@ -1,0 +1,78 @@
+// What `renga status`, the web page and metrics show of the cluster: plain values, copied.
+#ifndef RENGA_COORDINATOR_CLUSTER_CLUSTER_STATUS_H_
+#define RENGA_COORDINATOR_CLUSTER_CLUSTER_STATUS_H_
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+#include "coordinator/cluster/membership.h"
+#include "coordinator/cluster/step_times.h"
+#include "model/shard_spec.h"
+
+namespace renga::cluster {
+
+enum class ClusterState {
+  kWaiting,  // for workers, or for a plan that fits
+  kLoading,  // workers load their shards
+  kReady,    // steps run
+  kBroken,   // a worker of the plan was lost or failed, and no new plan fits yet
+};
+absl::string_view ClusterStateName(ClusterState state);  // "waiting", "loading", ...
+
+enum class WorkerState {
+  kActive,  // part of the present plan
+  kIdle,    // a member without a part
+  kLost,    // was a member
+};
+absl::string_view WorkerStateName(WorkerState state);  // "active", "idle", "lost"
+
+// Bytes of a worker's load, as it reports them.
+struct LoadBytes {
+  int64_t done = 0;
+  int64_t total = 0;
+  int64_t fetched = 0;  // came over the network
+  int64_t cached = 0;   // came from a cache or a local copy
+};
+
+struct WorkerStatus {
+  std::string id;
+  std::string name;
+  std::string address;
+  WorkerState state = WorkerState::kIdle;
+  absl::Duration in_state;  // how long it has been a member, or lost
+  std::string detail;       // why it is lost, idle or left out; may be empty
+  WorkerOffer offer;
+  absl::Duration heartbeat_age;
+  Heartbeat heartbeat;
+
+  // Of its part in the present plan.
+  std::optional<uint32_t> worker_index;
+  model::ShardSpec shard;
+  int64_t planned_bytes = 0;
+  double predicted_ms = 0;  // of a token's time
+  LoadBytes load;
+  WorkerTimes times;  // measured
+};
+
+struct ClusterStatus {
+  ClusterState state = ClusterState::kWaiting;
+  std::string sentence;  // for users: what is going on, or what is missing, with numbers
+  uint64_t epoch = 0;    // of the present plan, 0 when there is none
+  std::string model_name;
+  std::string model_id;         // hexadecimal
+  model::RuntimeLimits limits;  // of the present plan
+  int64_t stage_count = 0;
+  double predicted_token_ms = 0;
+  PipelineTimes times;    // measured
+  std::string plan_text;  // partition::ExplainPlan; empty without a plan
+  std::vector<std::string> warnings;
+  std::vector<WorkerStatus> workers;  // the plan's in order, then idle ones, then lost ones
+};
+
+}  // namespace renga::cluster
+
+#endif  // RENGA_COORDINATOR_CLUSTER_CLUSTER_STATUS_H_

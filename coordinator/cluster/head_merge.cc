@@ -1,0 +1,137 @@
+#include "coordinator/cluster/head_merge.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/status_macros.h"
+
+namespace renga::cluster {
+namespace {
+
+// Whether (logit a, id a) is better than (logit b, id b).
+bool Better(float logit_a, int32_t id_a, float logit_b, int32_t id_b) {
+  if (logit_a != logit_b) return logit_a > logit_b;
+  return id_a < id_b;
+}
+
+absl::Status CheckTopRows(const model::HeadRow& row, const model::Range& rows, int64_t top_k) {
+  const auto wanted = static_cast<size_t>(std::min(top_k, rows.size()));
+  if (row.ids.size() != wanted || row.logits.size() != wanted) {
+    return absl::InternalError(absl::StrCat("a head block of ", rows.size(), " rows answered ",
+                                            row.ids.size(), " ids and ", row.logits.size(),
+                                            " logits where ", wanted, " were asked"));
+  }
+  for (size_t i = 0; i < wanted; ++i) {
+    if (row.ids[i] < rows.begin || row.ids[i] >= rows.end) {
+      return absl::InternalError(absl::StrCat("a head block of rows ", rows.begin, " to ", rows.end,
+                                              " answered id ", row.ids[i]));
+    }
+    if (std::isnan(row.logits[i])) {
+      return absl::DataLossError("a head block answered a logit that is not a number");
+    }
+    if (i > 0 && !Better(row.logits[i - 1], row.ids[i - 1], row.logits[i], row.ids[i])) {
+      return absl::InternalError("a head block's ids are not ordered best first");
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckAllRows(const model::HeadRow& row, const model::Range& rows) {
+  if (!row.ids.empty() || row.logits.size() != static_cast<size_t>(rows.size())) {
+    return absl::InternalError(absl::StrCat("a head block of ", rows.size(), " rows answered ",
+                                            row.ids.size(), " ids and ", row.logits.size(),
+                                            " logits where all logits were asked"));
+  }
+  return absl::OkStatus();
+}
+
+// Output `index` of every block.
+void MergeSums(const std::vector<HeadBlock>& blocks, size_t index, model::HeadRow& merged) {
+  merged.max_logit = blocks.front().outputs[index].max_logit;
+  for (const HeadBlock& block : blocks) {
+    merged.max_logit = std::max(merged.max_logit, block.outputs[index].max_logit);
+  }
+  merged.sum_exp = 0;
+  for (const HeadBlock& block : blocks) {
+    const model::HeadRow& part = block.outputs[index];
+    // Minus infinity minus itself is not a number; such a block adds nothing.
+    if (part.max_logit == merged.max_logit) {
+      merged.sum_exp += part.sum_exp;
+    } else {
+      merged.sum_exp += part.sum_exp * std::exp(static_cast<double>(part.max_logit) -
+                                                static_cast<double>(merged.max_logit));
+    }
+  }
+}
+
+void MergeTopRows(const std::vector<HeadBlock>& blocks, size_t index, int64_t top_k,
+                  model::HeadRow& merged) {
+  std::vector<std::pair<float, int32_t>> candidates;
+  for (const HeadBlock& block : blocks) {
+    const model::HeadRow& part = block.outputs[index];
+    for (size_t i = 0; i < part.ids.size(); ++i) {
+      candidates.emplace_back(part.logits[i], part.ids[i]);
+    }
+  }
+  const size_t kept = std::min(candidates.size(), static_cast<size_t>(top_k));
+  std::partial_sort(
+      candidates.begin(), candidates.begin() + static_cast<ptrdiff_t>(kept), candidates.end(),
+      [](const auto& a, const auto& b) { return Better(a.first, a.second, b.first, b.second); });
+  for (size_t i = 0; i < kept; ++i) {
+    merged.logits.push_back(candidates[i].first);
+    merged.ids.push_back(candidates[i].second);
+  }
+}
+
+void MergeAllRows(const std::vector<HeadBlock>& blocks, size_t index, model::HeadRow& merged) {
+  merged.logits.reserve(static_cast<size_t>(blocks.back().rows.end));
+  for (const HeadBlock& block : blocks) {
+    const std::vector<float>& part = block.outputs[index].logits;
+    merged.logits.insert(merged.logits.end(), part.begin(), part.end());
+  }
+}
+
+}  // namespace
+
+absl::Status CheckHeadBlock(const model::Step& step, const HeadBlock& block) {
+  if (block.outputs.size() != static_cast<size_t>(step.output_count())) {
+    return absl::InternalError(absl::StrCat("a head block answered ", block.outputs.size(),
+                                            " rows to a step with ", step.output_count(),
+                                            " outputs"));
+  }
+  size_t index = 0;
+  for (const model::StepSlot& slot : step.slots) {
+    for (int64_t i = 0; i < slot.output_count; ++i) {
+      const model::HeadRow& row = block.outputs[index++];
+      if (std::isnan(row.max_logit) || std::isnan(row.sum_exp)) {
+        return absl::DataLossError("a head block answered a sum that is not a number");
+      }
+      RENGA_RETURN_IF_ERROR(slot.top_k > 0 ? CheckTopRows(row, block.rows, slot.top_k)
+                                           : CheckAllRows(row, block.rows));
+    }
+  }
+  return absl::OkStatus();
+}
+
+std::vector<model::HeadRow> MergeHeadBlocks(const model::Step& step,
+                                            std::vector<HeadBlock> blocks) {
+  if (blocks.size() == 1) return std::move(blocks.front().outputs);
+  std::vector<model::HeadRow> merged(static_cast<size_t>(step.output_count()));
+  size_t index = 0;
+  for (const model::StepSlot& slot : step.slots) {
+    for (int64_t i = 0; i < slot.output_count; ++i, ++index) {
+      if (slot.top_k > 0) {
+        MergeTopRows(blocks, index, slot.top_k, merged[index]);
+      } else {
+        MergeAllRows(blocks, index, merged[index]);
+      }
+      MergeSums(blocks, index, merged[index]);
+    }
+  }
+  return merged;
+}
+
+}  // namespace renga::cluster

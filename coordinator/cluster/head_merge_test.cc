@@ -1,0 +1,125 @@
+#include "coordinator/cluster/head_merge.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+#include <random>
+#include <vector>
+
+#include "base/testing/status_matchers.h"
+#include "gtest/gtest.h"
+
+namespace renga::cluster {
+namespace {
+
+using ::renga::testing::StatusIs;
+
+// What a head block answers, computed the plain way.
+HeadBlock Answer(const std::vector<float>& logits, model::Range rows, const model::Step& step) {
+  HeadBlock block{rows, {}};
+  for (const model::StepSlot& slot : step.slots) {
+    for (int64_t i = 0; i < slot.output_count; ++i) {
+      model::HeadRow row;
+      std::vector<int32_t> ids(static_cast<size_t>(rows.size()));
+      std::iota(ids.begin(), ids.end(), static_cast<int32_t>(rows.begin));
+      std::stable_sort(ids.begin(), ids.end(),
+                       [&](int32_t a, int32_t b) { return logits[a] > logits[b]; });
+      row.max_logit = logits[ids.front()];
+      for (int32_t id : ids) row.sum_exp += std::exp(double{logits[id]} - double{row.max_logit});
+      if (slot.top_k > 0) {
+        ids.resize(static_cast<size_t>(std::min(slot.top_k, rows.size())));
+        for (int32_t id : ids) row.logits.push_back(logits[id]);
+        row.ids = ids;
+      } else {
+        row.logits.assign(logits.begin() + rows.begin, logits.begin() + rows.end);
+      }
+      block.outputs.push_back(row);
+    }
+  }
+  return block;
+}
+
+model::Step StepAsking(std::vector<int64_t> top_ks) {
+  model::Step step;
+  for (int64_t top_k : top_ks) {
+    step.slots.push_back({.token_count = 2, .output_count = 1, .top_k = top_k});
+  }
+  return step;
+}
+
+TEST(HeadMergeTest, AnySplitEqualsTheWhole) {
+  std::mt19937 random(20240607);
+  for (int round = 0; round < 200; ++round) {
+    const int64_t vocabulary = 1 + static_cast<int64_t>(random() % 97);
+    std::vector<float> logits(static_cast<size_t>(vocabulary));
+    // Few different values, so that ties are everywhere.
+    for (float& logit : logits) logit = static_cast<float>(random() % 7) - 3.0f;
+    const model::Step step = StepAsking({1, 5, 0, 1 + static_cast<int64_t>(random() % 120)});
+    std::vector<int64_t> cuts = {0, vocabulary};
+    for (uint32_t i = random() % 5; i > 0; --i) {
+      cuts.push_back(static_cast<int64_t>(random() % static_cast<uint64_t>(vocabulary)));
+    }
+    std::sort(cuts.begin(), cuts.end());
+    cuts.erase(std::unique(cuts.begin(), cuts.end()), cuts.end());
+    std::vector<HeadBlock> blocks;
+    for (size_t i = 0; i + 1 < cuts.size(); ++i) {
+      blocks.push_back(Answer(logits, {cuts[i], cuts[i + 1]}, step));
+      ASSERT_OK(CheckHeadBlock(step, blocks.back()));
+    }
+    const HeadBlock whole = Answer(logits, {0, vocabulary}, step);
+    const std::vector<model::HeadRow> merged = MergeHeadBlocks(step, blocks);
+    ASSERT_EQ(merged.size(), whole.outputs.size());
+    for (size_t i = 0; i < merged.size(); ++i) {
+      EXPECT_EQ(merged[i].ids, whole.outputs[i].ids) << "round " << round;
+      EXPECT_EQ(merged[i].logits, whole.outputs[i].logits) << "round " << round;
+      EXPECT_EQ(merged[i].max_logit, whole.outputs[i].max_logit);
+      EXPECT_NEAR(merged[i].sum_exp / whole.outputs[i].sum_exp, 1.0, 1e-12);
+    }
+  }
+}
+
+TEST(HeadMergeTest, BlocksOfMinusInfinityAddNothing) {
+  const float low = -std::numeric_limits<float>::infinity();
+  const model::Step step = StepAsking({2});
+  HeadBlock silent{{0, 2}, {{.ids = {0, 1}, .logits = {low, low}, .max_logit = low, .sum_exp = 0}}};
+  HeadBlock loud{{2, 4}, {{.ids = {3, 2}, .logits = {1, 0}, .max_logit = 1, .sum_exp = 1.5}}};
+  const std::vector<model::HeadRow> merged = MergeHeadBlocks(step, {silent, loud});
+  EXPECT_EQ(merged[0].ids, (std::vector<int32_t>{3, 2}));
+  EXPECT_EQ(merged[0].sum_exp, 1.5);
+  EXPECT_FALSE(std::isnan(MergeHeadBlocks(step, {silent, silent})[0].sum_exp));
+}
+
+TEST(HeadMergeTest, StepsWithoutOutputsMergeToNothing) {
+  model::Step step;
+  step.slots.push_back({.token_count = 8, .output_count = 0});
+  EXPECT_TRUE(MergeHeadBlocks(step, {{{0, 3}, {}}, {{3, 5}, {}}}).empty());
+}
+
+TEST(HeadMergeTest, ImpossibleAnswersAreRefused) {
+  const model::Step step = StepAsking({2});
+  const HeadBlock good{{4, 8}, {{.ids = {5, 4}, .logits = {2, 2}, .max_logit = 2, .sum_exp = 2}}};
+  auto broken = [&](auto&& change) {
+    HeadBlock block = good;
+    change(block);
+    return CheckHeadBlock(step, block);
+  };
+  const auto internal = StatusIs(absl::StatusCode::kInternal);
+  EXPECT_THAT(broken([](HeadBlock&) {}), internal) << "ties: the lower id comes first";
+  EXPECT_OK(broken([](HeadBlock& b) { b.outputs[0].ids = {4, 5}; }));
+  EXPECT_THAT(broken([](HeadBlock& b) { b.outputs[0].ids = {4, 4}; }), internal);
+  EXPECT_THAT(broken([](HeadBlock& b) { b.outputs[0].ids = {4, 8}; }), internal);
+  EXPECT_THAT(broken([](HeadBlock& b) { b.outputs[0].ids = {3, 5}; }), internal);
+  EXPECT_THAT(broken([](HeadBlock& b) { b.outputs[0].ids = {4}; }), internal);
+  EXPECT_THAT(broken([](HeadBlock& b) { b.outputs[0].logits = {2}; }), internal);
+  EXPECT_THAT(broken([](HeadBlock& b) { b.outputs[0].logits = {1, 2}; }), internal);
+  EXPECT_THAT(broken([](HeadBlock& b) { b.outputs.clear(); }), internal);
+  EXPECT_THAT(broken([](HeadBlock& b) { b.outputs[0].logits[1] = std::nanf(""); }),
+              StatusIs(absl::StatusCode::kDataLoss));
+  EXPECT_THAT(broken([](HeadBlock& b) { b.outputs[0].sum_exp = std::nan(""); }),
+              StatusIs(absl::StatusCode::kDataLoss));
+  EXPECT_THAT(CheckHeadBlock(StepAsking({0}), good), internal);
+}
+
+}  // namespace
+}  // namespace renga::cluster

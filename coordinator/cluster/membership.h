@@ -1,0 +1,127 @@
+// Who belongs to the cluster: a table of workers with what they offer and when they were last
+// heard of. It knows no sockets; cluster_service feeds it.
+//
+// A member is alive while its Join stream stands and its heartbeats come. Otherwise it is lost,
+// and stays in the table as lost until it joins again, so that users see who is missing and why.
+// A worker that joins again is a new incarnation: whatever it held for a running plan is gone.
+#ifndef RENGA_COORDINATOR_CLUSTER_MEMBERSHIP_H_
+#define RENGA_COORDINATOR_CLUSTER_MEMBERSHIP_H_
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+
+namespace renga::cluster {
+
+// What a worker offers, as it measured itself.
+struct WorkerOffer {
+  std::string device_path;  // the backend path's name: "cpu-avx2-1"
+  std::string device_name;  // for people
+  int64_t memory_bytes = 0;
+  int64_t memory_available_bytes = 0;
+  double weight_bytes_per_second = 0;
+  uint32_t threads = 0;
+};
+
+// What a worker says of itself when it joins.
+struct JoinRequest {
+  std::string id;       // from its certificate; empty where links carry none: one is given
+  std::string name;     // for people
+  std::string address;  // where it serves: "host:port" or "inproc:NAME"
+  WorkerOffer offer;
+  uint64_t resident_epoch = 0;
+};
+
+struct Heartbeat {
+  uint64_t epoch = 0;
+  uint64_t steps_done = 0;
+  int64_t memory_used_bytes = 0;
+  int64_t resident_bytes = 0;
+};
+
+struct Member {
+  std::string id;
+  std::string name;
+  std::string address;
+  WorkerOffer offer;
+  uint64_t incarnation = 0;  // grows with every join, over all members
+  bool alive = false;
+  std::string lost_reason;  // when not alive
+  absl::Duration since;     // when it became alive or lost, on the table's clock
+  absl::Duration last_heard;
+  Heartbeat last_heartbeat;
+  uint64_t resident_epoch = 0;  // at joining
+};
+
+// Thread-safe.
+class Membership {
+ public:
+  // Without a heartbeat for this long a member is lost.
+  static constexpr absl::Duration kSilenceLimit = absl::Seconds(4);
+  static constexpr size_t kMaxAlive = 1024;
+  static constexpr size_t kMaxLost = 64;  // the longest lost are forgotten beyond
+
+  // Time since some start, never backwards.
+  using Clock = std::function<absl::Duration()>;
+  static Clock SteadyClock();
+
+  explicit Membership(Clock clock = SteadyClock());
+
+  // Called after every join and loss (not for heartbeats), without locks held, on the thread that
+  // brought the news. `listener` must not block. Listeners are removed by the returned id.
+  int AddListener(std::function<void()> listener);
+  // After it returns the listener runs no more. Not to be called from a listener.
+  void RemoveListener(int id);
+
+  // The member as it is now. A standing member of the same id is replaced: its old stream is
+  // obsolete. kResourceExhausted when the table is full.
+  absl::StatusOr<Member> Join(const JoinRequest& request);
+  // False when that incarnation is no longer the member: its stream should end.
+  bool Heard(absl::string_view id, uint64_t incarnation, const Heartbeat& heartbeat);
+  // Whether that incarnation is the member and alive.
+  bool IsAlive(absl::string_view id, uint64_t incarnation) const;
+  // Loses the member, if this incarnation still is it.
+  void Lose(absl::string_view id, uint64_t incarnation, absl::string_view reason);
+  // Loses every member that was silent too long.
+  void LoseSilent();
+
+  // Alive ones first, each group in the order of joining.
+  std::vector<Member> Members() const;
+  absl::Duration Now() const { return clock_(); }
+
+ private:
+  struct Listener {
+    int id;
+    std::function<void()> run;
+  };
+
+  Member* FindById(absl::string_view id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  std::string GiveId(const JoinRequest& request) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void MarkLost(Member& member, absl::string_view reason) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void ForgetLongLost() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Notify();
+
+  const Clock clock_;
+  mutable absl::Mutex mutex_;
+  std::vector<Member> members_ ABSL_GUARDED_BY(mutex_);
+  uint64_t incarnations_ ABSL_GUARDED_BY(mutex_) = 0;
+  // Held while listeners run, so that a removed one runs no more.
+  absl::Mutex listeners_mutex_;
+  std::vector<Listener> listeners_ ABSL_GUARDED_BY(listeners_mutex_);
+  int listener_ids_ ABSL_GUARDED_BY(listeners_mutex_) = 0;
+};
+
+// A worker id nobody else has: "w-" and 12 hexadecimal digits.
+std::string NewWorkerId();
+
+}  // namespace renga::cluster
+
+#endif  // RENGA_COORDINATOR_CLUSTER_MEMBERSHIP_H_

@@ -1,0 +1,65 @@
+#include "coordinator/cluster/model_store.h"
+
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+#include "absl/memory/memory.h"
+#include "absl/strings/str_cat.h"
+#include "base/file.h"
+#include "base/machine_limits.h"
+#include "base/status_macros.h"
+#include "transport/dialer.h"
+
+namespace renga::cluster {
+
+absl::StatusOr<std::unique_ptr<ModelStore>> ModelStore::Open(const std::string& path,
+                                                             const Options& options) {
+  auto store = absl::WrapUnique(new ModelStore());
+  RENGA_ASSIGN_OR_RETURN(store->file_, model::GgufFile::Open(path));
+  RENGA_ASSIGN_OR_RETURN(store->model_, model::ReadModel(*store->file_));
+  RENGA_ASSIGN_OR_RETURN(store->footprint_, model::MeasureModel(*store->file_, store->model_));
+  const std::string directory = options.cache_directory.empty()
+                                    ? base::CacheDirectory() + "/manifests"
+                                    : options.cache_directory;
+  const int threads = options.threads > 0 ? options.threads : base::UsableCpuCount();
+  RENGA_ASSIGN_OR_RETURN(store->manifest_, LoadOrHashModel(*store->file_, store->model_, directory,
+                                                           threads, options.progress));
+  for (const ManifestTensor& tensor : store->manifest_.tensors) {
+    store->tensor_bytes_.push_back(
+        store->file_->TensorBytes(*store->file_->FindTensor(tensor.name)));
+  }
+  const model::Model& model = store->model_;
+  store->tensors_per_layer_ = model.architecture->LayerTensors(model.config, 0).size();
+  return store;
+}
+
+std::vector<uint32_t> ModelStore::TensorsOf(const model::ShardSpec& spec) const {
+  // The manifest's order: every layer's tensors, rope factors (perhaps), output norm, output.
+  std::vector<uint32_t> tensors;
+  const auto count = static_cast<uint32_t>(manifest_.tensors.size());
+  if (!spec.layers.empty()) {
+    const size_t begin = static_cast<size_t>(spec.layers.begin) * tensors_per_layer_;
+    const size_t end = static_cast<size_t>(spec.layers.end) * tensors_per_layer_;
+    for (size_t i = begin; i < end; ++i) tensors.push_back(static_cast<uint32_t>(i));
+    if (model_.config.rope_has_factors) tensors.push_back(count - 3);
+  }
+  if (!spec.head_rows.empty()) {
+    tensors.push_back(count - 2);
+    tensors.push_back(count - 1);
+  }
+  return tensors;
+}
+
+absl::StatusOr<std::span<const std::byte>> ModelStore::PieceBytes(uint32_t tensor,
+                                                                  uint32_t piece) const {
+  if (tensor >= tensor_bytes_.size() || piece >= manifest_.tensors[tensor].pieces.size()) {
+    return absl::OutOfRangeError(
+        absl::StrCat("the model has no piece ", piece, " of tensor ", tensor));
+  }
+  const std::span<const std::byte> bytes = tensor_bytes_[tensor];
+  const size_t begin = piece * static_cast<size_t>(transport::kPieceBytes);
+  return bytes.subspan(begin, std::min<size_t>(bytes.size() - begin, transport::kPieceBytes));
+}
+
+}  // namespace renga::cluster

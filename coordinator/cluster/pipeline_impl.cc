@@ -1,0 +1,321 @@
+#include "coordinator/cluster/pipeline_impl.h"
+
+#include <algorithm>
+#include <chrono>
+#include <deque>
+#include <optional>
+#include <thread>
+#include <utility>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/synchronization/mutex.h"
+#include "base/log.h"
+#include "base/status_macros.h"
+#include "coordinator/cluster/head_merge.h"
+#include "coordinator/cluster/results_reader.h"
+#include "coordinator/cluster/step_tracker.h"
+#include "proto/step.pb.h"
+#include "transport/dialer.h"
+#include "transport/edge_sender.h"
+#include "transport/wire.h"
+
+namespace renga::cluster {
+namespace {
+
+absl::Duration SteadyNow() {
+  return absl::FromChrono(std::chrono::steady_clock::now().time_since_epoch());
+}
+
+// What Submit's caller got wrong, if anything.
+absl::Status CheckStep(const model::Step& step, size_t row_numbers,
+                       const PipelineOptions& options) {
+  int64_t tokens = 0;
+  int64_t outputs = 0;
+  for (const model::StepSlot& slot : step.slots) {
+    if (slot.token_count < 1 || slot.token_count > options.limits.max_step_tokens ||
+        slot.output_count < 0 || slot.output_count > slot.token_count || slot.top_k < 0) {
+      return absl::InternalError("a step with an impossible slot");
+    }
+    tokens += slot.token_count;
+    outputs += slot.output_count;
+  }
+  if (tokens > options.limits.max_step_tokens || outputs > options.limits.max_step_outputs) {
+    return absl::InternalError(
+        absl::StrCat("a step of ", tokens, " tokens and ", outputs, " outputs, but the plan has ",
+                     options.limits.max_step_tokens, " and ", options.limits.max_step_outputs));
+  }
+  if (row_numbers != static_cast<size_t>(tokens * options.model.config.d_model)) {
+    return absl::InternalError("a step whose embedding rows have the wrong size");
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+// Shared by the pipeline and its thread, so that the pipeline may end inside a callback.
+class PipelineImpl::Core {
+ public:
+  explicit Core(PipelineOptions options)
+      : options_(std::move(options)),
+        tracker_(HeadRowsOf(options_)),
+        times_(options_.workers.size()) {}
+
+  // `self` keeps this alive on the thread. Called once.
+  void Start(std::shared_ptr<Core> self);
+  void Stop();
+  void Submit(model::Step step, std::vector<float> rows, Callback done);
+  void Break(const absl::Status& why);
+
+  absl::Status status() const {
+    absl::MutexLock lock(&mutex_);
+    return status_;
+  }
+  PipelineTimes times() const {
+    absl::MutexLock lock(&mutex_);
+    return times_.Read();
+  }
+  const PipelineOptions& options() const { return options_; }
+
+ private:
+  struct ArrivedAnswer {
+    uint32_t worker;
+    absl::StatusOr<StepAnswer> answer;
+    absl::Duration at;
+  };
+
+  static std::vector<model::Range> HeadRowsOf(const PipelineOptions& options) {
+    std::vector<model::Range> ranges;
+    for (const PipelineOptions::Worker& worker : options.workers) {
+      ranges.push_back(worker.head_rows);
+    }
+    return ranges;
+  }
+  absl::Status LossOf(uint32_t worker, const absl::Status& reason) const {
+    return absl::UnavailableError(
+        absl::StrCat("worker ", options_.workers[worker].name, " failed: ", reason.message()));
+  }
+  void OpenStreams();
+  void Arrived(uint32_t worker, absl::StatusOr<StepAnswer> answer);
+  void BreakLocked(const absl::Status& why) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool HasWork() const ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
+    return stopping_ || !arrived_.empty() || !finished_.empty() || (!status_.ok() && !told_);
+  }
+  void Run();
+  void WaitForWork() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void JudgeAnswers() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void TellBroken();
+  void Deliver(FinishedStep finished);
+
+  const PipelineOptions options_;
+  std::thread thread_;
+
+  mutable absl::Mutex mutex_;
+  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  bool told_ ABSL_GUARDED_BY(mutex_) = false;  // on_broken has run
+  absl::Status status_ ABSL_GUARDED_BY(mutex_);
+  StepTracker tracker_ ABSL_GUARDED_BY(mutex_);
+  StepTimes times_ ABSL_GUARDED_BY(mutex_);
+  std::deque<ArrivedAnswer> arrived_ ABSL_GUARDED_BY(mutex_);
+  std::deque<FinishedStep> finished_ ABSL_GUARDED_BY(mutex_);
+  std::unique_ptr<transport::EdgeSender> sender_ ABSL_GUARDED_BY(mutex_);
+  std::vector<std::unique_ptr<ResultsReader>> readers_ ABSL_GUARDED_BY(mutex_);
+};
+
+void PipelineImpl::Core::Start(std::shared_ptr<Core> self) {
+  OpenStreams();
+  thread_ = std::thread([self = std::move(self)] { self->Run(); });
+}
+
+// Results first, so that no answer comes before somebody listens. The streams hold plain pointers:
+// the thread ends them before it lets go of this object.
+void PipelineImpl::Core::OpenStreams() {
+  absl::MutexLock lock(&mutex_);
+  for (uint32_t worker = 0; worker < options_.workers.size(); ++worker) {
+    readers_.push_back(std::make_unique<ResultsReader>(ResultsReader::Options{
+        .channel = options_.workers[worker].channel,
+        .epoch = options_.epoch,
+        .worker_index = worker,
+        .worker_count = options_.workers.size(),
+        .vocabulary = options_.model.config.vocab_size,
+        .max_outputs = options_.limits.max_step_outputs,
+        .on_answer = [this, worker](
+                         absl::StatusOr<StepAnswer> answer) { Arrived(worker, std::move(answer)); },
+        .on_broken = [this,
+                      worker](const absl::Status& status) { Break(LossOf(worker, status)); }}));
+  }
+  sender_ = std::make_unique<transport::EdgeSender>(
+      options_.workers[0].channel,
+      [this](const absl::Status& status) { Break(LossOf(0, status)); });
+}
+
+void PipelineImpl::Core::Stop() {
+  {
+    absl::MutexLock lock(&mutex_);
+    BreakLocked(absl::CancelledError("the pipeline has ended"));
+    stopping_ = true;
+  }
+  if (thread_.get_id() == std::this_thread::get_id()) {
+    thread_.detach();
+  } else {
+    thread_.join();
+  }
+}
+
+void PipelineImpl::Core::Break(const absl::Status& why) {
+  absl::MutexLock lock(&mutex_);
+  BreakLocked(why);
+}
+
+void PipelineImpl::Core::BreakLocked(const absl::Status& why) {
+  if (!status_.ok()) return;
+  status_ = why;
+  for (FinishedStep& finished : tracker_.FailAll(why, SteadyNow())) {
+    finished_.push_back(std::move(finished));
+  }
+}
+
+void PipelineImpl::Core::Submit(model::Step step, std::vector<float> rows, Callback done) {
+  step.epoch = options_.epoch;
+  absl::Status status = CheckStep(step, rows.size(), options_);
+  proto::StepFrame frame;
+  if (status.ok()) transport::PackActivations(rows, frame);
+  frame.set_target(proto::FRAME_TARGET_LAYERS);
+
+  absl::MutexLock lock(&mutex_);
+  if (status.ok()) status = status_;
+  if (status.ok() && tracker_.pending() >= transport::kEdgeWindowFrames) {
+    status = absl::ResourceExhaustedError(
+        absl::StrCat(tracker_.pending(), " steps are on their way already"));
+  }
+  if (!status.ok()) {
+    FinishedStep refused;
+    refused.done = std::move(done);
+    refused.status = std::move(status);
+    finished_.push_back(std::move(refused));
+    return;
+  }
+  tracker_.Begin(step, std::move(done), SteadyNow());
+  *frame.mutable_step() = transport::ToProto(step);
+  const absl::Status sent = sender_->Send(std::move(frame));
+  if (!sent.ok()) BreakLocked(LossOf(0, sent));
+}
+
+void PipelineImpl::Core::Arrived(uint32_t worker, absl::StatusOr<StepAnswer> answer) {
+  absl::MutexLock lock(&mutex_);
+  if (!status_.ok()) return;
+  // A step gives at most one answer and one error per worker; more is a flood.
+  if (arrived_.size() > 2 * options_.workers.size() * transport::kEdgeWindowFrames) {
+    BreakLocked(LossOf(worker, absl::InternalError("it sends more answers than were asked")));
+    return;
+  }
+  arrived_.push_back({worker, std::move(answer), SteadyNow()});
+}
+
+void PipelineImpl::Core::Run() {
+  std::deque<FinishedStep> finished;
+  bool stopping = false;
+  while (!stopping) {
+    bool tell = false;
+    {
+      absl::MutexLock lock(&mutex_);
+      WaitForWork();
+      JudgeAnswers();
+      finished.swap(finished_);
+      tell = !status_.ok() && !told_;
+      told_ = told_ || tell;
+      stopping = stopping_;
+    }
+    for (FinishedStep& step : finished) Deliver(std::move(step));
+    finished.clear();
+    if (tell) TellBroken();
+  }
+}
+
+void PipelineImpl::Core::WaitForWork() {
+  // A step that is sent meanwhile wakes nobody: its deadline is looked at after the next interval.
+  const absl::Duration interval = std::min(options_.step_deadline, absl::Seconds(1));
+  if (mutex_.AwaitWithTimeout(absl::Condition(this, &Core::HasWork), interval)) return;
+  if (SteadyNow() - tracker_.oldest_begin() < options_.step_deadline) return;
+  std::vector<std::string> names;
+  for (uint32_t worker : tracker_.SilentOnOldest()) names.push_back(options_.workers[worker].name);
+  BreakLocked(absl::UnavailableError(absl::StrCat("a step was not answered within ",
+                                                  absl::FormatDuration(options_.step_deadline),
+                                                  " by worker ", absl::StrJoin(names, ", "))));
+}
+
+void PipelineImpl::Core::JudgeAnswers() {
+  while (!arrived_.empty()) {
+    ArrivedAnswer arrived = std::move(arrived_.front());
+    arrived_.pop_front();
+    if (!status_.ok()) continue;
+    if (!arrived.answer.ok()) {
+      BreakLocked(LossOf(arrived.worker, arrived.answer.status()));
+      continue;
+    }
+    absl::StatusOr<std::optional<FinishedStep>> finished =
+        tracker_.Answer(arrived.worker, *std::move(arrived.answer), arrived.at);
+    if (!finished.ok()) {
+      BreakLocked(LossOf(arrived.worker, finished.status()));
+    } else if (finished->has_value()) {
+      const absl::Status failure = (*finished)->status;
+      if (!failure.ok()) {
+        (*finished)->status =
+            base::Annotate(failure, absl::StrCat("worker ", options_.workers[arrived.worker].name));
+      }
+      finished_.push_back(**std::move(finished));
+      if (!failure.ok()) BreakLocked(LossOf(arrived.worker, failure));
+    }
+  }
+}
+
+// The streams go too: a worker need not keep them for an epoch that is over.
+void PipelineImpl::Core::TellBroken() {
+  std::unique_ptr<transport::EdgeSender> sender;
+  std::vector<std::unique_ptr<ResultsReader>> readers;
+  {
+    absl::MutexLock lock(&mutex_);
+    sender = std::move(sender_);
+    readers = std::move(readers_);
+    readers_.clear();
+  }
+  sender.reset();
+  readers.clear();
+  if (options_.on_broken) options_.on_broken();
+}
+
+void PipelineImpl::Core::Deliver(FinishedStep finished) {
+  if (!finished.status.ok()) {
+    finished.done(std::move(finished.status));
+    return;
+  }
+  StepOutcome outcome;
+  outcome.rows = MergeHeadBlocks(finished.step, std::move(finished.blocks));
+  outcome.timings = std::move(finished.timings);
+  outcome.round_trip_us =
+      static_cast<uint64_t>(std::max<int64_t>(0, absl::ToInt64Microseconds(finished.round_trip)));
+  {
+    absl::MutexLock lock(&mutex_);
+    times_.Add(finished.step, outcome);
+  }
+  finished.done(std::move(outcome));
+}
+
+PipelineImpl::PipelineImpl(PipelineOptions options)
+    : core_(std::make_shared<Core>(std::move(options))) {
+  core_->Start(core_);
+}
+PipelineImpl::~PipelineImpl() { core_->Stop(); }
+uint64_t PipelineImpl::epoch() const { return core_->options().epoch; }
+const model::Model& PipelineImpl::model() const { return core_->options().model; }
+const model::RuntimeLimits& PipelineImpl::limits() const { return core_->options().limits; }
+int64_t PipelineImpl::stage_count() const { return core_->options().stage_count; }
+absl::Status PipelineImpl::status() const { return core_->status(); }
+void PipelineImpl::Submit(model::Step step, std::vector<float> rows, Callback done) {
+  core_->Submit(std::move(step), std::move(rows), std::move(done));
+}
+void PipelineImpl::Break(const absl::Status& why) { core_->Break(why); }
+PipelineTimes PipelineImpl::times() const { return core_->times(); }
+
+}  // namespace renga::cluster

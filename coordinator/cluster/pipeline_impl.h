@@ -1,0 +1,72 @@
+// The pipeline of one loaded plan: sends steps to the first stage, gathers what the head blocks
+// answer, and breaks for good when any worker fails.
+#ifndef RENGA_COORDINATOR_CLUSTER_PIPELINE_IMPL_H_
+#define RENGA_COORDINATOR_CLUSTER_PIPELINE_IMPL_H_
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "coordinator/cluster/pipeline.h"
+#include "coordinator/cluster/step_times.h"
+#include "model/architecture.h"
+#include "model/shard_spec.h"
+
+namespace grpc {
+class Channel;
+}  // namespace grpc
+
+namespace renga::cluster {
+
+struct PipelineOptions {
+  struct Worker {
+    std::string name;  // in errors: "ada (w-12ab)"
+    std::shared_ptr<grpc::Channel> channel;
+    model::Range head_rows;
+  };
+
+  uint64_t epoch = 0;
+  model::Model model;
+  model::RuntimeLimits limits;
+  int64_t stage_count = 0;
+  std::vector<Worker> workers;  // by worker index; the first is the first stage
+  absl::Duration step_deadline = absl::InfiniteDuration();
+  // Once, on a thread of the pipeline, after it broke. It may run after everybody else has
+  // forgotten the pipeline.
+  std::function<void()> on_broken;
+};
+
+// Owns one thread, which judges answers, merges them and runs callbacks; gRPC's threads only hand
+// over. A step that fails on a worker leaves the stages in different states, so that breaks the
+// pipeline as the loss of a worker does. Destroying it (from any thread, a callback too) fails the
+// steps that are on their way.
+class PipelineImpl : public Pipeline {
+ public:
+  explicit PipelineImpl(PipelineOptions options);
+  ~PipelineImpl() override;
+  PipelineImpl(const PipelineImpl&) = delete;
+  PipelineImpl& operator=(const PipelineImpl&) = delete;
+
+  uint64_t epoch() const override;
+  const model::Model& model() const override;
+  const model::RuntimeLimits& limits() const override;
+  int64_t stage_count() const override;
+  absl::Status status() const override;
+  void Submit(model::Step step, std::vector<float> rows, Callback done) override;
+
+  // From now on every step fails with `why`. The first reason stays.
+  void Break(const absl::Status& why);
+  PipelineTimes times() const;
+
+ private:
+  class Core;
+  const std::shared_ptr<Core> core_;
+};
+
+}  // namespace renga::cluster
+
+#endif  // RENGA_COORDINATOR_CLUSTER_PIPELINE_IMPL_H_

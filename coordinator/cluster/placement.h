@@ -1,0 +1,51 @@
+// From members to a placement: the planner's plan, with every worker's index on the wire and
+// address. Pure functions.
+#ifndef RENGA_COORDINATOR_CLUSTER_PLACEMENT_H_
+#define RENGA_COORDINATOR_CLUSTER_PLACEMENT_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "coordinator/cluster/membership.h"
+#include "coordinator/cluster/model_store.h"
+#include "model/footprint.h"
+#include "model/shard_spec.h"
+#include "partition/plan.h"
+
+namespace renga::cluster {
+
+// A worker that holds a part of the model. Its place in Placement::workers is its worker index, in
+// every message of the epoch.
+struct PlacedWorker {
+  Member member;
+  model::ShardSpec spec;
+  model::ShardBytes bytes;
+  double predicted_ms = 0;
+};
+
+struct IdleWorker {
+  Member member;
+  std::string reason;
+};
+
+struct Placement {
+  // Stages in order, then workers that hold only a head block.
+  std::vector<PlacedWorker> workers;
+  int64_t stage_count = 0;
+  std::vector<uint32_t> heads;  // indices of the workers with a head block, ascending by rows
+  model::RuntimeLimits limits;
+  std::vector<IdleWorker> idle;
+  double predicted_token_ms = 0;
+  std::string text;                   // for people
+  std::vector<std::string> warnings;  // sentences
+};
+
+// Plans `request` for `members`. Errors are the planner's, sentences for users.
+absl::StatusOr<Placement> PlaceModel(const ModelStore& store, const std::vector<Member>& members,
+                                     const partition::PlanRequest& request);
+
+}  // namespace renga::cluster
+
+#endif  // RENGA_COORDINATOR_CLUSTER_PLACEMENT_H_

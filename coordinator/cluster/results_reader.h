@@ -1,0 +1,48 @@
+// One Worker.Results stream: what a worker answers to the steps of an epoch.
+#ifndef RENGA_COORDINATOR_CLUSTER_RESULTS_READER_H_
+#define RENGA_COORDINATOR_CLUSTER_RESULTS_READER_H_
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "coordinator/cluster/step_tracker.h"
+
+namespace grpc {
+class Channel;
+}  // namespace grpc
+
+namespace renga::cluster {
+
+// Thread-safe.
+class ResultsReader {
+ public:
+  struct Options {
+    std::shared_ptr<grpc::Channel> channel;
+    uint64_t epoch = 0;
+    uint32_t worker_index = 0;
+    size_t worker_count = 0;  // of the plan: bounds the timings of an answer
+    int64_t vocabulary = 0;
+    int64_t max_outputs = 0;
+    // Every answer in order, on gRPC threads. An error is an answer that can't be understood:
+    // after it no more come. Must neither block nor destroy the reader.
+    std::function<void(absl::StatusOr<StepAnswer>)> on_answer;
+    // At most once: the stream ended, and not by the end of this object. Likewise.
+    std::function<void(const absl::Status&)> on_broken;
+  };
+  explicit ResultsReader(Options options);
+  // Cancels the stream and waits until gRPC is done with it.
+  ~ResultsReader();
+  ResultsReader(const ResultsReader&) = delete;
+  ResultsReader& operator=(const ResultsReader&) = delete;
+
+ private:
+  class Reactor;
+  const std::unique_ptr<Reactor> reactor_;
+};
+
+}  // namespace renga::cluster
+
+#endif  // RENGA_COORDINATOR_CLUSTER_RESULTS_READER_H_

@@ -1,0 +1,88 @@
+// The steps of one epoch that are on their way: their numbers, who has answered, and when an
+// answer is overdue. Pure bookkeeping; pipeline_impl brings it questions, answers and threads.
+#ifndef RENGA_COORDINATOR_CLUSTER_STEP_TRACKER_H_
+#define RENGA_COORDINATOR_CLUSTER_STEP_TRACKER_H_
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "coordinator/cluster/head_merge.h"
+#include "coordinator/cluster/pipeline.h"
+#include "model/shard_spec.h"
+#include "model/step.h"
+
+namespace renga::cluster {
+
+// What a worker said about a step: its head block's rows, or why it could not do the step.
+struct StepAnswer {
+  uint64_t number = 0;
+  absl::Status status;
+  std::vector<model::HeadRow> rows;
+  std::vector<StageTiming> timings;
+};
+
+// A step that needs nothing more. With an OK status `blocks` are all head blocks' answers in
+// ascending order of rows, ready for MergeHeadBlocks.
+struct FinishedStep {
+  model::Step step;
+  Pipeline::Callback done;
+  absl::Status status;
+  std::vector<HeadBlock> blocks;
+  std::vector<StageTiming> timings;  // each (worker, head) once
+  absl::Duration round_trip;
+};
+
+// Not thread-safe.
+class StepTracker {
+ public:
+  // Vocabulary rows each worker of the plan holds, by worker index; empty for the others.
+  explicit StepTracker(std::vector<model::Range> head_rows);
+
+  size_t pending() const { return pending_.size(); }
+  // Takes a step in; sets and returns its number. `now` is on a clock that never goes back.
+  uint64_t Begin(model::Step& step, Pipeline::Callback done, absl::Duration now);
+
+  // The step this answer finishes, if it does. An error is a worker that breaks the rules (a
+  // number never asked, an answer without a head, twice, out of order, of wrong sizes): nothing it
+  // says can be trusted. Answers to steps that failed already are passed over.
+  absl::StatusOr<std::optional<FinishedStep>> Answer(uint32_t worker, StepAnswer answer,
+                                                     absl::Duration now);
+
+  // Ends every step that is on its way with `status`.
+  std::vector<FinishedStep> FailAll(const absl::Status& status, absl::Duration now);
+
+  // When the oldest pending step began; InfiniteDuration when there is none.
+  absl::Duration oldest_begin() const;
+  // Workers with a head that have not answered the oldest pending step.
+  std::vector<uint32_t> SilentOnOldest() const;
+
+ private:
+  struct Pending {
+    model::Step step;  // without its commands
+    Pipeline::Callback done;
+    absl::Duration begin;
+    size_t answered = 0;
+    std::vector<std::optional<std::vector<model::HeadRow>>> outputs;  // by worker index
+    std::vector<StageTiming> timings;
+  };
+  FinishedStep Finish(std::map<uint64_t, Pending>::iterator it, absl::Status status,
+                      absl::Duration now);
+  absl::StatusOr<std::optional<FinishedStep>> AcceptHead(uint32_t worker, StepAnswer& answer,
+                                                         absl::Duration now);
+
+  const std::vector<model::Range> head_rows_;
+  std::vector<uint32_t> heads_;          // worker indices, ascending by rows
+  std::vector<uint64_t> last_answered_;  // by worker index
+  uint64_t last_number_ = 0;
+  std::map<uint64_t, Pending> pending_;
+};
+
+}  // namespace renga::cluster
+
+#endif  // RENGA_COORDINATOR_CLUSTER_STEP_TRACKER_H_
