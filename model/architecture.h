@@ -17,7 +17,8 @@
 
 namespace renga::model {
 
-// How a tensor may be divided over the members of a tensor-parallel group.
+// How a tensor may be divided over the members of a tensor-parallel group. A bias is cut along its
+// numbers, as its weight is along its rows.
 enum class Cut {
   kNone,        // every member holds all of it (norms)
   kQueryHeads,  // by rows, in units of a query head with its KV head's group
@@ -42,7 +43,7 @@ enum class OpKind {
   kLinear,           // out = weight * in (+ bias)
   kRope,             // in place on `in`, each head, at the token's position
   kAttention,        // stores in2 = K, in3 = V at the token's position, out = attention(in = Q)
-  kSiluGate,         // out = silu(in) * in2
+  kSiluGate,         // out = silu(in) * in2; out may be the same buffer as in
   kAdd,              // out = out + in
 };
 
@@ -97,7 +98,9 @@ absl::StatusOr<const Architecture*> FindArchitecture(absl::string_view name);
 std::vector<const Architecture*> AllArchitectures();
 
 // Reads general.architecture, the config, and checks that every expected tensor is there with the
-// expected shape and a type renga computes. One clear sentence otherwise.
+// expected shape and a type renga computes, and no other tensor. One clear sentence otherwise:
+// kInvalidArgument (metadata), kDataLoss (tensors that contradict it), kUnimplemented (a family or
+// a feature renga does not compute).
 struct Model {
   const Architecture* architecture = nullptr;
   ModelConfig config;
