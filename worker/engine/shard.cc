@@ -19,6 +19,10 @@ namespace {
 constexpr int64_t kMaxKvBlocks = int64_t{1} << 26;
 constexpr int64_t kMaxStepTokens = int64_t{1} << 16;
 
+// A backend may round the rows of a matrix up. The fixed part of the scratch has room for that
+// much; only layouts that take more are reserved on top of what the planner counted.
+constexpr int64_t kLayoutBytesInScratch = int64_t{1} << 20;
+
 absl::Status CheckSpec(const model::ModelConfig& config, const model::ShardSpec& spec) {
   const auto inside = [](const model::Range& range, int64_t size) {
     return range.empty() || (range.begin >= 0 && range.end <= size);
