@@ -45,7 +45,9 @@ struct Options {
 struct Measurement {
   base::DataType type;
   int64_t tokens;
-  double seconds_per_call;  // the median
+  double median_seconds;  // of a call
+  double best_seconds;
+  // At the median.
   double gigabytes_per_second;
   double giga_operations_per_second;
 };
@@ -159,12 +161,13 @@ absl::StatusOr<Measurement> Measure(const Options& options, base::DataType type,
     RENGA_RETURN_IF_ERROR(backend.Synchronize());
     times.push_back(std::chrono::duration<double>(Clock::now() - start).count());
   }
-  std::nth_element(times.begin(), times.begin() + static_cast<long>(times.size() / 2), times.end());
+  std::sort(times.begin(), times.end());
   const double seconds = times[times.size() / 2];
   const auto bytes = static_cast<double>(backend.MatrixBytes(type, options.rows, options.columns));
   const double operations = 2.0 * static_cast<double>(tokens) * static_cast<double>(options.rows) *
                             static_cast<double>(options.columns);
-  return Measurement{type, tokens, seconds, bytes / seconds * 1e-9, operations / seconds * 1e-9};
+  return Measurement{
+      type, tokens, seconds, times.front(), bytes / seconds * 1e-9, operations / seconds * 1e-9};
 }
 
 void Print(const Options& options, absl::string_view path, const Measurement& m) {
@@ -172,15 +175,15 @@ void Print(const Options& options, absl::string_view path, const Measurement& m)
   if (options.json) {
     std::printf(
         "{\"path\":\"%s\",\"threads\":%d,\"type\":\"%s\",\"rows\":%lld,\"columns\":%lld,"
-        "\"tokens\":%lld,\"seconds\":%.9f,\"gb_per_s\":%.3f,\"gop_per_s\":%.3f}\n",
+        "\"tokens\":%lld,\"median_s\":%.9f,\"best_s\":%.9f,\"gb_per_s\":%.3f,\"gop_per_s\":%.3f}\n",
         std::string(path).c_str(), options.backend.threads, name.c_str(),
         static_cast<long long>(options.rows), static_cast<long long>(options.columns),
-        static_cast<long long>(m.tokens), m.seconds_per_call, m.gigabytes_per_second,
+        static_cast<long long>(m.tokens), m.median_seconds, m.best_seconds, m.gigabytes_per_second,
         m.giga_operations_per_second);
   } else {
-    std::printf("%-8s %5lld tokens  %9.1f us  %7.2f GB/s  %8.1f GOP/s\n", name.c_str(),
-                static_cast<long long>(m.tokens), m.seconds_per_call * 1e6, m.gigabytes_per_second,
-                m.giga_operations_per_second);
+    std::printf("%-8s %5lld tokens  %9.1f us (best %9.1f)  %7.2f GB/s  %8.1f GOP/s\n", name.c_str(),
+                static_cast<long long>(m.tokens), m.median_seconds * 1e6, m.best_seconds * 1e6,
+                m.gigabytes_per_second, m.giga_operations_per_second);
   }
   std::fflush(stdout);
 }

@@ -79,8 +79,8 @@ struct Avx {
 
   // Dot products.
   RENGA_WORD I DotBytes(I acc, I codes, I activations) {
-    return {_mm_add_epi16(acc.low, _mm_maddubs_epi16(codes.low, activations.low)),
-            _mm_add_epi16(acc.high, _mm_maddubs_epi16(codes.high, activations.high))};
+    return InOrder({_mm_add_epi16(acc.low, _mm_maddubs_epi16(codes.low, activations.low)),
+                    _mm_add_epi16(acc.high, _mm_maddubs_epi16(codes.high, activations.high))});
   }
   RENGA_WORD I SumDot(I partial) { return MulPairs(ZeroI(), partial, Both(_mm_set1_epi16(1))); }
   RENGA_WORD I ScaleDot(I acc, I partial, I scale) { return MulPairs(acc, partial, scale); }
@@ -88,7 +88,7 @@ struct Avx {
     return {_mm_add_epi32(acc.low, _mm_madd_epi16(a.low, b.low)),
             _mm_add_epi32(acc.high, _mm_madd_epi16(a.high, b.high))};
   }
-  RENGA_WORD I MulBytePairs(I acc, I a, I b) { return MulPairs(acc, a, b); }
+  RENGA_WORD I MulBytePairs(I acc, I a, I b) { return InOrder(MulPairs(acc, a, b)); }
   RENGA_WORD I MulI(I acc, I a, I b) {
     return {_mm_add_epi32(acc.low, _mm_mullo_epi32(a.low, b.low)),
             _mm_add_epi32(acc.high, _mm_mullo_epi32(a.high, b.high))};
@@ -179,6 +179,11 @@ struct Avx {
   }
 
  private:
+  // As in isa_avx2.h.
+  RENGA_WORD I InOrder(I v) {
+    asm("" : "+x"(v.low), "+x"(v.high));
+    return v;
+  }
   RENGA_WORD I Both(__m128i v) { return {v, v}; }
   RENGA_WORD __m256i Join(I v) {
     return _mm256_insertf128_si256(_mm256_castsi128_si256(v.low), v.high, 1);

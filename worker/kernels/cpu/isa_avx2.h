@@ -56,14 +56,14 @@ struct Avx2 {
 
   // Dot products.
   RENGA_WORD I DotBytes(I acc, I codes, I activations) {
-    return _mm256_add_epi16(acc, _mm256_maddubs_epi16(codes, activations));
+    return InOrder(_mm256_add_epi16(acc, _mm256_maddubs_epi16(codes, activations)));
   }
   RENGA_WORD I SumDot(I partial) { return _mm256_madd_epi16(partial, _mm256_set1_epi16(1)); }
   RENGA_WORD I ScaleDot(I acc, I partial, I scale) {
     return _mm256_add_epi32(acc, _mm256_madd_epi16(partial, scale));
   }
   RENGA_WORD I MulPairs(I acc, I a, I b) { return _mm256_add_epi32(acc, _mm256_madd_epi16(a, b)); }
-  RENGA_WORD I MulBytePairs(I acc, I a, I b) { return MulPairs(acc, a, b); }
+  RENGA_WORD I MulBytePairs(I acc, I a, I b) { return InOrder(MulPairs(acc, a, b)); }
   RENGA_WORD I MulI(I acc, I a, I b) { return _mm256_add_epi32(acc, _mm256_mullo_epi32(a, b)); }
   RENGA_WORD I EvenWords(I v) { return _mm256_srai_epi16(_mm256_slli_epi16(v, 8), 8); }
   RENGA_WORD I OddWords(I v) { return _mm256_srai_epi16(v, 8); }
@@ -134,6 +134,12 @@ struct Avx2 {
   }
 
  private:
+  // Keeps an addition where it is written. Compilers move the additions of an unrolled dot product
+  // behind all its multiplications, and then have no registers for the products.
+  RENGA_WORD I InOrder(I v) {
+    asm("" : "+x"(v));
+    return v;
+  }
   static constexpr int32_t Pattern(int b0, int b1, int b2, int b3) {
     return static_cast<int32_t>(
         (static_cast<uint32_t>(b0) & 0xff) | (static_cast<uint32_t>(b1) & 0xff) << 8 |

@@ -48,6 +48,7 @@ struct ByteDot {
     if constexpr (Format::kSigned) return Isa::Xor(raw, Isa::SetByte(-128));
     return raw;
   }
+  RENGA_WORD Codes Get(const Codes& stored) { return stored; }
   RENGA_WORD Activations Load(const Block& block, int group) {
     return Isa::Broadcast4(block.codes + 4 * group);
   }
@@ -72,6 +73,8 @@ struct WordDot {
 
   static constexpr int FlushSteps() { return 64; }
   RENGA_WORD Codes Prepare(I raw) { return {Isa::EvenWords(raw), Isa::OddWords(raw)}; }
+  // Member by member: compilers copy the struct in smaller pieces, through memory.
+  RENGA_WORD Codes Get(const Codes& stored) { return {stored.even, stored.odd}; }
   RENGA_WORD Activations Load(const Block& block, int group) {
     return {Isa::Broadcast4(block.codes + 4 * group), Isa::Broadcast4(block.codes + 4 * group + 2)};
   }
@@ -266,8 +269,8 @@ struct QuantizedMatmul {
       Unroll<tokens>([&](auto t)
                          RENGA_INLINE_LAMBDA { partial[t][0] = partial[t][1] = Isa::ZeroI(); });
       Unroll<kFlush>([&](auto step) RENGA_INLINE_LAMBDA {
-        const Codes codes0 = w[0].codes[g + step];
-        const Codes codes1 = w[1].codes[g + step];
+        const Codes codes0 = Dot::Get(w[0].codes[g + step]);
+        const Codes codes1 = Dot::Get(w[1].codes[g + step]);
         Unroll<tokens>([&](auto t) RENGA_INLINE_LAMBDA {
           const auto activations = Dot::Load(a[t], g + step);
           partial[t][0] = Dot::Add(partial[t][0], codes0, activations);
