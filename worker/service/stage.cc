@@ -1,0 +1,165 @@
+#include "worker/service/stage.h"
+
+#include <chrono>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/log.h"
+#include "base/status_macros.h"
+#include "transport/wire.h"
+
+namespace renga::worker {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// A step passes at most this many workers.
+constexpr int kMaxTimings = 8192;
+
+uint64_t MicrosecondsSince(Clock::time_point begin) {
+  return static_cast<uint64_t>(
+      std::chrono::duration_cast<std::chrono::microseconds>(Clock::now() - begin).count());
+}
+
+void SetTiming(uint32_t worker_index, bool head, uint64_t queue_us, uint64_t compute_us,
+               proto::StageTiming& timing) {
+  timing.set_worker_index(worker_index);
+  timing.set_head(head);
+  timing.set_queue_us(queue_us);
+  timing.set_compute_us(compute_us);
+}
+
+}  // namespace
+
+Stage::Stage(Options options) : options_(std::move(options)) {
+  const Routes& routes = options_.routes;
+  if (routes.next_stage.has_value()) next_.push_back(OpenEdge(*routes.next_stage));
+  if (options_.shard->spec().layers.empty()) return;
+  for (const RoutePeer& head : routes.heads) heads_.push_back(OpenEdge(head));
+}
+
+Stage::~Stage() = default;
+
+Stage::Edge Stage::OpenEdge(const RoutePeer& peer) {
+  Edge edge = {.peer = peer.address.name, .last_sent = 0, .sender = nullptr};
+  if (peer.worker_index == options_.worker_index) return edge;
+  edge.sender = std::make_unique<transport::EdgeSender>(
+      options_.dialer->Dial(peer.address, transport::ChannelPurpose::kActivations),
+      [tell = options_.on_edge_broken, name = peer.address.name](const absl::Status& status) {
+        tell(name, status);
+      });
+  return edge;
+}
+
+bool Stage::Run(proto::StepFrame frame, uint64_t queue_us) {
+  const uint64_t number = frame.step().number();
+  if (frame.step().epoch() != options_.epoch) return false;
+  const bool for_head = frame.target() == proto::FRAME_TARGET_HEAD;
+  uint64_t& last = for_head ? last_head_ : last_layers_;
+  // Done already; or without a number, so that no answer could name it.
+  if (number <= last) return false;
+  last = number;
+
+  absl::Status status;
+  if (frame.timings_size() > kMaxTimings) {
+    status = absl::InvalidArgumentError("frame.timings has too many entries");
+  } else if (for_head) {
+    status = RunHeadFrame(frame, queue_us);
+  } else if (frame.target() == proto::FRAME_TARGET_LAYERS) {
+    status = RunLayers(frame, queue_us);
+  } else {
+    status = absl::InvalidArgumentError(absl::StrCat("frame.target is unknown: ", frame.target()));
+  }
+  if (!status.ok()) EmitError(number, status);
+  return status.ok();
+}
+
+absl::Status Stage::RunLayers(proto::StepFrame& frame, uint64_t queue_us) {
+  RENGA_ASSIGN_OR_RETURN(const model::Step step, transport::FromProto(frame.step()));
+  RENGA_ASSIGN_OR_RETURN(std::vector<float> rows,
+                         transport::UnpackActivations(frame, step.token_count(), options_.d_model));
+  const Clock::time_point begin = Clock::now();
+  RENGA_RETURN_IF_ERROR(options_.shard->RunLayers(step, rows));
+  SetTiming(options_.worker_index, false, queue_us, MicrosecondsSince(begin), *frame.add_timings());
+  if (next_.empty()) return SendToHeads(step, frame, rows);
+  transport::PackActivations(rows, frame);
+  return Send(next_[0], std::move(frame));
+}
+
+absl::Status Stage::SendToHeads(const model::Step& step, const proto::StepFrame& frame,
+                                std::span<const float> rows) {
+  const std::vector<float> outputs = engine::GatherOutputs(step, rows, options_.d_model);
+  bool mine = false;
+  for (Edge& head : heads_) {
+    if (head.sender == nullptr) {
+      mine = true;
+      continue;
+    }
+    proto::StepFrame to;
+    to.set_target(proto::FRAME_TARGET_HEAD);
+    to.mutable_step()->set_epoch(step.epoch);
+    to.mutable_step()->set_number(step.number);
+    // Heads keep no sequences: commands stay behind.
+    *to.mutable_step()->mutable_slots() = frame.step().slots();
+    *to.mutable_timings() = frame.timings();
+    transport::PackActivations(outputs, to);
+    RENGA_RETURN_IF_ERROR(Send(head, std::move(to)));
+  }
+  // Own rows last: the others compute meanwhile.
+  return mine ? RunHead(step, outputs, 0, frame.timings()) : absl::OkStatus();
+}
+
+absl::Status Stage::RunHeadFrame(proto::StepFrame& frame, uint64_t queue_us) {
+  RENGA_ASSIGN_OR_RETURN(const model::Step step, transport::FromProto(frame.step()));
+  RENGA_ASSIGN_OR_RETURN(
+      const std::vector<float> outputs,
+      transport::UnpackActivations(frame, step.output_count(), options_.d_model));
+  return RunHead(step, outputs, queue_us, frame.timings());
+}
+
+absl::Status Stage::RunHead(const model::Step& step, std::span<const float> outputs,
+                            uint64_t queue_us,
+                            const google::protobuf::RepeatedPtrField<proto::StageTiming>& timings) {
+  const Clock::time_point begin = Clock::now();
+  RENGA_ASSIGN_OR_RETURN(const std::vector<model::HeadRow> rows,
+                         options_.shard->RunHead(step, outputs));
+  proto::StepResult result;
+  result.set_epoch(options_.epoch);
+  result.set_number(step.number);
+  result.set_worker_index(options_.worker_index);
+  for (const model::HeadRow& row : rows) *result.add_rows() = transport::ToProto(row);
+  *result.mutable_timings() = timings;
+  SetTiming(options_.worker_index, true, queue_us, MicrosecondsSince(begin), *result.add_timings());
+  options_.emit(std::move(result));
+  return absl::OkStatus();
+}
+
+absl::Status Stage::Send(Edge& edge, proto::StepFrame frame) {
+  edge.last_sent = frame.step().number();
+  const absl::Status status = edge.sender->Send(std::move(frame));
+  return base::Annotate(status, absl::StrCat("cannot send the step to worker ", edge.peer));
+}
+
+void Stage::ReportBrokenEdge(const std::string& peer, const absl::Status& status) {
+  const absl::Status reason = absl::UnavailableError(
+      absl::StrCat("the connection to worker ", peer, " broke: ", status.message()));
+  RENGA_LOG(WARNING) << reason.message();
+  for (std::vector<Edge>* edges : {&next_, &heads_}) {
+    for (const Edge& edge : *edges) {
+      // With nothing sent nothing is lost; the next Send says that the edge is broken.
+      if (edge.peer == peer && edge.last_sent > 0) EmitError(edge.last_sent, reason);
+    }
+  }
+}
+
+void Stage::EmitError(uint64_t number, const absl::Status& status) {
+  proto::StepResult result;
+  result.set_epoch(options_.epoch);
+  result.set_number(number);
+  result.set_worker_index(options_.worker_index);
+  result.set_error_code(static_cast<int>(status.code()));
+  result.set_error_message(std::string(status.message()));
+  options_.emit(std::move(result));
+}
+
+}  // namespace renga::worker

@@ -1,0 +1,77 @@
+// One epoch's work on this worker: runs frames through the shard and sends what comes out along
+// the plan's routes.
+#ifndef RENGA_WORKER_SERVICE_STAGE_H_
+#define RENGA_WORKER_SERVICE_STAGE_H_
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "model/step.h"
+#include "proto/step.pb.h"
+#include "transport/dialer.h"
+#include "transport/edge_sender.h"
+#include "worker/engine/shard.h"
+#include "worker/service/load_order.h"
+
+namespace renga::worker {
+
+// Used by the engine's thread only. Opens its outgoing edges when made.
+class Stage {
+ public:
+  struct Options {
+    uint64_t epoch = 0;
+    uint32_t worker_index = 0;
+    int64_t d_model = 0;
+    Routes routes;
+    engine::Shard* shard = nullptr;       // outlives the stage
+    transport::Dialer* dialer = nullptr;  // outlives the stage
+    // Takes answers and failures for the coordinator.
+    std::function<void(proto::StepResult)> emit;
+    // An outgoing edge to the named worker broke. On any thread; must not block.
+    std::function<void(const std::string& peer, const absl::Status&)> on_edge_broken;
+  };
+  explicit Stage(Options options);
+  ~Stage();
+  Stage(const Stage&) = delete;
+  Stage& operator=(const Stage&) = delete;
+
+  uint64_t epoch() const { return options_.epoch; }
+
+  // Does what the frame asks, if it is of this epoch and was not done before; failures become
+  // results. `queue_us`: how long the frame waited here. True when a step was done.
+  bool Run(proto::StepFrame frame, uint64_t queue_us);
+
+  // Tells the coordinator that steps sent to `peer` may be lost.
+  void ReportBrokenEdge(const std::string& peer, const absl::Status& status);
+
+ private:
+  struct Edge {
+    std::string peer;
+    uint64_t last_sent = 0;                         // number of the last step sent
+    std::unique_ptr<transport::EdgeSender> sender;  // null: this worker itself
+  };
+
+  Edge OpenEdge(const RoutePeer& peer);
+  absl::Status RunLayers(proto::StepFrame& frame, uint64_t queue_us);
+  absl::Status SendToHeads(const model::Step& step, const proto::StepFrame& frame,
+                           std::span<const float> rows);
+  absl::Status RunHeadFrame(proto::StepFrame& frame, uint64_t queue_us);
+  absl::Status RunHead(const model::Step& step, std::span<const float> outputs, uint64_t queue_us,
+                       const google::protobuf::RepeatedPtrField<proto::StageTiming>& timings);
+  absl::Status Send(Edge& edge, proto::StepFrame frame);
+  void EmitError(uint64_t number, const absl::Status& status);
+
+  const Options options_;
+  std::vector<Edge> next_;    // none or one
+  std::vector<Edge> heads_;   // of the last stage, this worker perhaps among them
+  uint64_t last_layers_ = 0;  // number of the last step done, by what it asked
+  uint64_t last_head_ = 0;
+};
+
+}  // namespace renga::worker
+
+#endif  // RENGA_WORKER_SERVICE_STAGE_H_

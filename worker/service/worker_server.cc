@@ -1,0 +1,203 @@
+#include "worker/service/worker_server.h"
+
+#include <grpcpp/security/server_credentials.h>
+#include <grpcpp/server.h>
+#include <grpcpp/server_builder.h>
+
+#include <algorithm>
+#include <chrono>
+#include <utility>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
+#include "base/byte_size.h"
+#include "base/log.h"
+#include "base/machine_limits.h"
+#include "base/status_macros.h"
+#include "transport/hello.h"
+#include "transport/peer_identity.h"
+#include "worker/engine/memory_budget.h"
+#include "worker/service/coordinator_link.h"
+#include "worker/service/local_model.h"
+#include "worker/service/process_report.h"
+#include "worker/service/shard_host.h"
+#include "worker/service/speed_probe.h"
+#include "worker/service/worker_service.h"
+
+namespace renga::worker {
+namespace {
+
+absl::Status CheckOptions(const WorkerOptions& options) {
+  if (options.memory_bytes <= 0) {
+    return absl::InvalidArgumentError("a worker must offer some memory");
+  }
+  if (options.dialer == nullptr) return absl::InvalidArgumentError("a worker needs a dialer");
+  if (options.listen_address.empty()) return absl::OkStatus();
+  RENGA_ASSIGN_OR_RETURN(const transport::HostPort host_port,
+                         transport::ParseHostPort(options.listen_address));
+  if (!options.identity.has_value() && !transport::IsLoopbackHost(host_port.host)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "without certificates a worker serves on loopback only, not on ", options.listen_address));
+  }
+  return absl::OkStatus();
+}
+
+class WorkerServerImpl : public WorkerServer {
+ public:
+  WorkerServerImpl(const WorkerOptions& options, std::unique_ptr<kernels::Backend> backend,
+                   std::unique_ptr<LocalModel> local_model)
+      : options_(options),
+        backend_(std::move(backend)),
+        local_model_(std::move(local_model)),
+        budget_(options.memory_bytes),
+        device_path_(backend_->path_name()),
+        service_(options.identity.has_value() ? transport::PeerPolicy::kMutualTls
+                                              : transport::PeerPolicy::kTrustEveryone) {}
+  ~WorkerServerImpl() override { Shutdown(); }
+
+  absl::Status MeasureSpeed() {
+    weight_bytes_per_second_ = options_.assumed_weight_bytes_per_second;
+    if (!options_.measure_speed) return absl::OkStatus();
+    RENGA_ASSIGN_OR_RETURN(weight_bytes_per_second_, MeasureWeightSpeed(*backend_, budget_));
+    RENGA_LOG(INFO) << device_path_ << " reads "
+                    << base::FormatByteSize(static_cast<int64_t>(weight_bytes_per_second_))
+                    << " of weights per second";
+    return absl::OkStatus();
+  }
+
+  absl::Status Serve() {
+    host_ = std::make_unique<ShardHost>(ShardHost::Options{
+        .backend = backend_.get(),
+        .budget = &budget_,
+        .dialer = options_.dialer,
+        .coordinator = options_.coordinator,
+        .cache_directory = options_.cache_directory,
+        .local_model = local_model_.get(),
+        .on_loaded = [this](uint32_t window) { service_.GrantWindows(window); }});
+    service_.SetHost(host_.get());
+    grpc::ServerBuilder builder;
+    transport::ConfigureServer(builder);
+    builder.RegisterService(service_.service());
+    if (!options_.listen_address.empty()) {
+      builder.AddListeningPort(options_.listen_address,
+                               options_.identity.has_value()
+                                   ? transport::TlsServerCredentials(*options_.identity, true)
+                                   : transport::InsecureServerCredentialsForLoopback(),
+                               &port_);
+    }
+    server_ = builder.BuildAndStart();
+    if (server_ == nullptr || (!options_.listen_address.empty() && port_ == 0)) {
+      return absl::UnavailableError(
+          absl::StrCat("cannot listen on ", options_.listen_address, ": is the port in use?"));
+    }
+    return absl::OkStatus();
+  }
+
+  void Join() override {
+    absl::MutexLock lock(&mutex_);
+    if (link_ != nullptr || shut_down_) return;
+    link_ = std::make_unique<CoordinatorLink>(
+        CoordinatorLink::Options{.coordinator = options_.coordinator,
+                                 .dialer = options_.dialer,
+                                 .hello = [this] { return MakeHello(); },
+                                 .heartbeat = [this] { return MakeHeartbeat(); },
+                                 .join_timeout = options_.join_timeout,
+                                 .rejoin_timeout = options_.rejoin_timeout});
+  }
+
+  absl::Status WaitForWelcome() override {
+    CoordinatorLink* link = Link();
+    if (link == nullptr) return absl::FailedPreconditionError("the worker has not begun to join");
+    return link->WaitForWelcome();
+  }
+
+  absl::Status Wait() override {
+    CoordinatorLink* link = Link();
+    if (link == nullptr) return absl::FailedPreconditionError("the worker has not begun to join");
+    return link->Wait();
+  }
+
+  void Shutdown() override {
+    CoordinatorLink* link = nullptr;
+    {
+      absl::MutexLock lock(&mutex_);
+      if (std::exchange(shut_down_, true)) return;
+      link = link_.get();
+    }
+    if (link != nullptr) link->Stop();
+    if (host_ != nullptr) host_->Stop();
+    if (server_ != nullptr) server_->Shutdown(std::chrono::system_clock::now());
+  }
+
+  grpc::Server* grpc_server() override { return server_.get(); }
+  int port() const override { return port_; }
+  const std::string& device_path() const override { return device_path_; }
+
+ private:
+  CoordinatorLink* Link() {
+    absl::MutexLock lock(&mutex_);
+    return link_.get();
+  }
+
+  proto::Hello MakeHello() const {
+    proto::Hello hello;
+    *hello.mutable_build() = transport::ThisBuild();
+    hello.set_worker_name(options_.name);
+    hello.set_listen_port(static_cast<uint32_t>(port_));
+    hello.set_advertise_host(options_.advertise_host);
+    hello.set_resident_epoch(host_->epoch());
+    proto::DeviceOffer& offer = *hello.mutable_offer();
+    offer.set_device_path(device_path_);
+    offer.set_device_name(CpuName());
+    offer.set_memory_bytes(options_.memory_bytes);
+    offer.set_memory_available_bytes(base::AvailableMemoryBytes());
+    offer.set_weight_bytes_per_second(weight_bytes_per_second_);
+    const int threads =
+        options_.device.threads > 0 ? options_.device.threads : base::UsableCpuCount();
+    offer.set_threads(static_cast<uint32_t>(threads));
+    return hello;
+  }
+
+  proto::Heartbeat MakeHeartbeat() const {
+    proto::Heartbeat heartbeat;
+    heartbeat.set_epoch(host_->epoch());
+    heartbeat.set_steps_done(host_->steps_done());
+    heartbeat.set_memory_used_bytes(budget_.used_bytes());
+    heartbeat.set_resident_bytes(ResidentBytes());
+    return heartbeat;
+  }
+
+  const WorkerOptions options_;
+  const std::unique_ptr<kernels::Backend> backend_;
+  const std::unique_ptr<LocalModel> local_model_;  // null: none
+  engine::MemoryBudget budget_;
+  const std::string device_path_;
+  double weight_bytes_per_second_ = 0;
+  WorkerService service_;
+  std::unique_ptr<ShardHost> host_;
+  std::unique_ptr<grpc::Server> server_;
+  int port_ = 0;
+
+  absl::Mutex mutex_;
+  bool shut_down_ ABSL_GUARDED_BY(mutex_) = false;
+  std::unique_ptr<CoordinatorLink> link_ ABSL_GUARDED_BY(mutex_);  // once made, it stays
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<WorkerServer>> WorkerServer::Create(const WorkerOptions& options) {
+  RENGA_RETURN_IF_ERROR(CheckOptions(options));
+  RENGA_ASSIGN_OR_RETURN(auto backend, kernels::CreateBackend(options.device));
+  std::unique_ptr<LocalModel> local_model;
+  if (!options.local_model_path.empty()) {
+    RENGA_ASSIGN_OR_RETURN(local_model, LocalModel::Open(options.local_model_path));
+  }
+  auto worker =
+      std::make_unique<WorkerServerImpl>(options, std::move(backend), std::move(local_model));
+  RENGA_RETURN_IF_ERROR(worker->MeasureSpeed());
+  RENGA_RETURN_IF_ERROR(worker->Serve());
+  return worker;
+}
+
+}  // namespace renga::worker
