@@ -205,7 +205,7 @@ absl::StatusOr<std::unique_ptr<Shard>> Shard::Load(const model::Model& model,
   RENGA_ASSIGN_OR_RETURN(
       MemoryBudget::Reservation reservation,
       budget->Reserve(
-          bytes.total() + needs.layout_bytes,
+          bytes.total() + std::max<int64_t>(needs.layout_bytes - kLayoutBytesInScratch, 0),
           absl::StrCat("layers ", spec.layers.begin, " to ", spec.layers.end, " and head rows ",
                        spec.head_rows.begin, " to ", spec.head_rows.end)));
   auto shard = std::make_unique<ShardImpl>(model, spec, limits, std::move(reservation));
