@@ -71,12 +71,9 @@ void BpeTokenizer::Merger::EncodeWord(absl::string_view word, std::vector<TokenI
     heap_.pop_back();
     Apply(candidate);
   }
+  // A byte without a token is left out, as the models' own tokenizers do.
   for (const Symbol& symbol : symbols_) {
-    if (symbol.id >= 0) {
-      ids->push_back(symbol.id);
-    } else if (symbol.id == kNone && tokenizer_.vocabulary().unknown().has_value()) {
-      ids->push_back(*tokenizer_.vocabulary().unknown());
-    }
+    if (symbol.id >= 0) ids->push_back(symbol.id);
   }
 }
 

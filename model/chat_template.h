@@ -1,5 +1,5 @@
-// Chat messages to prompt text, by the template in the model's metadata
-// (tokenizer.chat_template, a Jinja template) or a named default.
+// Chat messages to prompt text, by the template in the model's metadata (tokenizer.chat_template,
+// a Jinja template or the name of a default) or a default that fits the vocabulary.
 #ifndef RENGA_MODEL_CHAT_TEMPLATE_H_
 #define RENGA_MODEL_CHAT_TEMPLATE_H_
 
@@ -21,8 +21,9 @@ struct ChatMessage {
 // Immutable; safe from any thread.
 class ChatTemplate {
  public:
-  // The metadata's template; ChatML when there is none. kUnimplemented names the Jinja
-  // construct that isn't supported.
+  // The metadata's template; when there is none, the default the vocabulary's tokens tell of, else
+  // ChatML. kInvalidArgument when it is no template; kUnimplemented names the Jinja construct that
+  // isn't supported.
   static absl::StatusOr<std::unique_ptr<ChatTemplate>> Create(const GgufMetadata& metadata);
   // From template source, with the texts of the BOS and EOS tokens for {{ bos_token }}.
   static absl::StatusOr<std::unique_ptr<ChatTemplate>> FromSource(absl::string_view source,

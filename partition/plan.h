@@ -20,6 +20,12 @@ struct WorkerProfile {
   double bytes_per_second = 0;  // of weights, at decode
 };
 
+// What a worker held in an earlier plan.
+struct PreviousShard {
+  std::string worker_id;
+  model::ShardSpec spec;
+};
+
 struct PlanRequest {
   int64_t context_tokens = 4096;  // positions of each sequence
   int64_t max_sequences = 1;      // sequences of that length at one time
@@ -31,6 +37,9 @@ struct PlanRequest {
   int64_t max_workers = 0;  // 0: as many as there are
   // Use slow workers too, also where the plan would be faster without them.
   bool use_every_worker = false;
+  // The last plan of this model, if it is known: kept where it still fits and is nearly as good as
+  // the best, so that speeds that are measured anew at each start do not move weights around.
+  std::vector<PreviousShard> previous;
 };
 
 // `worker` is an index into the profiles the plan was made from.

@@ -18,6 +18,22 @@ constexpr size_t kMaxWorkersTriedLast = 16;
 // Measured speeds vary by tens of percent; whom the user let join should not drop out for that.
 constexpr double kWorthDropping = 0.75;
 
+// The last plan is kept when its slowest worker takes at most this much more than the best plan's.
+constexpr double kWorthKeeping = 1.25;
+
+// Sorts placed ranges and tells whether they cover [0, size), each number once.
+template <typename Placed>
+bool CoverExactly(std::vector<Placed>& placed, Range Placed::*range, int64_t size) {
+  std::sort(placed.begin(), placed.end(),
+            [&](const Placed& a, const Placed& b) { return (a.*range).begin < (b.*range).begin; });
+  int64_t next = 0;
+  for (const Placed& part : placed) {
+    if ((part.*range).begin != next || (part.*range).empty()) return false;
+    next = (part.*range).end;
+  }
+  return next == size;
+}
+
 bool Better(const Candidate& a, const Candidate& b) {
   return std::pair(a.slowest_ms, a.total_ms) < std::pair(b.slowest_ms, b.total_ms);
 }
@@ -27,6 +43,13 @@ void KeepBetter(std::optional<Candidate> candidate, std::optional<Candidate>& be
 }
 
 }  // namespace
+
+std::vector<model::ShardSpec> SpecsOf(const Candidate& candidate, size_t worker_count) {
+  std::vector<model::ShardSpec> specs(worker_count);
+  for (const StagePlan& stage : candidate.stages) specs[stage.worker].layers = stage.layers;
+  for (const HeadPlan& head : candidate.heads) specs[head.worker].head_rows = head.rows;
+  return specs;
+}
 
 PlanSearch::PlanSearch(const ShardCosts& costs, const std::vector<WorkerProfile>& workers,
                        const PlanRequest& request)
@@ -40,6 +63,52 @@ PlanSearch::PlanSearch(const ShardCosts& costs, const std::vector<WorkerProfile>
 }
 
 std::optional<Candidate> PlanSearch::Run() const {
+  std::optional<Candidate> best = BestOfAll();
+  if (!best) return std::nullopt;
+  std::optional<Candidate> previous = Previous();
+  if (!previous || previous->stages.size() != best->stages.size() ||
+      previous->heads.size() != best->heads.size() ||
+      previous->slowest_ms > kWorthKeeping * best->slowest_ms) {
+    return best;
+  }
+  previous->too_slow = std::move(best->too_slow);
+  return previous;
+}
+
+// The request's previous plan, when it is whole, its workers are all here and it fits them.
+std::optional<Candidate> PlanSearch::Previous() const {
+  Candidate candidate;
+  std::vector<bool> taken(workers_.size());
+  for (const PreviousShard& shard : request_.previous) {
+    if (shard.spec.layers.empty() && shard.spec.head_rows.empty()) continue;
+    const auto found =
+        std::find_if(workers_.begin(), workers_.end(),
+                     [&](const WorkerProfile& worker) { return worker.id == shard.worker_id; });
+    const size_t worker = found - workers_.begin();
+    if (found == workers_.end() || taken[worker]) return std::nullopt;
+    taken[worker] = true;
+    if (!shard.spec.layers.empty()) {
+      candidate.stages.push_back({static_cast<int>(worker), shard.spec.layers});
+    }
+    if (!shard.spec.head_rows.empty()) {
+      candidate.heads.push_back({static_cast<int>(worker), shard.spec.head_rows});
+    }
+  }
+  if (!CoverExactly(candidate.stages, &StagePlan::layers, costs_.layer_count()) ||
+      !CoverExactly(candidate.heads, &HeadPlan::rows, costs_.vocab_size())) {
+    return std::nullopt;
+  }
+  const auto used = std::count(taken.begin(), taken.end(), true);
+  if (request_.max_workers > 0 && used > request_.max_workers) return std::nullopt;
+  const std::vector<model::ShardSpec> specs = SpecsOf(candidate, workers_.size());
+  for (size_t i = 0; i < specs.size(); ++i) {
+    if (taken[i] && !costs_.Fits(workers_[i], specs[i])) return std::nullopt;
+  }
+  AddTimes(candidate);
+  return candidate;
+}
+
+std::optional<Candidate> PlanSearch::BestOfAll() const {
   if (usable_.empty()) return std::nullopt;
   for (const HeadMode mode : {HeadMode::kFixedBlocks, HeadMode::kLeftOver}) {
     std::optional<Candidate> best = BestOverOrders(mode);
@@ -203,9 +272,7 @@ std::optional<Candidate> PlanSearch::PlaceLeftOver(const std::vector<int>& order
 }
 
 void PlanSearch::AddTimes(Candidate& candidate) const {
-  std::vector<model::ShardSpec> specs(workers_.size());
-  for (const StagePlan& stage : candidate.stages) specs[stage.worker].layers = stage.layers;
-  for (const HeadPlan& head : candidate.heads) specs[head.worker].head_rows = head.rows;
+  const std::vector<model::ShardSpec> specs = SpecsOf(candidate, workers_.size());
   for (size_t i = 0; i < specs.size(); ++i) {
     if (specs[i] == model::ShardSpec{}) continue;
     const double ms = costs_.Milliseconds(workers_[i], specs[i]);

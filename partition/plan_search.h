@@ -5,6 +5,7 @@
 #include <optional>
 #include <vector>
 
+#include "model/shard_spec.h"
 #include "partition/layer_split.h"
 #include "partition/plan.h"
 #include "partition/shard_costs.h"
@@ -25,6 +26,9 @@ struct Candidate {
   };
   std::vector<TooSlow> too_slow;
 };
+
+// What each of `worker_count` workers holds; empty specs for the idle.
+std::vector<model::ShardSpec> SpecsOf(const Candidate& candidate, size_t worker_count);
 
 // Not thread-safe. What it is made from outlives it; the request's sizes must have been checked.
 class PlanSearch {
@@ -53,6 +57,8 @@ class PlanSearch {
   std::optional<Candidate> Place(const std::vector<int>& order, HeadMode mode) const;
   std::optional<Candidate> PlaceFixedBlocks(const std::vector<int>& order) const;
   std::optional<Candidate> PlaceLeftOver(const std::vector<int>& order) const;
+  std::optional<Candidate> Previous() const;
+  std::optional<Candidate> BestOfAll() const;
   std::vector<int> HeadHolders(const std::vector<int>& order) const;
   void AddTimes(Candidate& candidate) const;
 

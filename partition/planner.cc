@@ -97,7 +97,7 @@ std::string IdleReason(const ShardCosts& costs, const WorkerProfile& worker, int
   if (used == search.stage_limit()) {
     return absl::StrCat("the model has only ", costs.layer_count(), " layers");
   }
-  return "no order of the workers gives it a layer";
+  return "the plan does without it";
 }
 
 Plan BuildPlan(const ShardCosts& costs, const std::vector<WorkerProfile>& workers,

@@ -216,6 +216,85 @@ TEST(PlannerTest, AHeadThatFitsNowhereWholeIsSpread) {
   EXPECT_GE(plan.heads.size(), 2u);
 }
 
+std::vector<PreviousShard> ShardsOf(const Plan& plan, const std::vector<WorkerProfile>& workers) {
+  std::vector<PreviousShard> shards;
+  for (size_t i = 0; i < workers.size(); ++i) {
+    shards.push_back({workers[i].id, plan.workers[i].spec});
+  }
+  return shards;
+}
+
+// A restart measures slightly different speeds and workers join in another order.
+TEST(PlannerTest, TheLastPlanIsKeptWhileItIsNearlyAsGood) {
+  const TestModel model = MakeTestModel(std::vector<int64_t>(22, 10 * kMiB), 1000);
+  const std::vector<WorkerProfile> workers = {Worker("a", 500, 10), Worker("b", 500, 10),
+                                              Worker("c", 500, 10)};
+  ASSERT_OK_AND_ASSIGN(const Plan first, PlanFor(model, workers, Request()));
+  PlanRequest request = Request();
+  request.previous = ShardsOf(first, workers);
+  std::vector<WorkerProfile> later = {Worker("c", 500, 9), Worker("a", 500, 11.5),
+                                      Worker("b", 500, 10)};
+  ASSERT_OK_AND_ASSIGN(const Plan kept, PlanFor(model, later, request));
+  ExpectSound(kept, model, later, request);
+  EXPECT_EQ(kept.workers[0].spec, first.workers[2].spec);
+  EXPECT_EQ(kept.workers[1].spec, first.workers[0].spec);
+  EXPECT_EQ(kept.workers[2].spec, first.workers[1].spec);
+
+  // Another worker, one less, too little memory, other head blocks, a worker grown slow: anew.
+  const auto changes = [&](const std::vector<WorkerProfile>& now, const PlanRequest& asked) {
+    auto plan = PlanFor(model, now, asked);
+    ASSERT_OK(plan);
+    ExpectSound(*plan, model, now, asked);
+    bool changed = now.size() != workers.size();
+    for (size_t i = 0; i < std::min(now.size(), workers.size()); ++i) {
+      changed |= plan->workers[i].spec != first.workers[i].spec;
+    }
+    EXPECT_TRUE(changed);
+  };
+  std::vector<WorkerProfile> now = workers;
+  now.push_back(Worker("d", 500, 10));
+  changes(now, request);
+  now.resize(2);
+  changes(now, request);
+  now = workers;
+  now[1].memory_bytes = 50 * kMiB;
+  changes(now, request);
+  now = workers;
+  now[0].bytes_per_second /= 2;
+  changes(now, request);
+  PlanRequest two_blocks = request;
+  two_blocks.head_blocks = 2;
+  changes(workers, two_blocks);
+}
+
+TEST(PlannerTest, ADamagedLastPlanIsIgnored) {
+  const TestModel model = MakeTestModel(std::vector<int64_t>(4, 10 * kMiB), 100);
+  const std::vector<WorkerProfile> workers = {Worker("a", 500, 10), Worker("b", 500, 10)};
+  ASSERT_OK_AND_ASSIGN(const Plan expected, PlanFor(model, workers, Request()));
+  const std::vector<std::vector<PreviousShard>> damaged = {
+      {{"a", {.layers = {0, 4}, .head_rows = {}}}},
+      {{"a", {.layers = {0, 2}, .head_rows = {}}},
+       {"b", {.layers = {3, 4}, .head_rows = {0, 100}}}},
+      {{"a", {.layers = {0, 3}, .head_rows = {}}},
+       {"b", {.layers = {2, 4}, .head_rows = {0, 100}}}},
+      {{"a", {.layers = {0, 3}, .head_rows = {}}},
+       {"b", {.layers = {3, 5}, .head_rows = {0, 100}}}},
+      {{"a", {.layers = {-1, 3}, .head_rows = {}}},
+       {"b", {.layers = {3, 4}, .head_rows = {0, 100}}}},
+      {{"a", {.layers = {0, 3}, .head_rows = {}}}, {"b", {.layers = {3, 4}, .head_rows = {0, 99}}}},
+      {{"a", {.layers = {0, 3}, .head_rows = {}}},
+       {"x", {.layers = {3, 4}, .head_rows = {0, 100}}}},
+      {{"a", {.layers = {0, 3}, .head_rows = {}}},
+       {"a", {.layers = {3, 4}, .head_rows = {0, 100}}}},
+  };
+  for (const std::vector<PreviousShard>& previous : damaged) {
+    PlanRequest request = Request();
+    request.previous = previous;
+    ASSERT_OK_AND_ASSIGN(const Plan plan, PlanFor(model, workers, request));
+    EXPECT_EQ(ExplainPlan(plan, workers), ExplainPlan(expected, workers));
+  }
+}
+
 TEST(PlannerTest, BadInputIsRefusedInWords) {
   const TestModel model = MakeTestModel({kMiB}, 100);
   const std::vector<WorkerProfile> good = {Worker("a", 100, 1)};

@@ -110,9 +110,7 @@ struct Needs {
 // What each worker would hold if memory were no question: layers by speed.
 Needs NeedsBySpeed(const ShardCosts& costs, const std::vector<WorkerProfile>& workers,
                    const Candidate& by_speed) {
-  std::vector<model::ShardSpec> specs(workers.size());
-  for (const StagePlan& stage : by_speed.stages) specs[stage.worker].layers = stage.layers;
-  for (const HeadPlan& head : by_speed.heads) specs[head.worker].head_rows = head.rows;
+  const std::vector<model::ShardSpec> specs = SpecsOf(by_speed, workers.size());
   Needs needs;
   size_t unnamed = 0;
   for (size_t i = 0; i < workers.size(); ++i) {
