@@ -58,6 +58,13 @@ const Member* FindMember(const std::vector<Member>& members, const Member& wante
   return nullptr;
 }
 
+// Whether the worker itself is there, or one of its name that has enrolled anew.
+bool IsBack(const std::vector<Member>& members, const Member& wanted) {
+  return std::any_of(members.begin(), members.end(), [&](const Member& member) {
+    return member.alive && (member.id == wanted.id || member.name == wanted.name);
+  });
+}
+
 // Why `planned` is not there any more as it was when the plan was made, or nullopt.
 std::optional<std::string> LossOf(const std::vector<Member>& members, const Member& planned) {
   const Member* now = FindMember(members, planned);
@@ -202,8 +209,7 @@ std::optional<std::string> ClusterManager::Impl::ReasonToWait(
   }
   if (last_placement_ != nullptr && Now() < broken_at_ + options_.rejoin_grace) {
     for (const PlacedWorker& placed : last_placement_->workers) {
-      const Member* member = FindMember(members, placed.member);
-      if (member == nullptr || !member->alive) {
+      if (!IsBack(members, placed.member)) {
         return absl::StrCat("waiting for worker ", DescribeWorker(placed.member), " to come back");
       }
     }
@@ -360,7 +366,8 @@ void ClusterManager::Impl::StartPipeline() {
   for (const PlacedWorker& placed : last_placement_->workers) {
     const Member& member = placed.member;
     options.workers.push_back(
-        {.name = DescribeWorker(member),
+        {.id = member.id,
+         .name = DescribeWorker(member),
          .channel = options_.dialer->Dial({member.address, member.id},
                                           transport::ChannelPurpose::kActivations),
          .head_rows = placed.spec.head_rows});

@@ -11,6 +11,19 @@
 
 namespace renga::cluster {
 
+namespace {
+
+absl::string_view HostOf(absl::string_view address) {
+  return address.substr(0, address.rfind(':'));
+}
+
+// A lost worker that enrolled anew (its identity was not kept) shows up under another id.
+bool IsFormerSelf(const Member& lost, const Member& joined) {
+  return !lost.alive && lost.name == joined.name && HostOf(lost.address) == HostOf(joined.address);
+}
+
+}  // namespace
+
 Membership::Clock Membership::SteadyClock() {
   return [] { return absl::FromChrono(std::chrono::steady_clock::now().time_since_epoch()); };
 }
@@ -67,7 +80,9 @@ absl::StatusOr<Member> Membership::Join(const JoinRequest& request) {
     joined.incarnation = ++incarnations_;
     joined.alive = true;
     joined.since = joined.last_heard = clock_();
-    std::erase_if(members_, [&](const Member& member) { return member.id == joined.id; });
+    std::erase_if(members_, [&](const Member& member) {
+      return member.id == joined.id || IsFormerSelf(member, joined);
+    });
     members_.push_back(joined);
   }
   RENGA_LOG(INFO) << "worker " << joined.name << " (" << joined.id << ") joined from "

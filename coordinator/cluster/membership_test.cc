@@ -69,8 +69,22 @@ TEST_F(MembershipTest, WithoutCertificatesNameAndAddressTellWhoIsBack) {
   EXPECT_EQ(table_.Members().size(), 2u);
 }
 
+TEST_F(MembershipTest, AWorkerThatEnrolledAnewReplacesItsLostSelf) {
+  const Member first = Join("w-1", "ada", "10.0.0.1:7000");
+  const Member other = Join("w-2", "ada", "10.0.0.2:7000");
+  table_.Lose("w-1", first.incarnation, "gone");
+  table_.Lose("w-2", other.incarnation, "gone");
+  Join("w-3", "ada", "10.0.0.1:7001");
+  const std::vector<Member> members = table_.Members();
+  ASSERT_EQ(members.size(), 2u);
+  EXPECT_EQ(members[0].id, "w-3");
+  EXPECT_EQ(members[1].id, "w-2") << "of the same name on another machine";
+}
+
 TEST_F(MembershipTest, TheTableIsBounded) {
-  for (size_t i = 0; i < Membership::kMaxAlive; ++i) Join(absl::StrCat("w-", i));
+  for (size_t i = 0; i < Membership::kMaxAlive; ++i) {
+    Join(absl::StrCat("w-", i), absl::StrCat("name-", i));
+  }
   EXPECT_THAT(table_.Join({.id = "one-more", .name = "", .address = "", .offer = {}}),
               testing::StatusIs(absl::StatusCode::kResourceExhausted));
   now_ += absl::Seconds(5);

@@ -10,9 +10,8 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/str_replace.h"
 #include "absl/synchronization/mutex.h"
-#include "base/log.h"
-#include "base/status_macros.h"
 #include "coordinator/cluster/head_merge.h"
 #include "coordinator/cluster/results_reader.h"
 #include "coordinator/cluster/step_tracker.h"
@@ -96,6 +95,8 @@ class PipelineImpl::Core {
     return absl::UnavailableError(
         absl::StrCat("worker ", options_.workers[worker].name, " failed: ", reason.message()));
   }
+  // What a worker says of a step, with workers called by their names.
+  absl::Status Reported(uint32_t worker, const absl::Status& status) const;
   void OpenStreams();
   void Arrived(uint32_t worker, absl::StatusOr<StepAnswer> answer);
   void BreakLocked(const absl::Status& why) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -148,6 +149,17 @@ void PipelineImpl::Core::OpenStreams() {
   sender_ = std::make_unique<transport::EdgeSender>(
       options_.workers[0].channel,
       [this](const absl::Status& status) { Break(LossOf(0, status)); });
+}
+
+absl::Status PipelineImpl::Core::Reported(uint32_t worker, const absl::Status& status) const {
+  if (status.ok()) return status;
+  std::vector<std::pair<absl::string_view, absl::string_view>> names;
+  for (const PipelineOptions::Worker& known : options_.workers) {
+    names.emplace_back(known.id, known.name);
+  }
+  return absl::Status(status.code(),
+                      absl::StrCat("worker ", options_.workers[worker].name,
+                                   " reports: ", absl::StrReplaceAll(status.message(), names)));
 }
 
 void PipelineImpl::Core::Stop() {
@@ -254,19 +266,16 @@ void PipelineImpl::Core::JudgeAnswers() {
       BreakLocked(LossOf(arrived.worker, arrived.answer.status()));
       continue;
     }
+    const absl::Status failure = Reported(arrived.worker, arrived.answer->status);
+    arrived.answer->status = failure;
     absl::StatusOr<std::optional<FinishedStep>> finished =
         tracker_.Answer(arrived.worker, *std::move(arrived.answer), arrived.at);
     if (!finished.ok()) {
       BreakLocked(LossOf(arrived.worker, finished.status()));
-    } else if (finished->has_value()) {
-      const absl::Status failure = (*finished)->status;
-      if (!failure.ok()) {
-        (*finished)->status =
-            base::Annotate(failure, absl::StrCat("worker ", options_.workers[arrived.worker].name));
-      }
-      finished_.push_back(**std::move(finished));
-      if (!failure.ok()) BreakLocked(LossOf(arrived.worker, failure));
+      continue;
     }
+    if (finished->has_value()) finished_.push_back(**std::move(finished));
+    if (!failure.ok()) BreakLocked(absl::UnavailableError(failure.message()));
   }
 }
 

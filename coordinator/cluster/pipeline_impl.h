@@ -24,6 +24,7 @@ namespace renga::cluster {
 
 struct PipelineOptions {
   struct Worker {
+    std::string id;
     std::string name;  // in errors: "ada (w-12ab)"
     std::shared_ptr<grpc::Channel> channel;
     model::Range head_rows;
