@@ -114,21 +114,22 @@ absl::Status ShardHost::DoLoad(const proto::LoadRequest& request, LoadTicket& ti
   newest_epoch_ = order.epoch;
   DropStage();
   outbox_.Begin(order.epoch);
+  proto::LoadProgress ready;
   if (shard_ != nullptr && model_id_ == order.model_id && shard_->spec() == order.spec &&
       SameLimits(limits_, order.limits)) {
     shard_->ResetSequences();
   } else {
-    RENGA_RETURN_IF_ERROR(LoadShard(order, ticket, stream));
+    RENGA_RETURN_IF_ERROR(LoadShard(order, ticket, stream, ready));
   }
   StartStage(order);
-  proto::LoadProgress ready;
   ready.set_ready(true);
   ready.set_memory_bytes(shard_->memory_bytes());
   stream.Write(ready);
   return absl::OkStatus();
 }
 
-absl::Status ShardHost::LoadShard(const LoadOrder& order, LoadTicket& ticket, LoadStream& stream) {
+absl::Status ShardHost::LoadShard(const LoadOrder& order, LoadTicket& ticket, LoadStream& stream,
+                                  proto::LoadProgress& last) {
   shard_.reset();
   malloc_trim(0);
   ShippedWeights weights(&order, {.local_model = options_.local_model,
@@ -141,13 +142,12 @@ absl::Status ShardHost::LoadShard(const LoadOrder& order, LoadTicket& ticket, Lo
     const absl::Time now = absl::Now();
     if (now >= next_report || done_bytes == total_bytes) {
       next_report = now + kProgressInterval;
-      proto::LoadProgress message;
-      message.set_done_bytes(done_bytes);
-      message.set_total_bytes(total_bytes);
-      message.set_fetched_bytes(weights.fetched_bytes());
-      message.set_cached_bytes(weights.cached_bytes());
-      message.set_memory_bytes(options_.budget->used_bytes());
-      stream.Write(std::move(message));
+      last.set_done_bytes(done_bytes);
+      last.set_total_bytes(total_bytes);
+      last.set_fetched_bytes(weights.fetched_bytes());
+      last.set_cached_bytes(weights.cached_bytes());
+      last.set_memory_bytes(options_.budget->used_bytes());
+      stream.Write(last);
     }
     return !ticket.cancelled();
   };

@@ -68,7 +68,9 @@ class ShardHost {
 
   void RunJobs();
   absl::Status DoLoad(const proto::LoadRequest& request, LoadTicket& ticket, LoadStream& stream);
-  absl::Status LoadShard(const LoadOrder& order, LoadTicket& ticket, LoadStream& stream);
+  // Fills `last` with the last progress it reported.
+  absl::Status LoadShard(const LoadOrder& order, LoadTicket& ticket, LoadStream& stream,
+                         proto::LoadProgress& last);
   void StartStage(const LoadOrder& order);
   void DropStage();
 

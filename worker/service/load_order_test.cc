@@ -1,0 +1,137 @@
+#include "worker/service/load_order.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <functional>
+#include <random>
+
+#include "base/testing/status_matchers.h"
+#include "worker/service/testing/test_setup.h"
+
+namespace renga::worker {
+namespace {
+
+using ::renga::testing::StatusIs;
+using ::testing::HasSubstr;
+
+proto::LoadRequest GoodRequest() {
+  const testing::TestModel& model = testing::SmallModel();
+  proto::LoadRequest request =
+      model.MakeRequest(7, {.layers = {1, 3}, .head_rows = {1000, 2500}}, testing::SmallLimits());
+  proto::Peer& head = *request.add_heads();
+  head.set_address("inproc:self");
+  head.set_worker_id("self");
+  return request;
+}
+
+proto::TensorEntry& Tensor(proto::LoadRequest& request, const std::string& name) {
+  for (proto::TensorEntry& entry : *request.mutable_manifest()->mutable_tensors()) {
+    if (entry.name() == name) return entry;
+  }
+  ADD_FAILURE() << name;
+  return *request.mutable_manifest()->add_tensors();
+}
+
+TEST(LoadOrderTest, NeededPiecesAreThoseOfTheRange) {
+  ASSERT_OK_AND_ASSIGN(const LoadOrder order, FromProto(GoodRequest()));
+  EXPECT_EQ(order.epoch, 7u);
+  EXPECT_EQ(order.spec.layers, (model::Range{1, 3}));
+  for (const NeededPieces& needed : order.needed) {
+    EXPECT_THAT(needed.tensor, ::testing::AnyOf(HasSubstr("blk.1."), HasSubstr("blk.2."),
+                                                HasSubstr("output")));
+  }
+  // Rows of 512 bytes: 1000 to 2500 are bytes 512000 to 1280000, pieces 0 and 1 of 3.
+  EXPECT_EQ(order.needed.back().tensor, "output.weight");
+  EXPECT_EQ(order.needed.back().first, 0u);
+  EXPECT_EQ(order.needed.back().count, 2u);
+}
+
+TEST(LoadOrderTest, WhatContradictsItselfIsRefused) {
+  struct Case {
+    const char* says;
+    std::function<void(proto::LoadRequest&)> damage;
+  };
+  const std::string wide = "blk.1.ffn_up.weight";
+  const Case cases[] = {
+      {"epoch", [](auto& r) { r.set_epoch(0); }},
+      {"model_id", [](auto& r) { r.mutable_manifest()->set_model_id("short"); }},
+      {"d_model", [](auto& r) { r.mutable_manifest()->mutable_config()->set_d_model(0); }},
+      {"layers", [](auto& r) { r.mutable_layers()->set_end(5); }},
+      {"layers", [](auto& r) { r.mutable_layers()->set_begin(-1); }},
+      {"layers", [](auto& r) { r.mutable_layers()->set_begin(4); }},
+      {"head_rows", [](auto& r) { r.mutable_head_rows()->set_end(5001); }},
+      {"empty shard",
+       [](auto& r) {
+         r.clear_layers();
+         r.clear_head_rows();
+       }},
+      {"max_step_tokens", [](auto& r) { r.set_max_step_tokens(0); }},
+      {"kv_blocks", [](auto& r) { r.set_kv_blocks(-1); }},
+      {"KV cache", [](auto& r) { r.set_kv_gguf_type(8); }},
+      {"missing", [&](auto& r) { Tensor(r, wide).set_name("other"); }},
+      {"twice", [&](auto& r) { Tensor(r, wide).set_name("output.weight"); }},
+      {"same index", [&](auto& r) { Tensor(r, wide).set_index(0); }},
+      {"shape", [&](auto& r) { Tensor(r, wide).set_dims(0, 127); }},
+      {"shape", [&](auto& r) { Tensor(r, wide).add_dims(2); }},
+      {"shape", [&](auto& r) { Tensor(r, wide).clear_dims(); }},
+      {"bytes",
+       [&](auto& r) {
+         proto::TensorEntry& entry = Tensor(r, wide);
+         entry.set_byte_size(entry.byte_size() - 4);
+       }},
+      {"bytes", [&](auto& r) { Tensor(r, wide).set_byte_size(-1); }},
+      {"bytes", [&](auto& r) { Tensor(r, wide).set_byte_size(int64_t{1} << 62); }},
+      {"hashes", [&](auto& r) { Tensor(r, wide).mutable_piece_hashes()->pop_back(); }},
+      {"must be F32",
+       [&](auto& r) {
+         proto::TensorEntry& entry = Tensor(r, "blk.2.attn_norm.weight");
+         entry.set_gguf_type(1);
+         entry.set_byte_size(entry.byte_size() / 2);
+       }},
+      {"heads", [](auto& r) { r.clear_heads(); }},
+      {"twice", [](auto& r) { *r.add_heads() = r.heads(0); }},
+      {"next stage",
+       [](auto& r) {
+         r.mutable_next_stage()->set_worker_index(1);
+         r.mutable_next_stage()->set_address("10.0.0.1:1");
+       }},
+      {"its own next stage",
+       [](auto& r) {
+         r.clear_heads();
+         r.mutable_next_stage()->set_address("10.0.0.1:1");
+       }},
+      {"HOST:PORT", [](auto& r) { r.mutable_heads(0)->set_address("nonsense"); }},
+      {"does not hold", [](auto& r) { r.clear_head_rows(); }},
+  };
+  for (const Case& c : cases) {
+    proto::LoadRequest request = GoodRequest();
+    c.damage(request);
+    EXPECT_THAT(FromProto(request), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr(c.says)));
+  }
+}
+
+TEST(LoadOrderTest, WhatThisBuildDoesNotKnowIsNamed) {
+  proto::LoadRequest request = GoodRequest();
+  request.mutable_manifest()->mutable_config()->set_architecture("marble");
+  EXPECT_THAT(FromProto(request), StatusIs(absl::StatusCode::kUnimplemented, HasSubstr("marble")));
+  request = GoodRequest();
+  Tensor(request, "blk.1.ffn_up.weight").set_gguf_type(77);
+  EXPECT_THAT(FromProto(request), StatusIs(absl::StatusCode::kUnimplemented, HasSubstr("77")));
+}
+
+TEST(LoadOrderTest, DamagedBytesNeverCrash) {
+  const std::string good = GoodRequest().SerializeAsString();
+  std::mt19937 random(4711);
+  for (int i = 0; i < 3000; ++i) {
+    std::string bytes = good;
+    for (int k = 0; k < 1 + i % 6; ++k) {
+      bytes[random() % bytes.size()] = static_cast<char>(random());
+    }
+    proto::LoadRequest request;
+    if (request.ParseFromString(bytes)) (void)FromProto(request);
+  }
+}
+
+}  // namespace
+}  // namespace renga::worker

@@ -1,0 +1,44 @@
+// A temporary folder, a small model in it, and steps over it, for tests of the worker.
+#ifndef RENGA_WORKER_SERVICE_TESTING_TEST_SETUP_H_
+#define RENGA_WORKER_SERVICE_TESTING_TEST_SETUP_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "model/shard_spec.h"
+#include "model/step.h"
+#include "proto/step.pb.h"
+#include "worker/service/testing/test_coordinator.h"
+
+namespace renga::worker::testing {
+
+// A new empty folder under the test's temporary directory.
+std::string NewFolder();
+
+// One for the whole test binary, written at its first use: 4 layers; some of its tensors have
+// several pieces.
+const TestModel& SmallModel();
+
+model::RuntimeLimits SmallLimits();
+model::ShardSpec WholeSpec(const TestModel& model);
+
+// Step `number` of `epoch`: `tokens` more positions of sequence 1 (which has `position`), all of
+// them outputs, every logit asked for. The first one appends the blocks of all.
+model::Step MakeStep(uint64_t epoch, uint64_t number, int64_t position, int64_t tokens);
+// Embedding rows of some plausible size, the same for the same seed.
+std::vector<float> MakeRows(int64_t rows, int64_t d_model, uint32_t seed);
+
+// The answers of the whole model in this process, as one shard: what any cut must give, bit for
+// bit. One element per step, the steps' rows being MakeRows(tokens, d_model, number).
+std::vector<std::vector<model::HeadRow>> ReferenceAnswers(const TestModel& model,
+                                                          const std::vector<model::Step>& steps);
+
+// The logits of a result's rows, one vector per row.
+std::vector<std::vector<float>> LogitsOf(const proto::StepResult& result, int64_t vocab_size);
+std::vector<std::vector<float>> LogitsOf(const std::vector<model::HeadRow>& rows);
+
+}  // namespace renga::worker::testing
+
+#endif  // RENGA_WORKER_SERVICE_TESTING_TEST_SETUP_H_

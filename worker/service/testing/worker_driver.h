@@ -1,0 +1,54 @@
+// The coordinator's side of a worker's calls, blocking, for tests: load, steps, results.
+// For tests only.
+#ifndef RENGA_WORKER_SERVICE_TESTING_WORKER_DRIVER_H_
+#define RENGA_WORKER_SERVICE_TESTING_WORKER_DRIVER_H_
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "model/step.h"
+#include "proto/step.pb.h"
+#include "proto/worker.pb.h"
+#include "transport/dialer.h"
+
+namespace renga::worker::testing {
+
+// One thread at a time.
+class WorkerDriver {
+ public:
+  WorkerDriver(transport::Dialer* dialer, const transport::PeerAddress& worker);
+  ~WorkerDriver();
+
+  // The last progress message, which says ready, or the load's error.
+  absl::StatusOr<proto::LoadProgress> Load(const proto::LoadRequest& request);
+  absl::Status Unload(uint64_t epoch);
+
+  // Opens the stream of results.
+  void OpenResults(uint64_t epoch);
+  // The next result; the stream's error; kDeadlineExceeded after some seconds.
+  absl::StatusOr<proto::StepResult> NextResult();
+
+  // Sends a frame on an edge that is opened with the first one.
+  absl::Status Send(proto::StepFrame frame);
+  absl::Status SendStep(const model::Step& step, std::span<const float> rows);
+  // Cuts the edge.
+  void CloseEdge();
+  // Waits for the edge's end, whoever brings it.
+  absl::Status WaitForBrokenEdge();
+
+  // Sends `payload` to Probe and returns what comes back.
+  absl::StatusOr<std::string> Probe(const std::string& payload);
+
+ private:
+  struct Impl;
+  const std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace renga::worker::testing
+
+#endif  // RENGA_WORKER_SERVICE_TESTING_WORKER_DRIVER_H_
