@@ -59,12 +59,8 @@ absl::Status Coordinator::StartServing(CoordinatorOptions options) {
                                        .on_change = std::move(options.on_change)});
   serving::SchedulerOptions scheduler;
   scheduler.source = manager_.get();
-  scheduler.embeddings = [this](std::span<const model::TokenId> tokens,
-                                std::span<float> out) -> absl::Status {
-    RENGA_ASSIGN_OR_RETURN(const std::vector<float> rows, embeddings_->Rows(tokens));
-    if (rows.size() != out.size()) return absl::InternalError("embedding rows of another size");
-    std::copy(rows.begin(), rows.end(), out.begin());
-    return absl::OkStatus();
+  scheduler.embeddings = [this](std::span<const model::TokenId> tokens) {
+    return embeddings_->Rows(tokens);
   };
   scheduler.is_end_token = [tokenizer = tokenizer_.get()](model::TokenId id) {
     return tokenizer->IsEndOfGeneration(id);

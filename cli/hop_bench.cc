@@ -1,5 +1,6 @@
 #include "cli/hop_bench.h"
 
+#include <grpcpp/channel.h>
 #include <grpcpp/client_context.h>
 
 #include <algorithm>

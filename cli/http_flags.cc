@@ -24,9 +24,9 @@ absl::StatusOr<std::unique_ptr<http::OpenAiServer>> StartHttp(const HttpFlags& f
   options.port = address.port;
   options.api_key = flags.api_key;
   options.model_name = std::filesystem::path(model_path).stem().string();
-  options.engine = &coordinator.text();
   options.status = [&coordinator] { return ToJson(coordinator.manager().Status()); };
-  return http::OpenAiServer::Start(std::move(options));
+  options.health = [&coordinator] { return coordinator.manager().CurrentPipeline().status(); };
+  return http::OpenAiServer::Start(options, &coordinator.text());
 }
 
 }  // namespace renga::cli
