@@ -65,12 +65,23 @@ bool IsBack(const std::vector<Member>& members, const Member& wanted) {
   });
 }
 
-// Why `planned` is not there any more as it was when the plan was made, or nullopt.
-std::optional<std::string> LossOf(const std::vector<Member>& members, const Member& planned) {
+// How `planned` is not there any more as it was when the plan was made.
+struct Loss {
+  bool left = false;     // it was told to end: no fault
+  std::string sentence;  // "worker ada (w-12ab) is lost: its connection ended"
+};
+std::optional<Loss> LossOf(const std::vector<Member>& members, const Member& planned) {
+  const auto lost = [&](absl::string_view reason) {
+    return Loss{.sentence =
+                    absl::StrCat("worker ", DescribeWorker(planned), " is lost: ", reason)};
+  };
   const Member* now = FindMember(members, planned);
-  if (now == nullptr) return "it is no member any more";
-  if (!now->alive) return now->lost_reason;
-  if (now->incarnation != planned.incarnation) return "it left and joined again";
+  if (now == nullptr) return lost("it is no member any more");
+  if (now->left) {
+    return Loss{.left = true, .sentence = absl::StrCat("worker ", DescribeWorker(planned), " left")};
+  }
+  if (!now->alive) return lost(now->lost_reason);
+  if (now->incarnation != planned.incarnation) return lost("it left and joined again");
   return std::nullopt;
 }
 
@@ -105,7 +116,8 @@ class ClusterManager::Impl {
   // Loading.
   void CheckLoads(const std::vector<Member>& members);
   void LoadFailed(const Member& member, const absl::Status& failure);
-  void AbandonLoading(const absl::Status& why);
+  // `expected`: nothing that anybody need be warned of.
+  void AbandonLoading(const absl::Status& why, bool expected);
   bool Stalled(size_t worker);
   void StartPipeline();
   // Ready.
@@ -219,7 +231,6 @@ std::optional<std::string> ClusterManager::Impl::ReasonToWait(
 }
 
 void ClusterManager::Impl::TryToPlan(const std::vector<Member>& members) {
-  if (Now() < not_before_) return;
   if (const std::optional<std::string> reason = ReasonToWait(members)) {
     refused_for_.reset();
     absl::MutexLock lock(&mutex_);
@@ -229,6 +240,7 @@ void ClusterManager::Impl::TryToPlan(const std::vector<Member>& members) {
     view_.sentence = std::move(sentence);
     return;
   }
+  if (Now() < not_before_) return;
   std::vector<Member> candidates;
   for (const Member& member : members) {
     if (member.alive && !failures_.LeavesOut(member, Now())) candidates.push_back(member);
@@ -312,9 +324,9 @@ void ClusterManager::Impl::CheckLoads(const std::vector<Member>& members) {
   size_t ready = 0;
   for (size_t worker = 0; worker < loads_.size(); ++worker) {
     const Member& member = last_placement_->workers[worker].member;
-    if (const std::optional<std::string> loss = LossOf(members, member)) {
-      return AbandonLoading(absl::UnavailableError(
-          absl::StrCat("worker ", DescribeWorker(member), " was lost while it loaded: ", *loss)));
+    if (const std::optional<Loss> loss = LossOf(members, member)) {
+      return AbandonLoading(
+          absl::UnavailableError(absl::StrCat("while loading: ", loss->sentence)), loss->left);
     }
     const std::optional<absl::Status> result = loads_[worker].call->result();
     if (result.has_value() && !result->ok()) return LoadFailed(member, *result);
@@ -338,11 +350,13 @@ void ClusterManager::Impl::LoadFailed(const Member& member, const absl::Status& 
                          absl::StrCat("worker ", DescribeWorker(member),
                                       " could not load its shard: ", failure.message()));
   failures_.Add(member, std::string(why.message()), Now());
-  AbandonLoading(why);
+  AbandonLoading(why, /*expected=*/false);
 }
 
-void ClusterManager::Impl::AbandonLoading(const absl::Status& why) {
-  RENGA_LOG(WARNING) << why.message();
+void ClusterManager::Impl::AbandonLoading(const absl::Status& why, bool expected) {
+  if (!expected) {
+    RENGA_LOG(WARNING) << why.message();
+  }
   loads_.clear();
   trouble_ = std::string(why.message());
   broken_at_ = Now();
@@ -394,15 +408,18 @@ void ClusterManager::Impl::CheckPipeline(const std::vector<Member>& members) {
     absl::MutexLock lock(&mutex_);
     pipeline = pipeline_;
   }
+  bool left = false;
   for (const PlacedWorker& placed : last_placement_->workers) {
-    if (const std::optional<std::string> loss = LossOf(members, placed.member)) {
-      pipeline->Break(absl::UnavailableError(
-          absl::StrCat("worker ", DescribeWorker(placed.member), " is lost: ", *loss)));
+    if (const std::optional<Loss> loss = LossOf(members, placed.member)) {
+      pipeline->Break(absl::UnavailableError(loss->sentence));
+      left = left || loss->left;
     }
   }
   const absl::Status status = pipeline->status();
   if (status.ok()) return;
-  RENGA_LOG(WARNING) << "epoch " << pipeline->epoch() << " is over: " << status.message();
+  if (!left) {
+    RENGA_LOG(WARNING) << "epoch " << pipeline->epoch() << " is over: " << status.message();
+  }
   trouble_ = std::string(status.message());
   broken_at_ = Now();
   settle_ = broken_at_ - ready_at_ < kShortLife ? std::min(2 * settle_, kLongestSettle) : kSettle;

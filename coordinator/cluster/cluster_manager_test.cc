@@ -61,7 +61,6 @@ class ClusterManagerTest : public ::testing::Test {
     manager_ = std::make_unique<ClusterManager>(std::move(options));
   }
   absl::Status WaitUntilReady() { return manager_->WaitUntilReady(absl::Seconds(20), nullptr); }
-  // Members answer heartbeats by themselves in these tests: the clock of the table stands still.
   bool Eventually(const std::function<bool(const ClusterStatus&)>& wanted) {
     for (int i = 0; i < 400; ++i) {
       if (wanted(manager_->Status())) return true;
@@ -99,7 +98,8 @@ class ClusterManagerTest : public ::testing::Test {
 
   TestModel model_;
   std::unique_ptr<ModelStore> store_;
-  Membership membership_{[] { return absl::Seconds(1000); }};
+  // Nobody looks for silent members here, so those of these tests need no heartbeats.
+  Membership membership_;
   FakeWorkers fakes_;
   std::vector<std::unique_ptr<FakeWorker>> workers_;
   transport::InProcessDialer dialer_{nullptr};
@@ -201,6 +201,25 @@ TEST_F(ClusterManagerTest, ALostWorkerFailsStepsAtOnceAndIsNamed) {
   EXPECT_EQ(manager_->Status().workers.size(), 2u);
 }
 
+TEST_F(ClusterManagerTest, AWorkerThatLeavesIsNotCalledLost) {
+  AddWorker("w-a");
+  const Member member = Join(*workers_[0]);
+  StartManager(1, absl::Hours(1));
+  ASSERT_OK(WaitUntilReady());
+  ASSERT_OK_AND_ASSIGN(const auto pipeline, manager_->CurrentPipeline());
+  membership_.Leave(member.id, member.incarnation);
+  EXPECT_TRUE(Eventually([](const ClusterStatus& status) {
+    return status.state == ClusterState::kBroken &&
+           status.sentence ==
+               "worker name-of-w-a (w-a) left; waiting for worker name-of-w-a (w-a) to come back";
+  }));
+  EXPECT_THAT(pipeline->status(),
+              StatusIs(absl::StatusCode::kUnavailable, "worker name-of-w-a (w-a) left"));
+  Join(*workers_[0]);
+  ASSERT_OK(WaitUntilReady());
+  ExpectItWorks();
+}
+
 TEST_F(ClusterManagerTest, TheRestTakesOverWhenItIsEnough) {
   AddWorker("w-a");
   AddWorker("w-b");
@@ -278,7 +297,7 @@ TEST_F(ClusterManagerTest, LosingAWorkerInMidLoadIsNoticed) {
   Lose(member);
   EXPECT_TRUE(Eventually([](const ClusterStatus& status) {
     return status.state == ClusterState::kWaiting &&
-           status.sentence.find("was lost while it loaded") != std::string::npos;
+           status.sentence.find("while loading: worker name-of-w-a (w-a) is lost") != std::string::npos;
   }));
   workers_[0]->set_misbehaviour(Misbehaviour::kNone);
   Join(*workers_[0]);

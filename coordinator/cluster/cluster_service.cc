@@ -65,6 +65,10 @@ class ClusterService::Impl : public proto::Cluster::CallbackService {
                         proto::EnrollReply& reply);
   void Watch();
   void EndObsoleteStreams();
+  bool IsLeaving() {
+    absl::MutexLock lock(&mutex_);
+    return leaving_;
+  }
 
   const Options options_;
   absl::Mutex mutex_;
@@ -97,6 +101,11 @@ class ClusterService::Impl::JoinStream
   void OnReadDone(bool ok) override {
     if (!ok) {
       LoseMember();
+      End(absl::OkStatus());
+      return;
+    }
+    if (report_.has_leave()) {
+      LetMemberLeave();
       End(absl::OkStatus());
       return;
     }
@@ -203,10 +212,17 @@ class ClusterService::Impl::JoinStream
     return member_;
   }
 
+  // Unless it left before, or it is the coordinator that leaves.
   void LoseMember() {
     const std::optional<Member> member = ThisMember();
-    if (!member.has_value()) return;
+    if (!member.has_value() || service_->IsLeaving()) return;
     service_->options_.membership->Lose(member->id, member->incarnation, "its connection ended");
+  }
+
+  void LetMemberLeave() {
+    const std::optional<Member> member = ThisMember();
+    if (!member.has_value()) return;
+    service_->options_.membership->Leave(member->id, member->incarnation);
   }
 
   Impl* const service_;

@@ -71,7 +71,12 @@ class JoinClient {
     finished_ = true;
     return transport::FromGrpcStatus(stream_->Finish(), "Join");
   }
-  void Leave() { stream_->WritesDone(); }
+  void Leave() {
+    proto::WorkerReport report;
+    report.mutable_leave();
+    stream_->Write(report);
+  }
+  void HangUp() { stream_->WritesDone(); }
 
  private:
   const std::unique_ptr<proto::Cluster::Stub> stub_;
@@ -185,8 +190,21 @@ TEST_F(CoordinatorServerTest, AWorkerMayLeave) {
   client.Say(GoodHello());
   ASSERT_TRUE(client.Hear().has_value());
   client.Leave();
+  EXPECT_FALSE(client.Hear().has_value()) << "there is nothing to say";
   EXPECT_OK(client.End());
   EXPECT_FALSE(membership_.Members()[0].alive);
+  EXPECT_TRUE(membership_.Members()[0].left);
+  EXPECT_EQ(membership_.Members()[0].lost_reason, "it left");
+}
+
+TEST_F(CoordinatorServerTest, WhoHangsUpWithoutAWordIsLost) {
+  JoinClient client(DialAsMember());
+  client.Say(GoodHello());
+  ASSERT_TRUE(client.Hear().has_value());
+  client.HangUp();
+  EXPECT_OK(client.End());
+  EXPECT_FALSE(membership_.Members()[0].alive);
+  EXPECT_FALSE(membership_.Members()[0].left);
 }
 
 TEST_F(CoordinatorServerTest, SilenceIsALossAndTheStreamEnds) {
@@ -305,6 +323,7 @@ TEST_F(CoordinatorServerTest, TheCoordinatorSaysGoodbye) {
   const auto notice = client.Hear();
   ASSERT_TRUE(notice.has_value());
   EXPECT_THAT(notice->goodbye().message(), HasSubstr("leaving"));
+  EXPECT_TRUE(membership_.Members()[0].alive) << "nobody is lost by the coordinator's own end";
 }
 
 TEST_F(CoordinatorServerTest, ShipsTheVeryPiecesThatWereAskedFor) {

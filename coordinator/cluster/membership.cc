@@ -22,6 +22,10 @@ bool IsFormerSelf(const Member& lost, const Member& joined) {
   return !lost.alive && lost.name == joined.name && HostOf(lost.address) == HostOf(joined.address);
 }
 
+void LogLoss(const Member& member, absl::string_view reason) {
+  RENGA_LOG(WARNING) << "worker " << member.name << " (" << member.id << ") is lost: " << reason;
+}
+
 }  // namespace
 
 Membership::Clock Membership::SteadyClock() {
@@ -51,6 +55,12 @@ Member* Membership::FindById(absl::string_view id) {
     if (member.id == id) return &member;
   }
   return nullptr;
+}
+
+Member* Membership::FindAlive(absl::string_view id, uint64_t incarnation) {
+  Member* member = FindById(id);
+  if (member == nullptr || member->incarnation != incarnation || !member->alive) return nullptr;
+  return member;
 }
 
 std::string Membership::GiveId(const JoinRequest& request) {
@@ -93,8 +103,8 @@ absl::StatusOr<Member> Membership::Join(const JoinRequest& request) {
 
 bool Membership::Heard(absl::string_view id, uint64_t incarnation, const Heartbeat& heartbeat) {
   absl::MutexLock lock(&mutex_);
-  Member* member = FindById(id);
-  if (member == nullptr || member->incarnation != incarnation || !member->alive) return false;
+  Member* member = FindAlive(id, incarnation);
+  if (member == nullptr) return false;
   member->last_heard = clock_();
   member->last_heartbeat = heartbeat;
   return true;
@@ -104,7 +114,6 @@ void Membership::MarkLost(Member& member, absl::string_view reason) {
   member.alive = false;
   member.lost_reason = std::string(reason);
   member.since = clock_();
-  RENGA_LOG(WARNING) << "worker " << member.name << " (" << member.id << ") is lost: " << reason;
 }
 
 void Membership::ForgetLongLost() {
@@ -131,9 +140,23 @@ bool Membership::IsAlive(absl::string_view id, uint64_t incarnation) const {
 void Membership::Lose(absl::string_view id, uint64_t incarnation, absl::string_view reason) {
   {
     absl::MutexLock lock(&mutex_);
-    Member* member = FindById(id);
-    if (member == nullptr || member->incarnation != incarnation || !member->alive) return;
+    Member* member = FindAlive(id, incarnation);
+    if (member == nullptr) return;
+    LogLoss(*member, reason);
     MarkLost(*member, reason);
+    ForgetLongLost();
+  }
+  Notify();
+}
+
+void Membership::Leave(absl::string_view id, uint64_t incarnation) {
+  {
+    absl::MutexLock lock(&mutex_);
+    Member* member = FindAlive(id, incarnation);
+    if (member == nullptr) return;
+    RENGA_LOG(INFO) << "worker " << member->name << " (" << member->id << ") left";
+    member->left = true;
+    MarkLost(*member, "it left");
     ForgetLongLost();
   }
   Notify();
@@ -146,8 +169,10 @@ void Membership::LoseSilent() {
     const absl::Duration now = clock_();
     for (Member& member : members_) {
       if (!member.alive || now - member.last_heard <= kSilenceLimit) continue;
-      MarkLost(member, absl::StrFormat("no heartbeat for %.1f s",
-                                       absl::ToDoubleSeconds(now - member.last_heard)));
+      const std::string reason = absl::StrFormat("no heartbeat for %.1f s",
+                                                 absl::ToDoubleSeconds(now - member.last_heard));
+      LogLoss(member, reason);
+      MarkLost(member, reason);
       lost_any = true;
     }
     if (lost_any) ForgetLongLost();

@@ -1,8 +1,9 @@
 // Who belongs to the cluster: a table of workers with what they offer and when they were last
 // heard of. It knows no sockets; cluster_service feeds it.
 //
-// A member is alive while its Join stream stands and its heartbeats come. Otherwise it is lost,
-// and stays in the table as lost until it joins again, so that users see who is missing and why.
+// A member is alive while its Join stream stands and its heartbeats come. Otherwise it is lost (or
+// has left, if it said so), and stays in the table as lost until it joins again, so that users see
+// who is missing and why.
 // A worker that joins again is a new incarnation: whatever it held for a running plan is gone.
 #ifndef RENGA_COORDINATOR_CLUSTER_MEMBERSHIP_H_
 #define RENGA_COORDINATOR_CLUSTER_MEMBERSHIP_H_
@@ -54,6 +55,7 @@ struct Member {
   WorkerOffer offer;
   uint64_t incarnation = 0;  // grows with every join, over all members
   bool alive = false;
+  bool left = false;        // not alive because it said that it leaves: no fault
   std::string lost_reason;  // when not alive
   absl::Duration since;     // when it became alive or lost, on the table's clock
   absl::Duration last_heard;
@@ -75,7 +77,7 @@ class Membership {
 
   explicit Membership(Clock clock = SteadyClock());
 
-  // Called after every join and loss (not for heartbeats), without locks held, on the thread that
+  // Called after every join, loss and leave (not for heartbeats), without locks held, on the thread that
   // brought the news. `listener` must not block. Listeners are removed by the returned id.
   int AddListener(std::function<void()> listener);
   // After it returns the listener runs no more. Not to be called from a listener.
@@ -90,6 +92,8 @@ class Membership {
   bool IsAlive(absl::string_view id, uint64_t incarnation) const;
   // Loses the member, if this incarnation still is it.
   void Lose(absl::string_view id, uint64_t incarnation, absl::string_view reason);
+  // The same for a member that says that it leaves.
+  void Leave(absl::string_view id, uint64_t incarnation);
   // Loses every member that was silent too long.
   void LoseSilent();
 
@@ -105,6 +109,9 @@ class Membership {
 
   Member* FindById(absl::string_view id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   std::string GiveId(const JoinRequest& request) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // The member if that incarnation still is it and alive, else null.
+  Member* FindAlive(absl::string_view id, uint64_t incarnation)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void MarkLost(Member& member, absl::string_view reason) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ForgetLongLost() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Notify();

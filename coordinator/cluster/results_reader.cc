@@ -50,7 +50,8 @@ absl::StatusOr<std::vector<StageTiming>> TimingsOf(const proto::StepResult& mess
   return timings;
 }
 
-// Nullopt for an answer of another epoch, which nobody waits for.
+}  // namespace
+
 absl::StatusOr<std::optional<StepAnswer>> ReadAnswer(const proto::StepResult& message,
                                                      const ResultsReader::Options& options) {
   if (message.epoch() != options.epoch) return std::nullopt;
@@ -76,8 +77,6 @@ absl::StatusOr<std::optional<StepAnswer>> ReadAnswer(const proto::StepResult& me
   }
   return answer;
 }
-
-}  // namespace
 
 class ResultsReader::Reactor : public grpc::ClientReadReactor<proto::StepResult> {
  public:

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -13,6 +14,10 @@
 namespace grpc {
 class Channel;
 }  // namespace grpc
+
+namespace renga::proto {
+class StepResult;
+}  // namespace renga::proto
 
 namespace renga::cluster {
 
@@ -42,6 +47,11 @@ class ResultsReader {
   class Reactor;
   const std::unique_ptr<Reactor> reactor_;
 };
+
+// What a message says, checked as far as that needs no step: `options` say who sent it and what
+// the plan allows. Nullopt for an answer of another epoch, which nobody waits for.
+absl::StatusOr<std::optional<StepAnswer>> ReadAnswer(const proto::StepResult& message,
+                                                     const ResultsReader::Options& options);
 
 }  // namespace renga::cluster
 
