@@ -10,8 +10,8 @@ void AddVerbosityFlags(CLI::App& command, bool& quiet, bool& verbose) {
 }
 
 void ApplyVerbosity(bool quiet, bool verbose) {
-  if (verbose) base::SetLogThreshold(base::LogSeverity::kInfo);
   if (quiet) base::SetLogThreshold(base::LogSeverity::kError);
+  if (verbose) base::SetLogThreshold(base::LogSeverity::kInfo);
 }
 
 void AddClusterFlags(CLI::App& command, ClusterFlags& flags) {

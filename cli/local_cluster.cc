@@ -39,7 +39,8 @@ absl::StatusOr<int64_t> OfferedMemory(const std::string& memory, int workers) {
 }
 
 absl::StatusOr<std::unique_ptr<LocalCluster>> LocalCluster::Start(const ClusterFlags& flags) {
-  ApplyVerbosity(flags.quiet, flags.verbose);
+  // What goes wrong here is the command's own error: the log need not say it too.
+  ApplyVerbosity(/*quiet=*/!flags.verbose, flags.verbose);
   RENGA_ASSIGN_OR_RETURN(const int64_t memory_bytes, OfferedMemory(flags.memory, flags.workers));
   std::unique_ptr<LocalCluster> cluster(new LocalCluster);
   CoordinatorOptions options;

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "base/byte_size.h"
 #include "base/file.h"
 #include "base/status_macros.h"
@@ -75,6 +76,12 @@ absl::StatusOr<worker::WorkerOptions> ToOptions(const WorkerFlags& flags) {
   return options;
 }
 
+// At once, also into a file or a pipe: people and scripts wait for these lines.
+void PrintLine(const std::string& line) {
+  std::printf("%s\n", line.c_str());
+  std::fflush(stdout);
+}
+
 absl::Status RunWorker(WorkerFlags flags) {
   ApplyVerbosity(flags.quiet, flags.verbose);
   if (flags.name.empty()) flags.name = HostName();
@@ -89,9 +96,9 @@ absl::Status RunWorker(WorkerFlags flags) {
   }
   options.dialer = dialer.get();
   if (!flags.local && !flags.quiet) {
-    options.on_event = [](const std::string& line) { std::printf("%s\n", line.c_str()); };
-    std::printf("offering %s of memory to %s ...\n",
-                base::FormatByteSize(options.memory_bytes).c_str(), flags.coordinator.c_str());
+    options.on_event = PrintLine;
+    PrintLine(absl::StrFormat("offering %s of memory to %s ...",
+                              base::FormatByteSize(options.memory_bytes), flags.coordinator));
   }
   RENGA_ASSIGN_OR_RETURN(const auto worker, worker::WorkerServer::Create(options));
   worker->Join();

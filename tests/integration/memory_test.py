@@ -17,7 +17,7 @@ class MemoryTest(ClusterTest):
 
     def test_1100_million_parameters_on_two_workers_of_500_mib(self):
         model = self.folder / "1.1b.gguf"
-        subprocess.run([MAKE_MODEL, "--shape", "1.1b", "--type", "Q4_K", "-o", model], check=True,
+        subprocess.run([MAKE_MODEL, "--shape", "1.1b", "--type", "Q4_K", model], check=True,
                        timeout=LIMIT_S, stdout=subprocess.DEVNULL)
         up, join = self.up(model, "--wait-for", "2", "--context", "512")
         workers = [self.worker(join, name, "500MiB") for name in ("a", "b")]

@@ -120,6 +120,8 @@ class Background:
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
+        self._reader.join()
+        self.process.stdout.close()
 
 
 class ProcessTest(unittest.TestCase):
