@@ -6,6 +6,8 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstdio>
+#include <cstdlib>
 #include <string>
 #include <vector>
 
@@ -16,6 +18,15 @@ namespace renga::fuzz {
 
 // Inputs that go far into the code under test: the target's valid cases.
 std::vector<std::string> Seeds();
+
+// Ends the process, naming the caller's line, when what must hold for every input does not.
+inline void Require(bool condition, const char* file = __builtin_FILE(),
+                    int line = __builtin_LINE()) {
+  if (condition) return;
+  std::fprintf(stderr, "%s:%d: what must hold for every input does not hold for this one\n", file,
+               line);
+  std::abort();
+}
 
 }  // namespace renga::fuzz
 

@@ -1,17 +1,12 @@
 // The GGUF reader and all that interprets a model's metadata, on any bytes.
-#include <unistd.h>
-
-#include <cstdlib>
-#include <filesystem>
 #include <span>
 
-#include "base/file.h"
 #include "model/architecture.h"
 #include "model/footprint.h"
 #include "model/gguf_file.h"
 #include "model/testing/gguf_image_builder.h"
-#include "model/testing/synthetic_model.h"
 #include "tests/fuzz/fuzz_target.h"
+#include "tests/fuzz/small_model.h"
 
 namespace renga::fuzz {
 namespace {
@@ -33,32 +28,11 @@ void Examine(std::span<const std::byte> image) {
   const auto read = model::ReadModel(**file);
   if (!read.ok()) return;
   const auto footprint = model::MeasureModel(**file, *read);
-  if (!footprint.ok()) std::abort();  // ReadModel promised every tensor
+  Require(footprint.ok());  // ReadModel promised every tensor
   const model::ShardSpec whole{.layers = {0, read->config.n_layers},
                                .head_rows = {0, read->config.vocab_size}};
   const model::RuntimeLimits limits{.kv_blocks = 8, .max_step_tokens = 8, .max_step_outputs = 1};
-  if (model::MeasureShard(*read, *footprint, whole, limits).total() <= 0) std::abort();
-}
-
-// The smallest whole model of a family, as the bytes of its file.
-std::string SmallModel(const std::string& architecture) {
-  model::SyntheticModelOptions options;
-  options.architecture = architecture;
-  options.n_layers = 1;
-  options.d_model = 4;
-  options.n_heads = 2;
-  options.n_kv_heads = 1;
-  options.d_ff = 4;
-  options.vocab_size = model::kMinSyntheticVocabulary;
-  options.tied_output = true;
-  options.rope_factors = architecture == "llama";
-  const auto path = std::filesystem::temp_directory_path() /
-                    ("renga-fuzz-seed-" + std::to_string(::getpid()) + ".gguf");
-  if (!model::WriteSyntheticModel(path, options).ok()) std::abort();
-  auto bytes = base::ReadFile(path);
-  std::filesystem::remove(path);
-  if (!bytes.ok()) std::abort();
-  return *std::move(bytes);
+  Require(model::MeasureShard(*read, *footprint, whole, limits).total() > 0);
 }
 
 // Every metadata type, and a tensor.
@@ -82,7 +56,9 @@ std::string EveryType() {
 std::vector<std::string> Seeds() {
   std::vector<std::string> seeds = {EveryType()};
   for (const model::Architecture* architecture : model::AllArchitectures()) {
-    seeds.push_back(SmallModel(std::string(architecture->name())));
+    model::SyntheticModelOptions options = SmallModel(std::string(architecture->name()), 4);
+    options.rope_factors = options.architecture == "llama";
+    seeds.push_back(ModelImage(options));
   }
   return seeds;
 }

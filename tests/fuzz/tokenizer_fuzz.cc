@@ -4,7 +4,6 @@
 // An input is a kind (0 SentencePiece, 1 byte-level BPE, 2 a whole GGUF image), options, the
 // vocabulary, and a text for the rest. The first two kinds spell the vocabulary compactly, so that
 // most inputs are vocabularies that a tokenizer takes.
-#include <cstdlib>
 #include <limits>
 #include <memory>
 #include <optional>
@@ -52,10 +51,6 @@ constexpr int64_t kNormal = 1;
 constexpr int64_t kControl = 3;
 constexpr int64_t kUserDefined = 4;
 constexpr int64_t kByteType = 6;
-
-void Require(bool condition) {
-  if (!condition) std::abort();
-}
 
 // A vocabulary as lists, and what follows from how it was made.
 struct Vocabulary {
