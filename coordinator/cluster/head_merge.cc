@@ -36,6 +36,12 @@ absl::Status CheckTopRows(const model::HeadRow& row, const model::Range& rows, i
       return absl::InternalError("a head block's ids are not ordered best first");
     }
   }
+  // The order does not tell: one id may stand at two places with different logits.
+  std::vector<int32_t> ids = row.ids;
+  std::sort(ids.begin(), ids.end());
+  if (std::adjacent_find(ids.begin(), ids.end()) != ids.end()) {
+    return absl::InternalError("a head block answered one id twice");
+  }
   return absl::OkStatus();
 }
 

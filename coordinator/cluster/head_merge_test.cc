@@ -108,6 +108,11 @@ TEST(HeadMergeTest, ImpossibleAnswersAreRefused) {
   EXPECT_THAT(broken([](HeadBlock&) {}), internal) << "ties: the lower id comes first";
   EXPECT_OK(broken([](HeadBlock& b) { b.outputs[0].ids = {4, 5}; }));
   EXPECT_THAT(broken([](HeadBlock& b) { b.outputs[0].ids = {4, 4}; }), internal);
+  EXPECT_THAT(broken([](HeadBlock& b) {
+                b.outputs[0].ids = {4, 4};
+                b.outputs[0].logits = {2, 1};
+              }),
+              internal);
   EXPECT_THAT(broken([](HeadBlock& b) { b.outputs[0].ids = {4, 8}; }), internal);
   EXPECT_THAT(broken([](HeadBlock& b) { b.outputs[0].ids = {3, 5}; }), internal);
   EXPECT_THAT(broken([](HeadBlock& b) { b.outputs[0].ids = {4}; }), internal);
