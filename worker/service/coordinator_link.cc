@@ -24,6 +24,8 @@ constexpr absl::Duration kFirstRetryDelay = absl::Milliseconds(100);
 constexpr absl::Duration kMaxRetryDelay = absl::Seconds(2);
 // A coordinator that takes the call answers hello at once.
 constexpr absl::Duration kWelcomeTimeout = absl::Seconds(5);
+// And ends the stream of a worker that leaves at once.
+constexpr absl::Duration kLeaveTimeout = absl::Seconds(1);
 constexpr uint32_t kMinHeartbeatMs = 50;
 constexpr uint32_t kMaxHeartbeatMs = 10'000;
 
@@ -80,27 +82,39 @@ class CoordinatorLink::Session
     return *welcome_;
   }
 
-  // The stream's end if it comes within `timeout`.
-  std::optional<absl::Status> WaitForEnd(absl::Duration timeout) {
+  // Whether the stream goes on after `timeout`; false at once when it ends or is to be left.
+  bool GoesOnFor(absl::Duration timeout) {
+    absl::MutexLock lock(&mutex_);
+    const auto over = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+      return end_.has_value() || leaving_;
+    };
+    return !mutex_.AwaitWithTimeout(absl::Condition(&over), timeout);
+  }
+
+  // The stream's end, for which it waits `timeout`.
+  absl::Status WaitForEnd(absl::Duration timeout) {
     absl::MutexLock lock(&mutex_);
     const auto arrived = [this]()
                              ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return end_.has_value(); };
     mutex_.AwaitWithTimeout(absl::Condition(&arrived), timeout);
-    return end_;
+    return end_.value_or(absl::UnavailableError("it does not answer"));
   }
 
   // Left out when the one before is still being written.
   void SendHeartbeat(proto::Heartbeat heartbeat) {
     absl::MutexLock lock(&mutex_);
-    if (writing_ || reads_over_) return;
+    if (writing_ || reads_over_ || leaving_) return;
     *report_.mutable_heartbeat() = std::move(heartbeat);
-    writing_ = true;
-    // While a read is under way the call goes on, so this is in time.
-    StartWrite(&report_);
+    Write();
   }
 
-  // From any thread.
-  void Cancel() { context_.TryCancel(); }
+  // From any thread. A coordinator that has not welcomed this worker is not told.
+  void Leave() {
+    absl::MutexLock lock(&mutex_);
+    if (!welcome_.has_value()) context_.TryCancel();
+    leaving_ = true;
+    if (!writing_ && !reads_over_) WriteLeave();
+  }
 
   void OnReadDone(bool ok) override {
     {
@@ -114,9 +128,10 @@ class CoordinatorLink::Session
     }
     StartRead(&notice_);
   }
-  void OnWriteDone(bool) override {
+  void OnWriteDone(bool ok) override {
     absl::MutexLock lock(&mutex_);
     writing_ = false;
+    if (ok && leaving_) WriteLeave();
   }
   void OnDone(const grpc::Status& status) override {
     {
@@ -132,6 +147,17 @@ class CoordinatorLink::Session
   }
 
  private:
+  // While a read is under way, or in the reaction to a write, the call goes on, so this is in time.
+  void Write() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    writing_ = true;
+    StartWrite(&report_);
+  }
+  void WriteLeave() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    if (report_.has_leave()) return;
+    report_.mutable_leave();
+    Write();
+  }
+
   const std::unique_ptr<proto::Cluster::Stub> stub_;
   grpc::ClientContext context_;
   proto::CoordinatorNotice notice_;  // gRPC's between StartRead and OnReadDone
@@ -141,6 +167,7 @@ class CoordinatorLink::Session
   proto::WorkerReport report_ ABSL_GUARDED_BY(mutex_);  // gRPC's while writing_
   bool writing_ ABSL_GUARDED_BY(mutex_) = false;
   bool reads_over_ ABSL_GUARDED_BY(mutex_) = false;
+  bool leaving_ ABSL_GUARDED_BY(mutex_) = false;
   std::optional<proto::Welcome> welcome_ ABSL_GUARDED_BY(mutex_);
   std::optional<proto::Goodbye> goodbye_ ABSL_GUARDED_BY(mutex_);
   std::optional<absl::Status> end_ ABSL_GUARDED_BY(mutex_);
@@ -152,7 +179,7 @@ class CoordinatorLink::SessionRegistration {
   SessionRegistration(CoordinatorLink* link, Session* session) : link_(link) {
     absl::MutexLock lock(&link_->mutex_);
     link_->session_ = session;
-    if (link_->stopping_) session->Cancel();
+    if (link_->stopping_) session->Leave();
   }
   ~SessionRegistration() {
     absl::MutexLock lock(&link_->mutex_);
@@ -166,7 +193,10 @@ class CoordinatorLink::SessionRegistration {
 };
 
 CoordinatorLink::CoordinatorLink(Options options)
-    : options_(std::move(options)), last_contact_(absl::Now()), thread_([this] { Run(); }) {}
+    : options_(std::move(options)),
+      last_contact_(absl::Now()),
+      retry_delay_(kFirstRetryDelay),
+      thread_([this] { Run(); }) {}
 
 CoordinatorLink::~CoordinatorLink() { Stop(); }
 
@@ -174,7 +204,7 @@ void CoordinatorLink::Stop() {
   {
     absl::MutexLock lock(&mutex_);
     stopping_ = true;
-    if (session_ != nullptr) session_->Cancel();
+    if (session_ != nullptr) session_->Leave();
   }
   if (thread_.joinable()) thread_.join();
 }
@@ -198,54 +228,68 @@ void CoordinatorLink::Welcomed() {
   last_contact_ = absl::Now();
 }
 
-void CoordinatorLink::End(const absl::Status& status) {
-  absl::MutexLock lock(&mutex_);
-  ended_ = true;
-  end_ = status;
+void CoordinatorLink::Tell(const std::string& line) const {
+  RENGA_LOG(INFO) << line;
+  if (options_.on_event) options_.on_event(line);
 }
 
 void CoordinatorLink::Run() {
-  absl::Duration delay = kFirstRetryDelay;
-  while (true) {
+  bool go_on = true;
+  while (go_on) {
     const absl::Time begin = absl::Now();
     const absl::Status status = base::Annotate(
         RunSession(), absl::StrCat("the coordinator at ", options_.coordinator.address));
+    go_on = GoOn(status, begin);
+  }
+}
+
+bool CoordinatorLink::GoOn(const absl::Status& status, absl::Time session_begin) {
+  std::string event;
+  bool final = false;
+  {
     absl::MutexLock lock(&mutex_);
-    if (stopping_) break;
-    const bool was_member = last_contact_ >= begin;
+    const bool was_member = last_contact_ >= session_begin;
     if (was_member) {
       last_contact_ = absl::Now();
-      delay = kFirstRetryDelay;
+      retry_delay_ = kFirstRetryDelay;
     }
     const absl::Duration patience = welcomed_ ? options_.rejoin_timeout : options_.join_timeout;
-    if (IsFinal(status) || absl::Now() - last_contact_ >= patience) {
-      ended_ = true;
-      end_ = status;
-      return;
+    final = IsFinal(status) || absl::Now() - last_contact_ >= patience;
+    if (stopping_) {
+      event = welcomed_ ? "left" : "";
+    } else if (final) {
+      event = welcomed_ ? absl::StrCat("left: ", status.message()) : "";
+    } else if (was_member) {
+      event = absl::StrCat("joining again: ", status.message());
     }
-    if (was_member) {
-      RENGA_LOG(WARNING) << "lost the coordinator, joining again: " << status.message();
-    }
-    mutex_.AwaitWithTimeout(absl::Condition(&stopping_), delay);
-    if (stopping_) break;
-    delay = std::min(delay * 2, kMaxRetryDelay);
   }
-  End(absl::OkStatus());
+  if (!event.empty()) Tell(event);
+  absl::MutexLock lock(&mutex_);
+  if (!stopping_ && !final) {
+    mutex_.AwaitWithTimeout(absl::Condition(&stopping_), retry_delay_);
+    retry_delay_ = std::min(retry_delay_ * 2, kMaxRetryDelay);
+  }
+  if (!stopping_ && !final) return true;
+  ended_ = true;
+  end_ = stopping_ ? absl::OkStatus() : status;
+  return false;
 }
 
 absl::Status CoordinatorLink::RunSession() {
-  Session session(options_, options_.hello());
+  proto::Hello hello = options_.hello();
+  const std::string name = hello.worker_name();
+  Session session(options_, std::move(hello));
   const SessionRegistration registration(this, &session);
   RENGA_ASSIGN_OR_RETURN(const proto::Welcome welcome, session.WaitForWelcome(kWelcomeTimeout));
   RENGA_RETURN_IF_ERROR(transport::CheckBuild(welcome.build(), "the coordinator"));
   Welcomed();
-  RENGA_LOG(INFO) << "joined as " << welcome.worker_id();
+  Tell(absl::StrCat("joined as ", name, " (", welcome.worker_id(), ")"));
   const absl::Duration interval =
       absl::Milliseconds(std::clamp(welcome.heartbeat_ms(), kMinHeartbeatMs, kMaxHeartbeatMs));
-  while (true) {
+  do {
     session.SendHeartbeat(options_.heartbeat());
-    if (const auto end = session.WaitForEnd(interval); end.has_value()) return *end;
-  }
+  } while (session.GoesOnFor(interval));
+  return session.WaitForEnd(kLeaveTimeout);
 }
 
 }  // namespace renga::worker

@@ -1,10 +1,11 @@
-// A worker's membership: says hello to the coordinator, sends heartbeats, and joins again when the
-// connection or the coordinator went away.
+// A worker's membership: says hello to the coordinator, sends heartbeats, joins again when the
+// connection or the coordinator went away, and says so when it leaves.
 #ifndef RENGA_WORKER_SERVICE_COORDINATOR_LINK_H_
 #define RENGA_WORKER_SERVICE_COORDINATOR_LINK_H_
 
 #include <functional>
 #include <memory>
+#include <string>
 #include <thread>
 
 #include "absl/base/thread_annotations.h"
@@ -27,6 +28,8 @@ class CoordinatorLink {
     std::function<proto::Heartbeat()> heartbeat;
     absl::Duration join_timeout;    // until the first welcome
     absl::Duration rejoin_timeout;  // until a later one
+    // Lines for people: joined, lost the coordinator, left. On the link's thread; may be empty.
+    std::function<void(const std::string& line)> on_event;
   };
   explicit CoordinatorLink(Options options);
   ~CoordinatorLink();
@@ -35,6 +38,7 @@ class CoordinatorLink {
   absl::Status WaitForWelcome();
   // Until the end: OK after Stop, else why there is no membership any more.
   absl::Status Wait();
+  // Takes leave of the coordinator, for which it waits a second at most.
   void Stop();
 
  private:
@@ -45,7 +49,9 @@ class CoordinatorLink {
   // One Join stream from hello to its end, which is the result (never OK).
   absl::Status RunSession();
   void Welcomed();
-  void End(const absl::Status& status);
+  // Whether to try again after that session; otherwise the link has ended.
+  bool GoOn(const absl::Status& status, absl::Time session_begin);
+  void Tell(const std::string& line) const;
 
   const Options options_;
   absl::Mutex mutex_;
@@ -55,6 +61,7 @@ class CoordinatorLink {
   bool ended_ ABSL_GUARDED_BY(mutex_) = false;
   absl::Status end_ ABSL_GUARDED_BY(mutex_);
   absl::Time last_contact_ ABSL_GUARDED_BY(mutex_);
+  absl::Duration retry_delay_ ABSL_GUARDED_BY(mutex_);
   std::thread thread_;  // last: it uses the rest
 };
 

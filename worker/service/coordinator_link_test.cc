@@ -21,25 +21,26 @@ class CoordinatorLinkTest : public ::testing::Test {
  protected:
   std::unique_ptr<CoordinatorLink> Link(const std::string& address, absl::Duration join_timeout,
                                         absl::Duration rejoin_timeout) {
-    return std::make_unique<CoordinatorLink>(CoordinatorLink::Options{
-        .coordinator = {.address = address, .name = "coordinator"},
-        .dialer = dialer_.get(),
-        .hello =
-            [this] {
-              proto::Hello hello;
-              *hello.mutable_build() = transport::ThisBuild();
-              hello.set_worker_name("pi");
-              hello.set_resident_epoch(++asked_);
-              return hello;
-            },
-        .heartbeat =
-            [] {
-              proto::Heartbeat heartbeat;
-              heartbeat.set_steps_done(17);
-              return heartbeat;
-            },
-        .join_timeout = join_timeout,
-        .rejoin_timeout = rejoin_timeout});
+    return std::make_unique<CoordinatorLink>(
+        CoordinatorLink::Options{.coordinator = {.address = address, .name = "coordinator"},
+                                 .dialer = dialer_.get(),
+                                 .hello =
+                                     [this] {
+                                       proto::Hello hello;
+                                       *hello.mutable_build() = transport::ThisBuild();
+                                       hello.set_worker_name("pi");
+                                       hello.set_resident_epoch(++asked_);
+                                       return hello;
+                                     },
+                                 .heartbeat =
+                                     [] {
+                                       proto::Heartbeat heartbeat;
+                                       heartbeat.set_steps_done(17);
+                                       return heartbeat;
+                                     },
+                                 .join_timeout = join_timeout,
+                                 .rejoin_timeout = rejoin_timeout,
+        .on_event = nullptr});
   }
 
   const std::unique_ptr<transport::Dialer> dialer_ = transport::CreateInsecureLoopbackDialer();
@@ -55,6 +56,7 @@ TEST_F(CoordinatorLinkTest, JoinsAndSendsHeartbeatsUntilStopped) {
   coordinator.WaitForHeartbeat();
   link->Stop();
   EXPECT_OK(link->Wait());
+  EXPECT_EQ(coordinator.leaves(), 1);
 }
 
 TEST_F(CoordinatorLinkTest, ARefusalEndsItWithItsReason) {
@@ -94,7 +96,9 @@ TEST_F(CoordinatorLinkTest, ACoordinatorThatRestartsIsJoinedAgain) {
   const auto link = Link(address, absl::Seconds(10), absl::Seconds(20));
   ASSERT_OK(link->WaitForWelcome());
   coordinator.reset();
-  TestCoordinator restarted({.address = address});
+  TestCoordinator::Options options;
+  options.address = address;
+  TestCoordinator restarted(options);
   restarted.WaitForHello(1);
   restarted.WaitForHeartbeat();
 }
@@ -104,8 +108,7 @@ TEST_F(CoordinatorLinkTest, PatienceHasItsEnd) {
   EXPECT_THAT(never->WaitForWelcome(), StatusIs(absl::StatusCode::kUnavailable,
                                                 HasSubstr("the coordinator at 127.0.0.1:1")));
   auto coordinator = std::make_unique<TestCoordinator>(TestCoordinator::Options{});
-  const auto once =
-      Link(coordinator->address(), absl::Seconds(10), absl::Milliseconds(200));
+  const auto once = Link(coordinator->address(), absl::Seconds(10), absl::Milliseconds(200));
   ASSERT_OK(once->WaitForWelcome());
   coordinator.reset();
   EXPECT_THAT(once->Wait(), StatusIs(absl::StatusCode::kUnavailable));

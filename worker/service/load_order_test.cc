@@ -38,8 +38,8 @@ TEST(LoadOrderTest, NeededPiecesAreThoseOfTheRange) {
   EXPECT_EQ(order.epoch, 7u);
   EXPECT_EQ(order.spec.layers, (model::Range{1, 3}));
   for (const NeededPieces& needed : order.needed) {
-    EXPECT_THAT(needed.tensor, ::testing::AnyOf(HasSubstr("blk.1."), HasSubstr("blk.2."),
-                                                HasSubstr("output")));
+    EXPECT_THAT(needed.tensor,
+                ::testing::AnyOf(HasSubstr("blk.1."), HasSubstr("blk.2."), HasSubstr("output")));
   }
   // Rows of 512 bytes: 1000 to 2500 are bytes 512000 to 1280000, pieces 0 and 1 of 3.
   EXPECT_EQ(order.needed.back().tensor, "output.weight");
@@ -89,7 +89,7 @@ TEST(LoadOrderTest, WhatContradictsItselfIsRefused) {
          entry.set_gguf_type(1);
          entry.set_byte_size(entry.byte_size() / 2);
        }},
-      {"heads", [](auto& r) { r.clear_heads(); }},
+      {"head blocks", [](auto& r) { r.clear_heads(); }},
       {"twice", [](auto& r) { *r.add_heads() = r.heads(0); }},
       {"next stage",
        [](auto& r) {
@@ -107,7 +107,8 @@ TEST(LoadOrderTest, WhatContradictsItselfIsRefused) {
   for (const Case& c : cases) {
     proto::LoadRequest request = GoodRequest();
     c.damage(request);
-    EXPECT_THAT(FromProto(request), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr(c.says)));
+    EXPECT_THAT(FromProto(request),
+                StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr(c.says)));
   }
 }
 

@@ -5,7 +5,9 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "base/byte_size.h"
@@ -28,6 +30,21 @@ uint32_t EdgeWindow(int64_t max_step_tokens, int64_t d_model) {
   const int64_t frames = kEdgeBufferBytes / std::max<int64_t>(frame_bytes, 1);
   return static_cast<uint32_t>(
       std::clamp<int64_t>(frames, kMinEdgeWindow, transport::kEdgeWindowFrames));
+}
+
+// "layers 0-14 and head rows 0-49151 of SmolLM2": for people, so the last one is named too.
+std::string DescribeShard(const LoadOrder& order) {
+  const auto rows = [](absl::string_view what, const model::Range& range) {
+    return absl::StrCat(what, " ", range.begin, "-", range.end - 1);
+  };
+  std::vector<std::string> parts;
+  if (!order.spec.layers.empty()) parts.push_back(rows("layers", order.spec.layers));
+  if (!order.spec.head_rows.empty()) parts.push_back(rows("head rows", order.spec.head_rows));
+  const model::ModelConfig& config = order.model.config;
+  const std::string& name = config.name.empty() ? config.architecture : config.name;
+  // The name is a peer's text.
+  return absl::StrCat(absl::StrJoin(parts, " and "), " of ",
+                      absl::Utf8SafeCHexEscape(name.substr(0, 80)));
 }
 
 bool SameLimits(const model::RuntimeLimits& a, const model::RuntimeLimits& b) {
@@ -97,7 +114,7 @@ void ShardHost::Load(proto::LoadRequest request, std::shared_ptr<LoadStream> str
   stream->SetOnCancel([ticket] { ticket->Cancel(); });
   jobs_.Push([this, request = std::move(request), ticket, stream = std::move(stream)] {
     const absl::Status status = DoLoad(request, *ticket, *stream);
-    if (!status.ok()) {
+    if (!status.ok() && !absl::IsCancelled(status)) {
       RENGA_LOG(WARNING) << "loading failed: " << status.message();
     }
     stream->End(status);
@@ -122,6 +139,7 @@ absl::Status ShardHost::DoLoad(const proto::LoadRequest& request, LoadTicket& ti
     RENGA_RETURN_IF_ERROR(LoadShard(order, ticket, stream, ready));
   }
   StartStage(order);
+  TellHolding(order, ready);
   ready.set_ready(true);
   ready.set_memory_bytes(shard_->memory_bytes());
   stream.Write(ready);
@@ -160,12 +178,18 @@ absl::Status ShardHost::LoadShard(const LoadOrder& order, LoadTicket& ticket, Lo
   shard_ = *std::move(shard);
   model_id_ = order.model_id;
   limits_ = order.limits;
-  RENGA_LOG(INFO) << "loaded layers " << order.spec.layers.begin << " to " << order.spec.layers.end
-                  << " and head rows " << order.spec.head_rows.begin << " to "
-                  << order.spec.head_rows.end << ", "
-                  << base::FormatByteSize(shard_->memory_bytes()) << ", of which "
-                  << base::FormatByteSize(weights.fetched_bytes()) << " came over the network";
+  last.set_fetched_bytes(weights.fetched_bytes());
+  last.set_cached_bytes(weights.cached_bytes());
   return absl::OkStatus();
+}
+
+void ShardHost::TellHolding(const LoadOrder& order, const proto::LoadProgress& progress) const {
+  const bool kept = progress.total_bytes() == 0;
+  const std::string line = absl::StrCat(
+      "holding ", DescribeShard(order), ": fetched ", progress.fetched_bytes(), " bytes, ",
+      kept ? "held already" : absl::StrCat(progress.cached_bytes(), " from the cache"));
+  RENGA_LOG(INFO) << line << ", " << base::FormatByteSize(shard_->memory_bytes()) << " in memory";
+  if (options_.on_event) options_.on_event(line);
 }
 
 void ShardHost::StartStage(const LoadOrder& order) {

@@ -40,6 +40,8 @@ class ShardHost {
     const LocalModel* local_model = nullptr;  // null: none; outlives the host
     // A plan was loaded: edges may send, with this window. On the engine's thread.
     std::function<void(uint32_t window)> on_loaded;
+    // A line for people when a shard is held. On the engine's thread; may be empty.
+    std::function<void(const std::string& line)> on_event;
   };
   explicit ShardHost(Options options);
   ~ShardHost();
@@ -68,10 +70,11 @@ class ShardHost {
 
   void RunJobs();
   absl::Status DoLoad(const proto::LoadRequest& request, LoadTicket& ticket, LoadStream& stream);
-  // Fills `last` with the last progress it reported.
+  // Fills `last` with what came from where.
   absl::Status LoadShard(const LoadOrder& order, LoadTicket& ticket, LoadStream& stream,
                          proto::LoadProgress& last);
   void StartStage(const LoadOrder& order);
+  void TellHolding(const LoadOrder& order, const proto::LoadProgress& progress) const;
   void DropStage();
 
   const Options options_;

@@ -143,7 +143,8 @@ absl::Status Stage::Send(Edge& edge, proto::StepFrame frame) {
 void Stage::ReportBrokenEdge(const std::string& peer, const absl::Status& status) {
   const absl::Status reason = absl::UnavailableError(
       absl::StrCat("the connection to worker ", peer, " broke: ", status.message()));
-  RENGA_LOG(WARNING) << reason.message();
+  // Whether that is a fault the coordinator knows: the other worker may have left.
+  RENGA_LOG(INFO) << reason.message();
   for (std::vector<Edge>* edges : {&next_, &heads_}) {
     for (const Edge& edge : *edges) {
       // With nothing sent nothing is lost; the next Send says that the edge is broken.

@@ -67,14 +67,15 @@ class WorkerServerImpl : public WorkerServer {
   }
 
   absl::Status Serve() {
-    host_ = std::make_unique<ShardHost>(ShardHost::Options{
-        .backend = backend_.get(),
-        .budget = &budget_,
-        .dialer = options_.dialer,
-        .coordinator = options_.coordinator,
-        .cache_directory = options_.cache_directory,
-        .local_model = local_model_.get(),
-        .on_loaded = [this](uint32_t window) { service_.GrantWindows(window); }});
+    host_ = std::make_unique<ShardHost>(
+        ShardHost::Options{.backend = backend_.get(),
+                           .budget = &budget_,
+                           .dialer = options_.dialer,
+                           .coordinator = options_.coordinator,
+                           .cache_directory = options_.cache_directory,
+                           .local_model = local_model_.get(),
+                           .on_loaded = [this](uint32_t window) { service_.GrantWindows(window); },
+                           .on_event = options_.on_event});
     service_.SetHost(host_.get());
     grpc::ServerBuilder builder;
     transport::ConfigureServer(builder);
@@ -103,7 +104,8 @@ class WorkerServerImpl : public WorkerServer {
                                  .hello = [this] { return MakeHello(); },
                                  .heartbeat = [this] { return MakeHeartbeat(); },
                                  .join_timeout = options_.join_timeout,
-                                 .rejoin_timeout = options_.rejoin_timeout});
+                                 .rejoin_timeout = options_.rejoin_timeout,
+                                 .on_event = options_.on_event});
   }
 
   absl::Status WaitForWelcome() override {

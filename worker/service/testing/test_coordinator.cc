@@ -14,6 +14,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/time/clock.h"
 #include "base/content_hash.h"
 #include "proto/cluster.grpc.pb.h"
 #include "transport/dialer.h"
@@ -91,7 +92,10 @@ struct TestCoordinator::State {
   proto::Hello hello ABSL_GUARDED_BY(mutex);
   bool has_heartbeat ABSL_GUARDED_BY(mutex) = false;
   proto::Heartbeat heartbeat ABSL_GUARDED_BY(mutex);
+  int leaves ABSL_GUARDED_BY(mutex) = 0;
   int cut_after ABSL_GUARDED_BY(mutex) = -1;
+  absl::Status cut_status ABSL_GUARDED_BY(mutex);
+  int stall_after ABSL_GUARDED_BY(mutex) = -1;
   bool damage ABSL_GUARDED_BY(mutex) = false;
   int pieces_sent ABSL_GUARDED_BY(mutex) = 0;
   int fetches ABSL_GUARDED_BY(mutex) = 0;
@@ -104,6 +108,7 @@ class JoinReactor : public grpc::ServerBidiReactor<proto::WorkerReport, proto::C
     // Answers a hello: the refusal, or OK.
     std::function<absl::Status(const proto::Hello&)> on_hello;
     std::function<void(const proto::Heartbeat&)> on_heartbeat;
+    std::function<void()> on_leave;
     std::function<void(JoinReactor*)> on_done;
     uint32_t heartbeat_ms;
   };
@@ -113,6 +118,10 @@ class JoinReactor : public grpc::ServerBidiReactor<proto::WorkerReport, proto::C
     if (!ok) {
       End(absl::OkStatus());
       return;
+    }
+    if (report_.has_leave()) {
+      handlers_.on_leave();
+      End(absl::OkStatus());
     }
     if (report_.has_heartbeat()) handlers_.on_heartbeat(report_.heartbeat());
     if (report_.has_hello()) {
@@ -178,6 +187,10 @@ class TestCoordinator::Cluster : public proto::Cluster::CallbackService {
       s->has_heartbeat = true;
       s->heartbeat = heartbeat;
     };
+    handlers.on_leave = [s = state_] {
+      absl::MutexLock lock(&s->mutex);
+      ++s->leaves;
+    };
     handlers.on_done = [s = state_](JoinReactor* reactor) {
       absl::MutexLock lock(&s->mutex);
       s->members.erase(reactor);
@@ -198,7 +211,7 @@ class TestCoordinator::Pieces : public proto::Pieces::Service {
  public:
   explicit Pieces(State* state) : state_(state) {}
 
-  grpc::Status Fetch(grpc::ServerContext*, const proto::PieceRequest* request,
+  grpc::Status Fetch(grpc::ServerContext* context, const proto::PieceRequest* request,
                      grpc::ServerWriter<proto::Piece>* writer) override {
     const TestModel* model = state_->options.model;
     {
@@ -211,7 +224,12 @@ class TestCoordinator::Pieces : public proto::Pieces::Service {
     for (const proto::PieceRange& range : request->ranges()) {
       for (uint32_t i = 0; i < range.piece_count(); ++i) {
         proto::Piece piece = MakePiece(*model, range.tensor(), range.first_piece() + i);
-        if (!Allow(piece)) return {grpc::StatusCode::UNAVAILABLE, "cut by the test"};
+        if (Stalls()) {
+          while (!context->IsCancelled()) absl::SleepFor(absl::Milliseconds(1));
+        }
+        if (const absl::Status status = Allow(piece); !status.ok()) {
+          return transport::ToGrpcStatus(status);
+        }
         if (!writer->Write(piece)) return grpc::Status::CANCELLED;
       }
     }
@@ -230,16 +248,21 @@ class TestCoordinator::Pieces : public proto::Pieces::Service {
     return piece;
   }
 
-  bool Allow(proto::Piece& piece) {
+  bool Stalls() {
+    absl::MutexLock lock(&state_->mutex);
+    return state_->stall_after >= 0 && state_->stall_after-- == 0;
+  }
+
+  absl::Status Allow(proto::Piece& piece) {
     absl::MutexLock lock(&state_->mutex);
     if (state_->cut_after == 0) {
       state_->cut_after = -1;
-      return false;
+      return state_->cut_status;
     }
     if (state_->cut_after > 0) --state_->cut_after;
     if (state_->damage) piece.mutable_data()->front() ^= 1;
     ++state_->pieces_sent;
-    return true;
+    return absl::OkStatus();
   }
 
   State* const state_;
@@ -279,9 +302,15 @@ void TestCoordinator::EndMemberships(const absl::Status& status) {
   for (JoinReactor* member : state_->members) member->End(status);
 }
 
-void TestCoordinator::CutFetchAfter(int pieces) {
+void TestCoordinator::CutFetchAfter(int pieces, const absl::Status& status) {
   absl::MutexLock lock(&state_->mutex);
   state_->cut_after = pieces;
+  state_->cut_status = status;
+}
+
+void TestCoordinator::StallFetchAfter(int pieces) {
+  absl::MutexLock lock(&state_->mutex);
+  state_->stall_after = pieces;
 }
 
 void TestCoordinator::DamagePieces(bool damage) {
@@ -293,9 +322,8 @@ proto::Hello TestCoordinator::WaitForHello(int count) {
   absl::MutexLock lock(&state_->mutex);
   state_->wanted_hellos = count;
   state_->mutex.Await(absl::Condition(
-      +[](State* s) ABSL_EXCLUSIVE_LOCKS_REQUIRED(s->mutex) {
-        return s->hellos >= s->wanted_hellos;
-      },
+      +[](State* s)
+           ABSL_EXCLUSIVE_LOCKS_REQUIRED(s->mutex) { return s->hellos >= s->wanted_hellos; },
       state_.get()));
   return state_->hello;
 }
@@ -305,6 +333,11 @@ proto::Heartbeat TestCoordinator::WaitForHeartbeat() {
   state_->has_heartbeat = false;
   state_->mutex.Await(absl::Condition(&state_->has_heartbeat));
   return state_->heartbeat;
+}
+
+int TestCoordinator::leaves() const {
+  absl::MutexLock lock(&state_->mutex);
+  return state_->leaves;
 }
 
 int TestCoordinator::pieces_sent() const {

@@ -50,7 +50,7 @@ class TestCoordinator {
   struct Options {
     const TestModel* model = nullptr;  // whose pieces it ships; may be null
     // Mutual TLS on a loopback port; without it plain text there.
-    std::optional<transport::Identity> identity;
+    std::optional<transport::Identity> identity = {};
     std::string address = "127.0.0.1:0";
     uint32_t heartbeat_ms = 50;
   };
@@ -64,14 +64,18 @@ class TestCoordinator {
   void RefuseJoins(const absl::Status& status);
   // Every member's stream ends, with a Goodbye when `status` is an error.
   void EndMemberships(const absl::Status& status);
-  // Ends a Fetch stream with kUnavailable after so many pieces; negative: never. Used up once.
-  void CutFetchAfter(int pieces);
+  // Ends a Fetch stream with `status` after so many pieces; negative: never. Used up once.
+  void CutFetchAfter(int pieces, const absl::Status& status = absl::UnavailableError("cut"));
+  // A Fetch stream says nothing more after so many pieces. Used up once.
+  void StallFetchAfter(int pieces);
   // Pieces are sent with a changed byte.
   void DamagePieces(bool damage);
 
   // Waits until so many hellos have come, and returns the last.
   proto::Hello WaitForHello(int count);
   proto::Heartbeat WaitForHeartbeat();
+  // Workers that took their leave so far.
+  int leaves() const;
   // Pieces sent so far, over all streams.
   int pieces_sent() const;
   int fetches() const;

@@ -38,8 +38,7 @@ WorkerDriver::WorkerDriver(transport::Dialer* dialer, const transport::PeerAddre
     : impl_(std::make_unique<Impl>()) {
   impl_->dialer = dialer;
   impl_->worker = worker;
-  impl_->stub =
-      proto::Worker::NewStub(dialer->Dial(worker, transport::ChannelPurpose::kControl));
+  impl_->stub = proto::Worker::NewStub(dialer->Dial(worker, transport::ChannelPurpose::kControl));
 }
 
 WorkerDriver::~WorkerDriver() {
