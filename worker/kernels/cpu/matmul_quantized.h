@@ -199,7 +199,10 @@ struct QuantizedMatmul {
         });
       });
     });
-    const auto pair = [&](auto j) RENGA_INLINE_LAMBDA { return format.template Pairs<j>(); };
+    const auto pair = [&](auto j) RENGA_INLINE_LAMBDA {
+      // Looked up even if never called, by clang.
+      if constexpr (kNeedsPairs) return format.template Pairs<j>();
+    };
     F min = Isa::ZeroF();
     if constexpr (Format::kHasMin) min = format.Min();
     return AddBlock(dot, format.Scale(), min, pair, a, sum);
