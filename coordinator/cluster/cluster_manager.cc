@@ -14,6 +14,7 @@
 #include "absl/time/clock.h"
 #include "base/byte_size.h"
 #include "base/log.h"
+#include "coordinator/cluster/last_placement.h"
 #include "coordinator/cluster/load_failures.h"
 #include "coordinator/cluster/load_request.h"
 #include "coordinator/cluster/pipeline_impl.h"
@@ -72,13 +73,13 @@ struct Loss {
 };
 std::optional<Loss> LossOf(const std::vector<Member>& members, const Member& planned) {
   const auto lost = [&](absl::string_view reason) {
-    return Loss{.sentence =
-                    absl::StrCat("worker ", DescribeWorker(planned), " is lost: ", reason)};
+    return Loss{.sentence = absl::StrCat("worker ", DescribeWorker(planned), " is lost: ", reason)};
   };
   const Member* now = FindMember(members, planned);
   if (now == nullptr) return lost("it is no member any more");
   if (now->left) {
-    return Loss{.left = true, .sentence = absl::StrCat("worker ", DescribeWorker(planned), " left")};
+    return Loss{.left = true,
+                .sentence = absl::StrCat("worker ", DescribeWorker(planned), " left")};
   }
   if (!now->alive) return lost(now->lost_reason);
   if (now->incarnation != planned.incarnation) return lost("it left and joined again");
@@ -119,6 +120,8 @@ class ClusterManager::Impl {
   // `expected`: nothing that anybody need be warned of.
   void AbandonLoading(const absl::Status& why, bool expected);
   bool Stalled(size_t worker);
+  void RecallPlacement();
+  void RememberPlacement();
   void StartPipeline();
   // Ready.
   void CheckPipeline(const std::vector<Member>& members);
@@ -140,6 +143,7 @@ class ClusterManager::Impl {
   std::vector<Load> loads_;  // by worker index
   LoadFailures failures_;
   std::shared_ptr<const Placement> last_placement_;  // what the cluster recovers from
+  LastPlacement last_;                               // what stood last, maybe before a restart
   std::string trouble_;  // why there is no pipeline, beyond what the planner says
   bool ever_ready_ = false;
   absl::Duration not_before_;  // the next plan
@@ -162,6 +166,7 @@ class ClusterManager::Impl {
 
 ClusterManager::Impl::Impl(Options options) : options_(std::move(options)) {
   view_.sentence = "waiting for workers";
+  RecallPlacement();
   listener_ = options_.membership->AddListener([wake = wake_] { wake->Signal(); });
   thread_ = std::thread([this] { Run(); });
 }
@@ -248,7 +253,7 @@ void ClusterManager::Impl::TryToPlan(const std::vector<Member>& members) {
   if (refused_for_ == Identify(candidates)) return;
   absl::StatusOr<Placement> placement =
       candidates.empty() ? absl::UnavailableError("no worker is left that can be asked")
-                         : PlaceModel(*options_.store, candidates, options_.request);
+                         : PlaceModel(*options_.store, candidates, options_.request, last_);
   {
     absl::MutexLock lock(&mutex_);
     view_.left_out = failures_.Reasons(members, Now());
@@ -325,8 +330,8 @@ void ClusterManager::Impl::CheckLoads(const std::vector<Member>& members) {
   for (size_t worker = 0; worker < loads_.size(); ++worker) {
     const Member& member = last_placement_->workers[worker].member;
     if (const std::optional<Loss> loss = LossOf(members, member)) {
-      return AbandonLoading(
-          absl::UnavailableError(absl::StrCat("while loading: ", loss->sentence)), loss->left);
+      return AbandonLoading(absl::UnavailableError(absl::StrCat("while loading: ", loss->sentence)),
+                            loss->left);
     }
     const std::optional<absl::Status> result = loads_[worker].call->result();
     if (result.has_value() && !result->ok()) return LoadFailed(member, *result);
@@ -370,6 +375,26 @@ void ClusterManager::Impl::AbandonLoading(const absl::Status& why, bool expected
   SetState(ever_ready_ ? ClusterState::kBroken : ClusterState::kWaiting, trouble_);
 }
 
+// Neither recalling nor remembering may fail: at worst, weights are shipped again.
+void ClusterManager::Impl::RecallPlacement() {
+  if (options_.last_placement_file.empty()) return;
+  absl::StatusOr<LastPlacement> last = ReadLastPlacement(options_.last_placement_file);
+  if (last.ok()) {
+    last_ = *std::move(last);
+  } else if (!absl::IsNotFound(last.status())) {
+    RENGA_LOG(WARNING) << last.status().message();
+  }
+}
+
+void ClusterManager::Impl::RememberPlacement() {
+  last_ = Remember(*last_placement_);
+  if (options_.last_placement_file.empty()) return;
+  const absl::Status written = WriteLastPlacement(options_.last_placement_file, last_);
+  if (!written.ok()) {
+    RENGA_LOG(WARNING) << written.message();
+  }
+}
+
 void ClusterManager::Impl::StartPipeline() {
   PipelineOptions options;
   options.model = options_.store->model();
@@ -388,6 +413,7 @@ void ClusterManager::Impl::StartPipeline() {
     failures_.Forgive(member.id);
   }
   loads_.clear();
+  RememberPlacement();
   options.epoch = last_epoch_;
   auto pipeline = std::make_shared<PipelineImpl>(std::move(options));
   trouble_.clear();

@@ -45,6 +45,8 @@ class ClusterManager : public PipelineSource {
     // After every change of state and while loads make progress (at most some times a second), on
     // the manager's thread. Must not block for long nor destroy the manager.
     std::function<void(const ClusterStatus&)> on_change;
+    // Where the placement is kept over restarts of the coordinator; empty: nowhere.
+    std::string last_placement_file;
   };
   explicit ClusterManager(Options options);
   ~ClusterManager() override;

@@ -297,7 +297,8 @@ TEST_F(ClusterManagerTest, LosingAWorkerInMidLoadIsNoticed) {
   Lose(member);
   EXPECT_TRUE(Eventually([](const ClusterStatus& status) {
     return status.state == ClusterState::kWaiting &&
-           status.sentence.find("while loading: worker name-of-w-a (w-a) is lost") != std::string::npos;
+           status.sentence.find("while loading: worker name-of-w-a (w-a) is lost") !=
+               std::string::npos;
   }));
   workers_[0]->set_misbehaviour(Misbehaviour::kNone);
   Join(*workers_[0]);

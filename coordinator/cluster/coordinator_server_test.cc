@@ -242,8 +242,21 @@ TEST_F(CoordinatorServerTest, HeartbeatsAreKept) {
   client.Beat(heartbeat);
   client.Hear();
   EXPECT_THAT(client.End(), StatusIs(absl::StatusCode::kInvalidArgument));
+  ASSERT_EQ(membership_.Members().size(), 1u);
   EXPECT_EQ(membership_.Members()[0].last_heartbeat.epoch, 12u);
   EXPECT_EQ(membership_.Members()[0].last_heartbeat.memory_used_bytes, 34);
+}
+
+TEST_F(CoordinatorServerTest, AbsurdEpochsAreNotHeard) {
+  JoinClient client(DialAsMember());
+  client.Say(GoodHello());
+  ASSERT_TRUE(client.Hear().has_value());
+  proto::Heartbeat heartbeat;
+  heartbeat.set_epoch(~uint64_t{0});  // no plan could be newer
+  client.Beat(heartbeat);
+  client.Hear();
+  EXPECT_THAT(client.End(), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("epoch")));
+  EXPECT_EQ(membership_.Members()[0].last_heartbeat.epoch, 0u);
 }
 
 TEST_F(CoordinatorServerTest, AnotherProtocolIsRefusedWithBothVersions) {

@@ -126,6 +126,11 @@ absl::StatusOr<Heartbeat> CheckHeartbeat(const proto::Heartbeat& heartbeat) {
         absl::StrCat("a heartbeat with absurd memory: ", heartbeat.memory_used_bytes(), " and ",
                      heartbeat.resident_bytes(), " bytes"));
   }
+  // The next epoch is greater than any that a worker knows of.
+  if (heartbeat.epoch() > kMaxEpoch) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("a heartbeat of an absurd epoch: ", heartbeat.epoch()));
+  }
   return Heartbeat{.epoch = heartbeat.epoch(),
                    .steps_done = heartbeat.steps_done(),
                    .memory_used_bytes = heartbeat.memory_used_bytes(),

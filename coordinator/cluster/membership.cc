@@ -83,6 +83,12 @@ absl::StatusOr<Member> Membership::Join(const JoinRequest& request) {
           absl::StrCat("the cluster has ", alive, " workers and takes no more"));
     }
     joined.id = GiveId(request);
+    if (const Member* standing = FindById(joined.id);
+        standing != nullptr && standing->alive && standing->address != request.address) {
+      return absl::UnavailableError(absl::StrCat(
+          "another worker with the same certificate is a member (", standing->name, " at ",
+          standing->address, "): a second one on a machine needs a state folder of its own"));
+    }
     joined.name = request.name;
     joined.address = request.address;
     joined.offer = request.offer;

@@ -77,14 +77,16 @@ class Membership {
 
   explicit Membership(Clock clock = SteadyClock());
 
-  // Called after every join, loss and leave (not for heartbeats), without locks held, on the thread that
-  // brought the news. `listener` must not block. Listeners are removed by the returned id.
+  // Called after every join, loss and leave (not for heartbeats), without locks held, on the thread
+  // that brought the news. `listener` must not block. Listeners are removed by the returned id.
   int AddListener(std::function<void()> listener);
   // After it returns the listener runs no more. Not to be called from a listener.
   void RemoveListener(int id);
 
-  // The member as it is now. A standing member of the same id is replaced: its old stream is
-  // obsolete. kResourceExhausted when the table is full.
+  // The member as it is now. A standing member of the same id and address is replaced: its old
+  // stream is obsolete. kUnavailable when it stands at another address, so that two processes with
+  // one certificate do not replace each other for ever; one that was restarted is let in once its
+  // former self is lost. kResourceExhausted when the table is full.
   absl::StatusOr<Member> Join(const JoinRequest& request);
   // False when that incarnation is no longer the member: its stream should end.
   bool Heard(absl::string_view id, uint64_t incarnation, const Heartbeat& heartbeat);

@@ -11,6 +11,7 @@
 namespace renga::cluster {
 namespace {
 
+using ::renga::testing::StatusIs;
 using ::testing::HasSubstr;
 
 class MembershipTest : public ::testing::Test {
@@ -58,6 +59,33 @@ TEST_F(MembershipTest, AStreamOfAnEarlierIncarnationChangesNothing) {
   EXPECT_TRUE(table_.Members()[0].alive);
   table_.Lose("w-1", present.incarnation, "stream ended");
   EXPECT_FALSE(table_.Members()[0].alive);
+}
+
+TEST_F(MembershipTest, TwoProcessesWithOneCertificateDoNotReplaceEachOther) {
+  const Member first = Join("w-1", "ada", "10.0.0.1:7000");
+  const JoinRequest second = {.id = "w-1", .name = "ada", .address = "10.0.0.1:7001", .offer = {}};
+  EXPECT_THAT(table_.Join(second),
+              StatusIs(absl::StatusCode::kUnavailable, HasSubstr("ada at 10.0.0.1:7000")));
+  EXPECT_TRUE(table_.IsAlive("w-1", first.incarnation));
+  // A restart on another port is let in when its former self has gone.
+  table_.Lose("w-1", first.incarnation, "gone");
+  EXPECT_OK(table_.Join(second));
+  EXPECT_EQ(table_.Members().size(), 1u);
+}
+
+TEST_F(MembershipTest, LeavingIsNoFault) {
+  int news = 0;
+  table_.AddListener([&] { ++news; });
+  const Member first = Join("w-1");
+  table_.Leave("w-1", first.incarnation + 1);
+  EXPECT_TRUE(table_.Members()[0].alive);
+  table_.Leave("w-1", first.incarnation);
+  table_.Lose("w-1", first.incarnation, "its connection ended");
+  EXPECT_EQ(news, 2);
+  EXPECT_TRUE(table_.Members()[0].left);
+  EXPECT_EQ(table_.Members()[0].lost_reason, "it left");
+  Join("w-1");
+  EXPECT_FALSE(table_.Members()[0].left);
 }
 
 TEST_F(MembershipTest, WithoutCertificatesNameAndAddressTellWhoIsBack) {

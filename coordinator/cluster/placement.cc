@@ -38,9 +38,17 @@ std::string MixedPathsWarning(const std::vector<PlacedWorker>& workers) {
 
 }  // namespace
 
-absl::StatusOr<Placement> PlaceModel(const ModelStore& store, const std::vector<Member>& members,
-                                     const partition::PlanRequest& request) {
+absl::StatusOr<Placement> PlaceModel(const ModelStore& store,
+                                     const std::vector<Member>& measured_members,
+                                     partition::PlanRequest request, const LastPlacement& last) {
+  const std::vector<Member> members = WithSettledSpeeds(measured_members, last);
   const std::vector<partition::WorkerProfile> profiles = ProfilesOf(members);
+  request.previous.clear();
+  for (size_t i = 0; i < members.size(); ++i) {
+    if (const LastShard* shard = FindLastShard(last, members[i], members)) {
+      request.previous.push_back({.worker_id = profiles[i].id, .spec = shard->spec});
+    }
+  }
   RENGA_ASSIGN_OR_RETURN(const partition::Plan plan,
                          partition::MakePlan(store.model(), store.footprint(), profiles, request));
 
@@ -70,6 +78,17 @@ absl::StatusOr<Placement> PlaceModel(const ModelStore& store, const std::vector<
     placement.warnings.push_back(std::move(warning));
   }
   return placement;
+}
+
+LastPlacement Remember(const Placement& placement) {
+  LastPlacement last;
+  for (const PlacedWorker& worker : placement.workers) {
+    last.push_back({.worker_id = worker.member.id,
+                    .worker_name = worker.member.name,
+                    .spec = worker.spec,
+                    .weight_bytes_per_second = worker.member.offer.weight_bytes_per_second});
+  }
+  return last;
 }
 
 }  // namespace renga::cluster

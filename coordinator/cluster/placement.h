@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "coordinator/cluster/last_placement.h"
 #include "coordinator/cluster/membership.h"
 #include "coordinator/cluster/model_store.h"
 #include "model/footprint.h"
@@ -42,9 +43,13 @@ struct Placement {
   std::vector<std::string> warnings;  // sentences
 };
 
-// Plans `request` for `members`. Errors are the planner's, sentences for users.
+// Plans `request` for `members`, as they were placed last where that is nearly as good. Errors are
+// the planner's, sentences for users.
 absl::StatusOr<Placement> PlaceModel(const ModelStore& store, const std::vector<Member>& members,
-                                     const partition::PlanRequest& request);
+                                     partition::PlanRequest request, const LastPlacement& last);
+
+// What to remember of it.
+LastPlacement Remember(const Placement& placement);
 
 }  // namespace renga::cluster
 

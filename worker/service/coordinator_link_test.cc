@@ -40,7 +40,7 @@ class CoordinatorLinkTest : public ::testing::Test {
                                      },
                                  .join_timeout = join_timeout,
                                  .rejoin_timeout = rejoin_timeout,
-        .on_event = nullptr});
+                                 .on_event = nullptr});
   }
 
   const std::unique_ptr<transport::Dialer> dialer_ = transport::CreateInsecureLoopbackDialer();

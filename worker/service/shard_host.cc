@@ -25,8 +25,7 @@ constexpr absl::Duration kProgressInterval = absl::Milliseconds(100);
 constexpr int64_t kEdgeBufferBytes = int64_t{12} << 20;
 constexpr uint32_t kMinEdgeWindow = 2;  // one computed, one on its way
 
-uint32_t EdgeWindow(int64_t max_step_tokens, int64_t d_model) {
-  const int64_t frame_bytes = max_step_tokens * d_model * static_cast<int64_t>(sizeof(float));
+uint32_t EdgeWindow(int64_t frame_bytes) {
   const int64_t frames = kEdgeBufferBytes / std::max<int64_t>(frame_bytes, 1);
   return static_cast<uint32_t>(
       std::clamp<int64_t>(frames, kMinEdgeWindow, transport::kEdgeWindowFrames));
@@ -210,7 +209,10 @@ void ShardHost::StartStage(const LoadOrder& order) {
   };
   stage_ = std::make_unique<Stage>(std::move(options));
   loaded_epoch_ = order.epoch;
-  edge_window_ = EdgeWindow(order.limits.max_step_tokens, d_model);
+  const int64_t frame_bytes =
+      order.limits.max_step_tokens * d_model * static_cast<int64_t>(sizeof(float));
+  max_frame_bytes_ = static_cast<size_t>(frame_bytes);
+  edge_window_ = EdgeWindow(frame_bytes);
   if (options_.on_loaded) options_.on_loaded(edge_window_);
 }
 

@@ -61,6 +61,8 @@ class ShardHost {
 
   // Frames an edge may have on its way here; 0 before the first load.
   uint32_t edge_window() const { return edge_window_; }
+  // Bytes of activations in the largest frame the plan allows; 0 before the first load.
+  size_t max_frame_bytes() const { return max_frame_bytes_; }
   // Of the plan that is loaded; 0: none.
   uint64_t epoch() const { return loaded_epoch_; }
   uint64_t steps_done() const { return steps_done_; }
@@ -81,6 +83,7 @@ class ShardHost {
   ResultOutbox outbox_;
   JobQueue jobs_;
   std::atomic<uint32_t> edge_window_ = 0;
+  std::atomic<size_t> max_frame_bytes_ = 0;
   std::atomic<uint64_t> loaded_epoch_ = 0;
   std::atomic<uint64_t> steps_done_ = 0;
 

@@ -39,6 +39,13 @@ void StepsStream::OnReadDone(bool ok) {
           absl::StrCat("more frames than the window of ", window_, " allows")));
       return;
     }
+    // What waits here is bounded by the window's frames only if each of them is.
+    if (frame_.activations().size() > host_->max_frame_bytes()) {
+      EndLocked(absl::InvalidArgumentError(absl::StrCat("a frame of ", frame_.activations().size(),
+                                                        " bytes, but the plan's largest ", "has ",
+                                                        host_->max_frame_bytes())));
+      return;
+    }
   }
   host_->RunFrame(std::move(frame_), [stream = shared_from_this()] { stream->FrameDone(); });
   frame_ = proto::StepFrame();

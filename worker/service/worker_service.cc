@@ -17,6 +17,9 @@
 namespace renga::worker {
 namespace {
 
+// Edges a worker receives on, with room for those of former plans that are about to end.
+constexpr size_t kMaxStepsStreams = 256;
+
 // Sends back what it gets, one message at a time.
 class ProbeStream : public grpc::ServerBidiReactor<proto::ProbeMessage, proto::ProbeMessage> {
  public:
@@ -89,6 +92,10 @@ class WorkerService::Impl : public proto::Worker::CallbackService {
       streams_.erase(std::remove_if(streams_.begin(), streams_.end(),
                                     [](const auto& known) { return known.expired(); }),
                      streams_.end());
+      if (streams_.size() >= kMaxStepsStreams) {
+        stream->End(absl::ResourceExhaustedError("too many streams of steps to one worker"));
+        return stream.get();
+      }
       streams_.push_back(stream);
     }
     // After it was added: a plan loaded in between grants to every stream it finds.

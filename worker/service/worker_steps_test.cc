@@ -298,6 +298,42 @@ TEST_F(WorkerStepsTest, WhoIgnoresCreditsIsCutOff) {
   EXPECT_EQ(stream->Finish().error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
 }
 
+TEST_F(WorkerStepsTest, AFrameLargerThanThePlanAllowsEndsItsStream) {
+  StartWhole();
+  proto::StepFrame frame;
+  *frame.mutable_step() = transport::ToProto(Steps(5)[0]);
+  frame.set_target(proto::FRAME_TARGET_LAYERS);
+  transport::PackActivations(MakeRows(33, kDModel, 1), frame);
+  ASSERT_OK(driver_->Send(frame));
+  EXPECT_THAT(driver_->WaitForBrokenEdge(), StatusIs(absl::StatusCode::kInvalidArgument));
+  driver_->CloseEdge();
+  ExpectRightAnswer(0, 1);
+}
+
+TEST_F(WorkerStepsTest, StreamsAreCounted) {
+  StartWhole();
+  const auto channel = dialer_->Dial(AddressOf(*worker_), transport::ChannelPurpose::kActivations);
+  const auto stub = proto::Worker::NewStub(channel);
+  struct Call {
+    grpc::ClientContext context;
+    std::unique_ptr<grpc::ClientReaderWriter<proto::StepFrame, proto::StepCredit>> stream;
+  };
+  std::vector<std::unique_ptr<Call>> calls;
+  proto::StepCredit credit;
+  bool refused = false;
+  while (!refused && calls.size() < 1000) {
+    calls.push_back(std::make_unique<Call>());
+    calls.back()->stream = stub->Steps(&calls.back()->context);
+    refused = !calls.back()->stream->Read(&credit);
+  }
+  EXPECT_GT(calls.size(), 100u);
+  EXPECT_EQ(calls.back()->stream->Finish().error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  calls.pop_back();
+  for (const auto& call : calls) call->context.TryCancel();
+  for (const auto& call : calls) call->stream->Finish();
+  ExpectRightAnswer(0, 1);
+}
+
 TEST_F(WorkerStepsTest, DamagedFramesNeverBringItDown) {
   StartWhole();
   proto::StepFrame good;

@@ -1,0 +1,102 @@
+#include "coordinator/cluster/last_placement.h"
+
+#include <algorithm>
+#include <cstdint>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/file.h"
+#include "base/status_macros.h"
+#include "nlohmann/json.hpp"
+
+namespace renga::cluster {
+namespace {
+
+using Json = nlohmann::json;
+
+constexpr double kSameMachine = 2.0;
+constexpr int64_t kMaxFileBytes = int64_t{1} << 20;
+
+Json ToJson(const model::Range& range) { return {range.begin, range.end}; }
+
+bool ReadRange(const Json& json, model::Range& range) {
+  if (!json.is_array() || json.size() != 2 || !json[0].is_number_integer() ||
+      !json[1].is_number_integer()) {
+    return false;
+  }
+  range = {json[0].get<int64_t>(), json[1].get<int64_t>()};
+  return range.begin >= 0 && range.begin <= range.end;
+}
+
+bool ReadShard(const Json& json, LastShard& shard) {
+  if (!json.is_object()) return false;
+  for (const char* key : {"id", "name", "layers", "head_rows", "weight_bytes_per_second"}) {
+    if (!json.contains(key)) return false;
+  }
+  if (!json["id"].is_string() || !json["name"].is_string() ||
+      !json["weight_bytes_per_second"].is_number()) {
+    return false;
+  }
+  shard.worker_id = json["id"].get<std::string>();
+  shard.worker_name = json["name"].get<std::string>();
+  shard.weight_bytes_per_second = json["weight_bytes_per_second"].get<double>();
+  return ReadRange(json["layers"], shard.spec.layers) &&
+         ReadRange(json["head_rows"], shard.spec.head_rows);
+}
+
+}  // namespace
+
+const LastShard* FindLastShard(const LastPlacement& last, const Member& member,
+                               const std::vector<Member>& members) {
+  for (const LastShard& shard : last) {
+    if (shard.worker_id == member.id) return &shard;
+  }
+  const auto is_here = [&](const LastShard& shard) {
+    return std::any_of(members.begin(), members.end(),
+                       [&](const Member& other) { return other.id == shard.worker_id; });
+  };
+  for (const LastShard& shard : last) {
+    if (shard.worker_name == member.name && !is_here(shard)) return &shard;
+  }
+  return nullptr;
+}
+
+std::vector<Member> WithSettledSpeeds(std::vector<Member> members, const LastPlacement& last) {
+  for (Member& member : members) {
+    const LastShard* shard = FindLastShard(last, member, members);
+    if (shard == nullptr) continue;
+    double& speed = member.offer.weight_bytes_per_second;
+    const double before = shard->weight_bytes_per_second;
+    if (speed <= before * kSameMachine && before <= speed * kSameMachine) speed = before;
+  }
+  return members;
+}
+
+absl::StatusOr<LastPlacement> ReadLastPlacement(const std::string& path) {
+  RENGA_ASSIGN_OR_RETURN(const std::string text, base::ReadFile(path, kMaxFileBytes));
+  const Json json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
+  const auto damaged = absl::DataLossError(
+      absl::StrCat(path, " is no placement: the next plan starts without it"));
+  if (!json.is_array()) return damaged;
+  LastPlacement last;
+  for (const Json& entry : json) {
+    if (!ReadShard(entry, last.emplace_back())) return damaged;
+  }
+  return last;
+}
+
+absl::Status WriteLastPlacement(const std::string& path, const LastPlacement& last) {
+  Json json = Json::array();
+  for (const LastShard& shard : last) {
+    json.push_back({{"id", shard.worker_id},
+                    {"name", shard.worker_name},
+                    {"layers", ToJson(shard.spec.layers)},
+                    {"head_rows", ToJson(shard.spec.head_rows)},
+                    {"weight_bytes_per_second", shard.weight_bytes_per_second}});
+  }
+  // Names come from peers: what is no UTF-8 in them is replaced, not thrown at us.
+  return base::WriteFileAtomically(path,
+                                   json.dump(1, ' ', false, Json::error_handler_t::replace) + "\n");
+}
+
+}  // namespace renga::cluster

@@ -1,0 +1,42 @@
+// Which part each worker held last. Speeds are measured anew whenever a worker starts, and two
+// measurements never agree; planning from them alone would move weights around at every restart.
+// So the last placement is offered to the planner again, also after the coordinator's own restart.
+#ifndef RENGA_COORDINATOR_CLUSTER_LAST_PLACEMENT_H_
+#define RENGA_COORDINATOR_CLUSTER_LAST_PLACEMENT_H_
+
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "coordinator/cluster/membership.h"
+#include "model/shard_spec.h"
+
+namespace renga::cluster {
+
+struct LastShard {
+  std::string worker_id;
+  std::string worker_name;
+  model::ShardSpec spec;
+  double weight_bytes_per_second = 0;  // that the plan was made with
+};
+
+using LastPlacement = std::vector<LastShard>;
+
+// The shard that `member` held: its own, or that of a worker of its name which is not among
+// `members` (it has enrolled anew). Null when there is none.
+const LastShard* FindLastShard(const LastPlacement& last, const Member& member,
+                               const std::vector<Member>& members);
+
+// The members with the speed they were planned with last, where the new measurement is within a
+// factor of two of it: then it is the same machine, busier or less busy.
+std::vector<Member> WithSettledSpeeds(std::vector<Member> members, const LastPlacement& last);
+
+// `path` keeps one placement as JSON. Reading: kNotFound when there is none, kDataLoss when it is
+// damaged.
+absl::StatusOr<LastPlacement> ReadLastPlacement(const std::string& path);
+absl::Status WriteLastPlacement(const std::string& path, const LastPlacement& last);
+
+}  // namespace renga::cluster
+
+#endif  // RENGA_COORDINATOR_CLUSTER_LAST_PLACEMENT_H_

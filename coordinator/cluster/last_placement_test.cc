@@ -1,0 +1,78 @@
+#include "coordinator/cluster/last_placement.h"
+
+#include <string>
+#include <vector>
+
+#include "base/file.h"
+#include "base/testing/status_matchers.h"
+#include "gtest/gtest.h"
+
+namespace renga::cluster {
+namespace {
+
+using ::renga::testing::StatusIs;
+
+Member MakeMember(const std::string& id, const std::string& name, double speed) {
+  Member member;
+  member.id = id;
+  member.name = name;
+  member.offer.weight_bytes_per_second = speed;
+  return member;
+}
+
+LastPlacement TwoShards() {
+  return {{.worker_id = "w-a",
+           .worker_name = "ada",
+           .spec = {.layers = {0, 3}, .head_rows = {}},
+           .weight_bytes_per_second = 10e9},
+          {.worker_id = "w-b",
+           .worker_name = "bob",
+           .spec = {.layers = {3, 5}, .head_rows = {0, 512}},
+           .weight_bytes_per_second = 20e9}};
+}
+
+TEST(LastPlacementTest, AWorkerIsKnownByIdElseByTheNameOfOneThatIsGone) {
+  const LastPlacement last = TwoShards();
+  const std::vector<Member> members = {MakeMember("w-a", "renamed", 1), MakeMember("w-c", "bob", 1),
+                                       MakeMember("w-d", "ada", 1)};
+  ASSERT_NE(FindLastShard(last, members[0], members), nullptr);
+  EXPECT_EQ(FindLastShard(last, members[0], members)->worker_id, "w-a");
+  ASSERT_NE(FindLastShard(last, members[1], members), nullptr);
+  EXPECT_EQ(FindLastShard(last, members[1], members)->worker_id, "w-b");
+  EXPECT_EQ(FindLastShard(last, members[2], members), nullptr) << "w-a itself is here";
+}
+
+TEST(LastPlacementTest, SpeedsSettleWithinAFactorOfTwo) {
+  const std::vector<Member> settled = WithSettledSpeeds(
+      {MakeMember("w-a", "ada", 19e9), MakeMember("w-b", "bob", 9e9), MakeMember("w-c", "new", 5)},
+      TwoShards());
+  EXPECT_EQ(settled[0].offer.weight_bytes_per_second, 10e9);
+  EXPECT_EQ(settled[1].offer.weight_bytes_per_second, 9e9) << "less than half: it has changed";
+  EXPECT_EQ(settled[2].offer.weight_bytes_per_second, 5);
+}
+
+TEST(LastPlacementTest, IsKeptInAFile) {
+  const std::string path = ::testing::TempDir() + "/last_placement.json";
+  ASSERT_OK(WriteLastPlacement(path, TwoShards()));
+  ASSERT_OK_AND_ASSIGN(const LastPlacement read, ReadLastPlacement(path));
+  ASSERT_EQ(read.size(), 2u);
+  EXPECT_EQ(read[1].worker_id, "w-b");
+  EXPECT_EQ(read[1].worker_name, "bob");
+  EXPECT_EQ(read[1].spec, TwoShards()[1].spec);
+  EXPECT_EQ(read[1].weight_bytes_per_second, 20e9);
+}
+
+TEST(LastPlacementTest, DamageIsAnErrorAndNothingElse) {
+  const std::string path = ::testing::TempDir() + "/damaged_placement.json";
+  for (const std::string text :
+       {"", "{", "7", "[7]", "[{}]", R"([{"id":1,"name":"a","layers":[0,1],"head_rows":[0,0],)"
+                                     R"("weight_bytes_per_second":1}])",
+        R"([{"id":"1","name":"a","layers":[3,1],"head_rows":[0,0],"weight_bytes_per_second":1}])"}) {
+    ASSERT_OK(base::WriteFileAtomically(path, text));
+    EXPECT_THAT(ReadLastPlacement(path), StatusIs(absl::StatusCode::kDataLoss)) << text;
+  }
+  EXPECT_THAT(ReadLastPlacement(path + ".none"), StatusIs(absl::StatusCode::kNotFound));
+}
+
+}  // namespace
+}  // namespace renga::cluster
