@@ -1,5 +1,9 @@
 #include "coordinator/http/api_error.h"
 
+#include <utility>
+
+#include "nlohmann/json.hpp"
+
 namespace renga::http {
 namespace {
 
@@ -19,12 +23,11 @@ const char* ErrorType(int http_status) {
   }
 }
 
-nlohmann::json ErrorCode(int http_status) {
+// nullptr: the type says it all.
+const char* ErrorCode(int http_status) {
   switch (http_status) {
     case 401:
       return "invalid_api_key";
-    case 404:
-      return "not_found";
     case 413:
       return "request_too_large";
     case 429:
@@ -34,6 +37,15 @@ nlohmann::json ErrorCode(int http_status) {
     default:
       return nullptr;
   }
+}
+
+nlohmann::json MakeError(int http_status, const char* code, absl::string_view message) {
+  nlohmann::json error = {{"message", std::string(message)},
+                          {"type", ErrorType(http_status)},
+                          {"param", nullptr},
+                          {"code", nullptr}};
+  if (code != nullptr) error["code"] = code;
+  return {{"error", std::move(error)}};
 }
 
 }  // namespace
@@ -67,11 +79,14 @@ int HttpStatus(const absl::Status& status) {
 }
 
 nlohmann::json ErrorJson(int http_status, absl::string_view message) {
-  return {{"error",
-           {{"message", std::string(message)},
-            {"type", ErrorType(http_status)},
-            {"param", nullptr},
-            {"code", ErrorCode(http_status)}}}};
+  return MakeError(http_status, ErrorCode(http_status), message);
+}
+
+nlohmann::json ErrorJson(const absl::Status& status) {
+  const int http_status = HttpStatus(status);
+  const absl::string_view message(status.message().data(), status.message().size());
+  return MakeError(http_status, http_status == 404 ? "model_not_found" : ErrorCode(http_status),
+                   message);
 }
 
 std::string Dump(const nlohmann::json& json) {

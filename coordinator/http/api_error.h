@@ -6,7 +6,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
-#include "nlohmann/json.hpp"
+#include "nlohmann/json_fwd.hpp"
 
 namespace renga::http {
 
@@ -16,6 +16,8 @@ int HttpStatus(const absl::Status& status);
 
 // {"error": {"message", "type", "param", "code"}}
 nlohmann::json ErrorJson(int http_status, absl::string_view message);
+// kNotFound is a model that is not served.
+nlohmann::json ErrorJson(const absl::Status& status);
 
 // JSON as text; bytes that are no UTF-8 become U+FFFD.
 std::string Dump(const nlohmann::json& json);

@@ -11,7 +11,7 @@
 #include "absl/strings/string_view.h"
 #include "coordinator/serving/text_engine.h"
 #include "model/chat_template.h"
-#include "nlohmann/json.hpp"
+#include "nlohmann/json_fwd.hpp"
 
 namespace renga::http {
 

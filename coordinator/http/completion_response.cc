@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "nlohmann/json.hpp"
+
 namespace renga::http {
 namespace {
 
@@ -26,12 +28,15 @@ std::string ReasonText(const serving::GenerateResult& result) {
 
 }  // namespace
 
-json ResponseWriter::Envelope(bool chunk) const {
-  const bool chat = head_.endpoint == Endpoint::kChat;
-  const char* object = !chat   ? "text_completion"
-                       : chunk ? "chat.completion.chunk"
-                               : "chat.completion";
+json ResponseWriter::Envelope(const char* chat_object) const {
+  const char* object = head_.endpoint == Endpoint::kChat ? chat_object : "text_completion";
   return {{"id", head_.id}, {"object", object}, {"created", head_.created}, {"model", head_.model}};
+}
+
+json ResponseWriter::EmptyChunk() const {
+  json chunk = Envelope("chat.completion.chunk");
+  if (head_.include_usage) chunk["usage"] = nullptr;
+  return chunk;
 }
 
 json ResponseWriter::Whole(const AnswerPart& answer, const serving::GenerateResult& result) {
@@ -42,7 +47,7 @@ json ResponseWriter::Whole(const AnswerPart& answer, const serving::GenerateResu
   } else {
     choice["text"] = answer.text;
   }
-  json whole = Envelope(/*chunk=*/false);
+  json whole = Envelope("chat.completion");
   whole["choices"] = json::array({std::move(choice)});
   whole["usage"] = UsageJson(result.usage);
   whole["timings"] = TimingsJson(result.timings);
@@ -51,7 +56,7 @@ json ResponseWriter::Whole(const AnswerPart& answer, const serving::GenerateResu
 
 std::optional<json> ResponseWriter::FirstChunk() const {
   if (head_.endpoint != Endpoint::kChat) return std::nullopt;
-  json chunk = Envelope(/*chunk=*/true);
+  json chunk = EmptyChunk();
   chunk["choices"] = json::array({{{"index", 0},
                                    {"delta", {{"role", "assistant"}, {"content", ""}}},
                                    {"logprobs", nullptr},
@@ -66,7 +71,7 @@ json ResponseWriter::Chunk(const AnswerPart& part) {
   } else {
     choice["text"] = part.text;
   }
-  json chunk = Envelope(/*chunk=*/true);
+  json chunk = EmptyChunk();
   chunk["choices"] = json::array({std::move(choice)});
   return chunk;
 }
@@ -78,14 +83,14 @@ json ResponseWriter::LastChunk(const serving::GenerateResult& result) const {
   } else {
     choice["text"] = "";
   }
-  json chunk = Envelope(/*chunk=*/true);
+  json chunk = EmptyChunk();
   chunk["choices"] = json::array({std::move(choice)});
   chunk["timings"] = TimingsJson(result.timings);
   return chunk;
 }
 
 json ResponseWriter::UsageChunk(const serving::GenerateResult& result) const {
-  json chunk = Envelope(/*chunk=*/true);
+  json chunk = EmptyChunk();
   chunk["choices"] = json::array();
   chunk["usage"] = UsageJson(result.usage);
   return chunk;

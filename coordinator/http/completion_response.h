@@ -11,7 +11,7 @@
 #include "coordinator/http/completion_request.h"
 #include "coordinator/serving/request.h"
 #include "model/tokenizer.h"
-#include "nlohmann/json.hpp"
+#include "nlohmann/json_fwd.hpp"
 
 namespace renga::http {
 
@@ -20,7 +20,8 @@ struct ResponseHead {
   Endpoint endpoint = Endpoint::kChat;
   std::string id;
   std::string model;
-  int64_t created = 0;  // seconds since 1970
+  int64_t created = 0;         // seconds since 1970
+  bool include_usage = false;  // a stream ends with a UsageChunk
 };
 
 // A piece of the answer's text and the tokens it came with (only when logprobs were asked for).
@@ -44,7 +45,8 @@ class ResponseWriter {
   nlohmann::json UsageChunk(const serving::GenerateResult& result) const;
 
  private:
-  nlohmann::json Envelope(bool chunk) const;
+  nlohmann::json Envelope(const char* chat_object) const;
+  nlohmann::json EmptyChunk() const;
   nlohmann::json Logprobs(const AnswerPart& part);
   nlohmann::json ChatLogprobs(const AnswerPart& part) const;
   nlohmann::json PlainLogprobs(const AnswerPart& part);

@@ -41,7 +41,8 @@ Connection::Connection(socket_t socket, const ConnectionLimits& limits)
 
 Connection::~Connection() {
   current = nullptr;
-  Drain();
+  shutdown(socket_, SHUT_WR);
+  if (close_after_response_) Drain();
   close(socket_);
 }
 
@@ -61,9 +62,9 @@ bool Connection::Wait(short events, absl::Duration timeout) const {
 bool Connection::AwaitRequest(const std::function<bool()>& give_up) {
   if (close_after_response_) return false;
   const absl::Time idle_end = absl::Now() + limits_.keep_alive_time;
-  while (begin_ == end_) {
+  // What has come already is never given up.
+  while (begin_ == end_ && !Wait(POLLIN, std::min(kPollInterval, limits_.keep_alive_time))) {
     if (give_up() || absl::Now() >= idle_end) return false;
-    if (Wait(POLLIN, kPollInterval)) break;
   }
   bytes_left_ = limits_.max_request_bytes;
   read_deadline_ = absl::Now() + limits_.request_time;
@@ -96,8 +97,11 @@ bool Connection::Fill() {
 }
 
 ssize_t Connection::read(char* out, size_t size) {
-  if (bytes_left_ <= 0) return -1;
-  if (begin_ == end_ && !Fill()) return -1;
+  if (bytes_left_ <= 0 || (begin_ == end_ && !Fill())) {
+    // Where the next request would begin is not known.
+    close_after_response_ = true;
+    return -1;
+  }
   const size_t count = std::min({size, end_ - begin_, static_cast<size_t>(bytes_left_)});
   std::memcpy(out, buffer_.data() + begin_, count);
   begin_ += count;
@@ -134,7 +138,6 @@ void Connection::get_local_ip_and_port(std::string& ip, int& port) const {
 }
 
 void Connection::Drain() {
-  shutdown(socket_, SHUT_WR);
   const absl::Time end = absl::Now() + kDrainTime;
   int64_t drained = 0;
   while (drained < kDrainBytes && absl::Now() < end && Wait(POLLIN, end - absl::Now())) {

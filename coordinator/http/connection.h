@@ -33,12 +33,13 @@ class Connection : public httplib::Stream {
   // The connection that the calling thread is serving: handlers of the HTTP library are not told.
   static Connection* Current();
 
-  // Waits for the next request to begin. False: the client left or was idle for too long, or
-  // `give_up`, which is asked several times per second, said so.
+  // Waits for the next request to begin. False: there can be none, because the client left or its
+  // last request did not come whole; or the client was idle for too long, or `give_up`, which is
+  // asked several times per second while nothing comes, said so.
   bool AwaitRequest(const std::function<bool()>& give_up);
   // The client closed its side or the connection broke.
   bool PeerGone() const;
-  // Nothing more is read after the present request: some of its body may be left unread.
+  // Nothing more is read after the present request: some of it may be left unread.
   void CloseAfterResponse() { close_after_response_ = true; }
   bool close_after_response() const { return close_after_response_; }
 

@@ -13,6 +13,9 @@
 namespace renga::http {
 namespace {
 
+// There is no limit, but no way to say so.
+constexpr size_t kKeepAliveRequests = 1000000;
+
 // The library's default lets a second server take the same port without a word.
 void ReuseAddressOnly(socket_t socket) {
   const int yes = 1;
@@ -101,6 +104,9 @@ Listener::Listener(const ConnectionLimits& limits, size_t max_connections)
     : limits_(limits), max_connections_(max_connections) {
   set_socket_options(ReuseAddressOnly);
   set_tcp_nodelay(true);
+  // What answers say of the connection; AwaitRequest is what keeps to it.
+  set_keep_alive_timeout(absl::ToInt64Seconds(limits.keep_alive_time));
+  set_keep_alive_max_count(kKeepAliveRequests);
   new_task_queue = [this] {
     auto* threads = new ConnectionThreads(max_connections_);
     threads_.store(threads);

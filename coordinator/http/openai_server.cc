@@ -6,6 +6,8 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
@@ -16,6 +18,7 @@
 #include "coordinator/http/completion_response.h"
 #include "coordinator/http/listener.h"
 #include "coordinator/http/metrics.h"
+#include "nlohmann/json.hpp"
 
 namespace renga::http {
 namespace {
@@ -29,12 +32,16 @@ constexpr absl::Duration kStreamPatience = absl::Seconds(1);
 constexpr size_t kSpareConnections = 32;
 // Of a request, beside its body.
 constexpr int64_t kHeaderBytes = int64_t{64} << 10;
+constexpr const char* kCompletionsPath = "/v1/completions";
+constexpr const char* kChatPath = "/v1/chat/completions";
+// Of a model's name that a client made up.
+constexpr size_t kMaxShownName = 200;
 
 // Equal in a time that does not tell how much of them is.
 bool SameSecret(absl::string_view a, absl::string_view b) {
   unsigned char difference = a.size() == b.size() ? 0 : 1;
   for (size_t i = 0; i < a.size(); ++i) {
-    difference |= static_cast<unsigned char>(a[i] ^ b[i < b.size() ? i : 0]);
+    difference |= static_cast<unsigned char>(a[i] ^ (i < b.size() ? b[i] : '\0'));
   }
   return difference == 0;
 }
@@ -45,15 +52,49 @@ void Reply(httplib::Response& response, int http_status, const nlohmann::json& b
 }
 
 // A request that ends with an error may have a body that nobody read.
-void ReplyError(httplib::Response& response, int http_status, absl::string_view message) {
-  Reply(response, http_status, ErrorJson(http_status, message));
+void ReplyAndClose(httplib::Response& response, int http_status, const nlohmann::json& error) {
+  Reply(response, http_status, error);
   response.set_header("Connection", "close");
   if (Connection::Current() != nullptr) Connection::Current()->CloseAfterResponse();
 }
 
+void ReplyError(httplib::Response& response, int http_status, absl::string_view message) {
+  ReplyAndClose(response, http_status, ErrorJson(http_status, message));
+}
+
 void ReplyError(httplib::Response& response, const absl::Status& status) {
-  ReplyError(response, HttpStatus(status),
-             absl::string_view(status.message().data(), status.message().size()));
+  ReplyAndClose(response, HttpStatus(status), ErrorJson(status));
+}
+
+// Of a request whose headers were read: 0 when its body may be, too, else why not. The library
+// would inflate compressed bodies without bound, and wait for one that was never announced.
+int RefuseBody(const httplib::Request& request, int64_t max_bytes) {
+  if (request.method == "GET" || request.method == "HEAD" || request.method == "OPTIONS") return 0;
+  const bool known = request.path == kCompletionsPath || request.path == kChatPath;
+  if (!known || request.method != "POST") return 404;
+  const std::string encoding = request.get_header_value("Content-Encoding");
+  if (!encoding.empty() && !absl::EqualsIgnoreCase(encoding, "identity")) return 415;
+  if (request.has_header("Transfer-Encoding")) return 0;  // the connection counts its bytes
+  if (!request.has_header("Content-Length")) return 411;
+  uint64_t bytes = 0;
+  if (!absl::SimpleAtoi(request.get_header_value("Content-Length"), &bytes)) return 400;
+  return bytes > static_cast<uint64_t>(max_bytes) ? 413 : 0;
+}
+
+// Of errors that have nothing to do with what was asked for.
+const char* HttpErrorMessage(int http_status) {
+  switch (http_status) {
+    case 404:
+      return "there is nothing at this path";
+    case 411:
+      return "the request has no Content-Length";
+    case 413:
+      return "the request is too large";
+    case 415:
+      return "the request's body is compressed, which this server does not read";
+    default:
+      return "the request can't be read";
+  }
 }
 
 // One server-sent event.
@@ -67,6 +108,7 @@ class Server : public OpenAiServer {
         started_(absl::ToUnixSeconds(absl::Now())),
         listener_({.max_request_bytes = options.max_body_bytes + kHeaderBytes},
                   static_cast<size_t>(options.max_concurrent) + kSpareConnections) {
+    AddHooks();
     AddRoutes();
   }
   ~Server() override { Stop(); }
@@ -98,11 +140,13 @@ class Server : public OpenAiServer {
     bool ended = false;  // streaming: everything was written
   };
 
+  void AddHooks();  // what happens around every request
   void AddRoutes();
   httplib::Server::HandlerResponse CheckAccess(const httplib::Request& request,
                                                httplib::Response& response);
   void AddCorsHeaders(httplib::Response& response) const;
   nlohmann::json ModelJson() const;
+  absl::Status NoSuchModel(absl::string_view name) const;
 
   void Complete(const httplib::Request& request, httplib::Response& response, Endpoint endpoint);
   std::unique_ptr<Slot> TakeSlot();
@@ -132,21 +176,23 @@ void Server::Stop() {
   listener_.Close();
 }
 
-void Server::AddRoutes() {
+void Server::AddHooks() {
   using httplib::Request;
   using httplib::Response;
   listener_.set_payload_max_length(static_cast<size_t>(options_.max_body_bytes));
   listener_.set_pre_routing_handler([this](const Request& request, Response& response) {
-    return CheckAccess(request, response);
+    const auto handled = CheckAccess(request, response);
+    if (handled == httplib::Server::HandlerResponse::Handled) return handled;
+    const int refusal = RefuseBody(request, options_.max_body_bytes);
+    if (refusal == 0) return handled;
+    ReplyError(response, refusal, HttpErrorMessage(refusal));
+    return httplib::Server::HandlerResponse::Handled;
   });
   // Errors of the library itself: no such route, a body too large, a request it can't read.
   listener_.set_error_handler(
       httplib::Server::HandlerWithResponse([this](const Request& request, Response& response) {
         if (response.body.empty()) {
-          const char* message = response.status == 404   ? "there is nothing at this path"
-                                : response.status == 413 ? "the request is too large"
-                                                         : "the request can't be read";
-          ReplyError(response, response.status, message);
+          ReplyError(response, response.status, HttpErrorMessage(response.status));
         }
         counter_.Count("error", response.status);
         return httplib::Server::HandlerResponse::Handled;
@@ -155,6 +201,11 @@ void Server::AddRoutes() {
       [](const Request&, Response& response, const std::exception_ptr&) {
         ReplyError(response, 500, "the server failed to handle the request");
       });
+}
+
+void Server::AddRoutes() {
+  using httplib::Request;
+  using httplib::Response;
   listener_.Get("/health", [this](const Request&, Response& response) {
     const absl::Status status = options_.health ? options_.health() : absl::OkStatus();
     if (status.ok()) return Reply(response, 200, {{"status", "ok"}});
@@ -165,7 +216,7 @@ void Server::AddRoutes() {
   });
   listener_.Get(R"(/v1/models/(.+))", [this](const Request& request, Response& response) {
     if (request.matches[1].str() == options_.model_name) return Reply(response, 200, ModelJson());
-    ReplyError(response, 404, absl::StrCat("the model served here is ", options_.model_name));
+    ReplyError(response, NoSuchModel(request.matches[1].str()));
   });
   listener_.Get("/metrics", [this](const Request&, Response& response) {
     response.set_content(MetricsText(counter_, engine_->scheduler().Stats()),
@@ -176,10 +227,10 @@ void Server::AddRoutes() {
       Reply(response, 200, options_.status());
     });
   }
-  listener_.Post("/v1/completions", [this](const Request& request, Response& response) {
+  listener_.Post(kCompletionsPath, [this](const Request& request, Response& response) {
     Complete(request, response, Endpoint::kCompletions);
   });
-  listener_.Post("/v1/chat/completions", [this](const Request& request, Response& response) {
+  listener_.Post(kChatPath, [this](const Request& request, Response& response) {
     Complete(request, response, Endpoint::kChat);
   });
 }
@@ -219,6 +270,11 @@ nlohmann::json Server::ModelJson() const {
           {"owned_by", "renga"}};
 }
 
+absl::Status Server::NoSuchModel(absl::string_view name) const {
+  return absl::NotFoundError(absl::StrCat("there is no model ", name.substr(0, kMaxShownName),
+                                          " here; the one served is ", options_.model_name));
+}
+
 std::unique_ptr<Server::Slot> Server::TakeSlot() {
   if (under_way_.fetch_add(1) >= options_.max_concurrent) {
     under_way_.fetch_sub(1);
@@ -251,8 +307,7 @@ absl::StatusOr<std::shared_ptr<Server::Exchange>> Server::Begin(const httplib::R
   RENGA_ASSIGN_OR_RETURN(const nlohmann::json body, ParseJsonObject(request.body));
   RENGA_ASSIGN_OR_RETURN(exchange->request, ParseCompletionRequest(body, endpoint, random64()));
   if (!exchange->request.model.empty() && exchange->request.model != options_.model_name) {
-    return absl::NotFoundError(absl::StrCat("there is no model ", exchange->request.model,
-                                            " here; the one served is ", options_.model_name));
+    return NoSuchModel(exchange->request.model);
   }
   RENGA_ASSIGN_OR_RETURN(std::vector<serving::TokenId> prompt, Encode(exchange->request));
   exchange->writer.emplace(
@@ -260,7 +315,8 @@ absl::StatusOr<std::shared_ptr<Server::Exchange>> Server::Begin(const httplib::R
                    .id = absl::StrFormat(
                        "%s-%016x", endpoint == Endpoint::kChat ? "chatcmpl" : "cmpl", random64()),
                    .model = options_.model_name,
-                   .created = absl::ToUnixSeconds(absl::Now())},
+                   .created = absl::ToUnixSeconds(absl::Now()),
+                   .include_usage = exchange->request.include_usage},
       exchange->request.logprobs, &engine_->tokenizer());
   exchange->request.options.deadline = absl::Now() + options_.request_timeout;
   exchange->channel.Start(*engine_, std::move(prompt), exchange->request.options,
@@ -337,11 +393,7 @@ bool Server::WriteStream(Exchange& exchange, httplib::DataSink& sink) const {
 
 std::string Server::StreamEnd(Exchange& exchange,
                               const absl::StatusOr<serving::GenerateResult>& result) const {
-  if (!result.ok()) {
-    const absl::string_view message(result.status().message().data(),
-                                    result.status().message().size());
-    return Event(ErrorJson(HttpStatus(result.status()), message));
-  }
+  if (!result.ok()) return Event(ErrorJson(result.status()));
   std::string events = Event(exchange.writer->LastChunk(*result));
   if (exchange.request.include_usage) {
     absl::StrAppend(&events, Event(exchange.writer->UsageChunk(*result)));
