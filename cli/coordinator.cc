@@ -4,10 +4,20 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "base/log.h"
 #include "base/status_macros.h"
 
 namespace renga::cli {
+namespace {
+
+// One for each model, as their shards differ.
+std::string PlacementFile(const std::string& state_directory, const cluster::Manifest& manifest) {
+  if (state_directory.empty()) return "";
+  return absl::StrCat(state_directory, "/placement-", manifest.model_id.ToHex(), ".json");
+}
+
+}  // namespace
 
 absl::Status Coordinator::OpenModel(const CoordinatorOptions& options) {
   cluster::ModelStore::Options store_options;
@@ -56,7 +66,9 @@ absl::Status Coordinator::StartServing(CoordinatorOptions options) {
                                        .dialer = dialer_.get(),
                                        .request = request,
                                        .expected_workers = options.expected_workers,
-                                       .on_change = std::move(options.on_change)});
+                                       .on_change = std::move(options.on_change),
+                                       .last_placement_file = PlacementFile(
+                                           options.state_directory, store_->manifest())});
   serving::SchedulerOptions scheduler;
   scheduler.source = manager_.get();
   scheduler.embeddings = [this](std::span<const model::TokenId> tokens) {

@@ -33,6 +33,8 @@ struct CoordinatorOptions {
   std::string listen_address;
   // Null: plain text, for loopback and in-process channels.
   std::unique_ptr<transport::Authority> authority;
+  // Where the coordinator remembers over restarts which worker held what; empty: nowhere.
+  std::string state_directory;
   std::function<void(const cluster::ClusterStatus&)> on_change;
   std::function<void(int64_t done_bytes, int64_t total_bytes)> on_hash_progress;
 };

@@ -47,10 +47,13 @@ absl::StatusOr<std::unique_ptr<Coordinator>> StartCoordinator(
   options.on_hash_progress = [printer](int64_t done, int64_t total) {
     printer->ShowReading(done, total);
   };
-  if (!flags.insecure) {
-    const std::string directory =
-        flags.state.empty() ? base::StateDirectory() + "/coordinator" : flags.state;
-    RENGA_ASSIGN_OR_RETURN(options.authority, transport::Authority::LoadOrCreate(directory));
+  options.state_directory =
+      flags.state.empty() ? base::StateDirectory() + "/coordinator" : flags.state;
+  if (flags.insecure) {
+    RENGA_RETURN_IF_ERROR(base::CreateDirectories(options.state_directory));
+  } else {
+    RENGA_ASSIGN_OR_RETURN(options.authority,
+                           transport::Authority::LoadOrCreate(options.state_directory));
   }
   return Coordinator::Start(std::move(options));
 }
