@@ -15,7 +15,16 @@ if(NOT CMAKE_BUILD_TYPE)
   set(CMAKE_BUILD_TYPE Release CACHE STRING "" FORCE)
 endif()
 
+# -O3 gains nothing outside the kernels, which ask for it themselves, and costs a third more time.
+set(CMAKE_CXX_FLAGS_RELEASE "-O2 -DNDEBUG")
+if(RENGA_SANITIZE)
+  # Fast enough to run, and half the time of -O2 -g to build. Assertions stay on.
+  set(CMAKE_CXX_FLAGS_RELWITHDEBINFO "-O1 -g1")
+endif()
+
 find_program(RENGA_CCACHE ccache)
 if(RENGA_CCACHE)
-  set(CMAKE_CXX_COMPILER_LAUNCHER "${RENGA_CCACHE}")
+  # The sloppiness is what ccache asks for with precompiled headers.
+  set(CMAKE_CXX_COMPILER_LAUNCHER "${CMAKE_COMMAND}" -E env
+    CCACHE_SLOPPINESS=pch_defines,time_macros "${RENGA_CCACHE}")
 endif()

@@ -6,7 +6,7 @@
 namespace renga::model {
 namespace {
 
-constexpr absl::string_view kReplacement = "\xEF\xBF\xBD";  // U+FFFD
+constexpr absl::string_view kReplacementText = "\xEF\xBF\xBD";  // U+FFFD
 
 // Takes from `bytes` what is certain: all but an unfinished character at the end.
 std::string TakeCertain(std::string* bytes) {
@@ -16,7 +16,7 @@ std::string TakeCertain(std::string* bytes) {
     const Utf8Unit unit = InspectUtf8(rest);
     if (unit.state == Utf8State::kIncomplete) break;
     const bool whole = unit.state == Utf8State::kWhole;
-    const absl::string_view text = whole ? rest.substr(0, unit.length) : kReplacement;
+    const absl::string_view text = whole ? rest.substr(0, unit.length) : kReplacementText;
     out.append(text.data(), text.size());
     rest.remove_prefix(unit.length);
   }
@@ -39,7 +39,7 @@ std::string StreamDetokenizer::Add(TokenId id) {
 
 std::string StreamDetokenizer::Finish() {
   std::string out;
-  if (!pending_.empty()) out = std::string(kReplacement);
+  if (!pending_.empty()) out = std::string(kReplacementText);
   pending_.clear();
   return out;
 }

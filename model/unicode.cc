@@ -8,7 +8,7 @@
 namespace renga::model {
 namespace {
 
-constexpr char32_t kReplacement = 0xFFFD;
+constexpr char32_t kReplacementChar = 0xFFFD;
 constexpr char32_t kLastCodePoint = 0x10FFFF;
 // Below this no character combines with the one before it, nor changes under composition.
 constexpr char32_t kFirstCombining = 0x300;
@@ -122,14 +122,14 @@ int AnnouncedUtf8Length(unsigned char lead) {
 
 DecodedChar DecodeChar(absl::string_view text) {
   const size_t length = CompleteLength(text);
-  if (length == 0) return {kReplacement, 1};
+  if (length == 0) return {kReplacementChar, 1};
   if (length == 1) return {static_cast<unsigned char>(text[0]), 1};
   // A lead byte of n bytes carries 7 - n bits.
   char32_t code_point = static_cast<unsigned char>(text[0]) & (0x7F >> length);
   for (size_t i = 1; i < length; ++i) {
     code_point = code_point << 6 | (static_cast<unsigned char>(text[i]) & 0x3F);
   }
-  if (code_point > kLastCodePoint) return {kReplacement, 1};
+  if (code_point > kLastCodePoint) return {kReplacementChar, 1};
   return {code_point, length};
 }
 

@@ -29,7 +29,7 @@
 namespace renga::transport {
 namespace {
 
-struct Deleter {
+struct SocketDeleter {
   void operator()(SSL_CTX* context) const { SSL_CTX_free(context); }
   void operator()(SSL* ssl) const { SSL_free(ssl); }
   void operator()(addrinfo* addresses) const { ::freeaddrinfo(addresses); }
@@ -117,7 +117,7 @@ absl::StatusOr<Socket> Connect(const std::string& address, absl::Time deadline) 
     return absl::UnavailableError(
         absl::StrCat("cannot find ", host_port.host, ": ", ::gai_strerror(code)));
   }
-  const std::unique_ptr<addrinfo, Deleter> addresses(found);
+  const std::unique_ptr<addrinfo, SocketDeleter> addresses(found);
   int error = 0;
   for (const addrinfo* entry = found; entry != nullptr; entry = entry->ai_next) {
     error = 0;
@@ -166,13 +166,13 @@ absl::StatusOr<std::string> FetchAuthority(const std::string& address,
   const absl::Time deadline = absl::Now() + timeout;
   const NoPipeSignal no_pipe_signal;
   RENGA_ASSIGN_OR_RETURN(const Socket socket, Connect(address, deadline));
-  const std::unique_ptr<SSL_CTX, Deleter> context(SSL_CTX_new(TLS_client_method()));
+  const std::unique_ptr<SSL_CTX, SocketDeleter> context(SSL_CTX_new(TLS_client_method()));
   if (context == nullptr) return OpenSslError("cannot start TLS");
   SSL_CTX_set_verify(context.get(), SSL_VERIFY_NONE, nullptr);
   SSL_CTX_set_min_proto_version(context.get(), TLS1_2_VERSION);
   static constexpr unsigned char kHttp2[] = {2, 'h', '2'};
   SSL_CTX_set_alpn_protos(context.get(), kHttp2, sizeof(kHttp2));
-  const std::unique_ptr<SSL, Deleter> ssl(SSL_new(context.get()));
+  const std::unique_ptr<SSL, SocketDeleter> ssl(SSL_new(context.get()));
   if (ssl == nullptr || SSL_set_fd(ssl.get(), socket.fd()) != 1) {
     return OpenSslError("cannot start TLS");
   }

@@ -12,12 +12,12 @@ namespace {
 
 // Statements and expressions inside each other, macro calls included. A level takes about a
 // kilobyte of stack, several with a sanitizer.
-constexpr int kMaxDepth = 400;
+constexpr int kMaxEvaluationDepth = 400;
 
 }  // namespace
 
 absl::Status Interpreter::DepthGuard::Check() const {
-  if (depth_ <= kMaxDepth) return absl::OkStatus();
+  if (depth_ <= kMaxEvaluationDepth) return absl::OkStatus();
   return absl::InvalidArgumentError("stopped: it calls itself too deeply");
 }
 

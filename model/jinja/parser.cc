@@ -15,7 +15,7 @@ namespace renga::model::jinja {
 namespace {
 
 constexpr size_t kMaxSourceBytes = size_t{1} << 20;
-constexpr int kMaxDepth = 50;  // of statements inside each other
+constexpr int kMaxStatementDepth = 50;  // of statements inside each other
 
 class Parser {
  public:
@@ -54,7 +54,7 @@ class Parser {
 };
 
 absl::StatusOr<Block> Parser::ParseBlock(std::initializer_list<absl::string_view> ends) {
-  if (++depth_ > kMaxDepth) return stream_.Fail("statements nest too deeply");
+  if (++depth_ > kMaxStatementDepth) return stream_.Fail("statements nest too deeply");
   Block block;
   while (!stream_.At(TokenKind::kEnd)) {
     if (stream_.At(TokenKind::kText)) {

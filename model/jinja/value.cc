@@ -10,7 +10,7 @@
 namespace renga::model::jinja {
 namespace {
 
-constexpr int kMaxDepth = 64;
+constexpr int kMaxValueDepth = 64;
 // What a budget is charged for one element of a list, beside the element's own text.
 constexpr uint64_t kElementBytes = 32;
 
@@ -85,7 +85,7 @@ absl::StatusOr<Value> Value::MakeList(std::vector<Value> items, Budget* budget, 
   RENGA_RETURN_IF_ERROR(budget->Charge(kElementBytes * (items.size() + 1)));
   List list;
   for (const Value& item : items) list.depth = std::max(list.depth, DepthOf(item) + 1);
-  if (list.depth > kMaxDepth) return TooDeep();
+  if (list.depth > kMaxValueDepth) return TooDeep();
   list.items = std::move(items);
   list.is_tuple = is_tuple;
   Value value;
@@ -97,7 +97,7 @@ absl::StatusOr<Value> Value::MakeDict(Dict dict, Budget* budget) {
   uint64_t bytes = kElementBytes;
   for (const auto& [key, value] : dict.entries) bytes += key.size() + 2 * kElementBytes;
   RENGA_RETURN_IF_ERROR(budget->Charge(bytes));
-  if (dict.depth > kMaxDepth) return TooDeep();
+  if (dict.depth > kMaxValueDepth) return TooDeep();
   Value value;
   value.data_ = std::make_shared<const Dict>(std::move(dict));
   return value;

@@ -20,7 +20,7 @@ using transport::kPieceBytes;
 // A stream that breaks is opened again at the piece where it broke; this often in a row without a
 // single piece.
 constexpr int kFetchAttempts = 5;
-constexpr absl::Duration kFirstRetryDelay = absl::Milliseconds(100);
+constexpr absl::Duration kFirstFetchRetryDelay = absl::Milliseconds(100);
 
 }  // namespace
 
@@ -122,7 +122,7 @@ bool ShippedWeights::ReadCached(const ShippedTensor& tensor, uint32_t piece) {
 
 absl::Status ShippedWeights::Fetch(const ShippedTensor& tensor, uint32_t piece) {
   absl::Status status;
-  absl::Duration delay = kFirstRetryDelay;
+  absl::Duration delay = kFirstFetchRetryDelay;
   for (int attempt = 0; attempt < kFetchAttempts; ++attempt) {
     if (attempt > 0) {
       absl::SleepFor(delay);

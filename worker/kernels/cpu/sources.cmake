@@ -15,7 +15,7 @@ function(renga_cpu_path FILE)
     list(APPEND ARGN -fno-sanitize=all)
   endif()
   set_source_files_properties("${CMAKE_CURRENT_FUNCTION_LIST_DIR}/${FILE}"
-    TARGET_DIRECTORY renga_kernels PROPERTIES COMPILE_OPTIONS "${ARGN}")
+    TARGET_DIRECTORY renga_kernels PROPERTIES COMPILE_OPTIONS "${ARGN};${RENGA_INLINING_FLAGS}")
 endfunction()
 
 # Vectors wider than the processor's are passed by inlined functions only.
@@ -25,9 +25,10 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
     "${CMAKE_CURRENT_LIST_DIR}/path_avx.cc"
     "${CMAKE_CURRENT_LIST_DIR}/path_avx2.cc"
     "${CMAKE_CURRENT_LIST_DIR}/path_avx512.cc")
-  renga_cpu_path(path_avx.cc -mavx)
-  renga_cpu_path(path_avx2.cc -mavx2 -mfma -mf16c)
+  set(optimised "$<$<CONFIG:Release>:-O3>")
+  renga_cpu_path(path_avx.cc ${optimised} -mavx)
+  renga_cpu_path(path_avx2.cc ${optimised} -mavx2 -mfma -mf16c)
   # gcc 12 warns of its own header: the undefined vectors there are meant to be.
-  renga_cpu_path(path_avx512.cc -Wno-maybe-uninitialized -Wno-uninitialized
+  renga_cpu_path(path_avx512.cc ${optimised} -Wno-maybe-uninitialized -Wno-uninitialized
     -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mavx2 -mfma -mf16c)
 endif()
