@@ -2,9 +2,20 @@
 
 #include <cstdio>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 
 namespace renga::cli {
+namespace {
+
+// "ready: tinyllama is ready on 2 workers", "waiting for workers: there are none".
+std::string LineOf(const cluster::ClusterStatus& status) {
+  const std::string state(cluster::ClusterStateName(status.state));
+  if (absl::StartsWith(status.sentence, state)) return status.sentence;
+  return absl::StrCat(state, ": ", status.sentence);
+}
+
+}  // namespace
 
 void StatePrinter::Show(const cluster::ClusterStatus& status) {
   if (quiet_) return;
@@ -25,10 +36,7 @@ void StatePrinter::Show(const cluster::ClusterStatus& status) {
     std::fputs(status.plan_text.c_str(), stdout);
   }
   // "loading ..." has its numbers in the bar.
-  const std::string line =
-      status.state == cluster::ClusterState::kLoading
-          ? "loading"
-          : absl::StrCat(std::string(cluster::ClusterStateName(status.state)), ": ", status.sentence);
+  const std::string line = status.state == cluster::ClusterState::kLoading ? "loading" : LineOf(status);
   if (line == last_line_) return;
   last_line_ = line;
   std::printf("%s\n", line.c_str());

@@ -269,7 +269,7 @@ void ClusterManager::Impl::TryToPlan(const std::vector<Member>& members) {
 void ClusterManager::Impl::Refuse(const absl::Status& refusal) {
   const std::string sentence = trouble_.empty() ? std::string(refusal.message())
                                                 : absl::StrCat(trouble_, "; ", refusal.message());
-  RENGA_LOG(WARNING) << "no plan: " << sentence;
+  RENGA_LOG(INFO) << "no plan: " << sentence;
   absl::MutexLock lock(&mutex_);
   view_.sentence = sentence;
   refusal_ = absl::Status(refusal.code(), sentence);
@@ -444,7 +444,7 @@ void ClusterManager::Impl::CheckPipeline(const std::vector<Member>& members) {
   const absl::Status status = pipeline->status();
   if (status.ok()) return;
   if (!left) {
-    RENGA_LOG(WARNING) << "epoch " << pipeline->epoch() << " is over: " << status.message();
+    RENGA_LOG(INFO) << "epoch " << pipeline->epoch() << " is over: " << status.message();
   }
   trouble_ = std::string(status.message());
   broken_at_ = Now();

@@ -29,7 +29,7 @@ const LastShard* FindLastShard(const LastPlacement& last, const Member& member,
                                const std::vector<Member>& members);
 
 // The members with the speed they were planned with last, where the new measurement is within a
-// factor of two of it: then it is the same machine, busier or less busy.
+// factor of four of it: then it is the same machine, busier or less busy.
 std::vector<Member> WithSettledSpeeds(std::vector<Member> members, const LastPlacement& last);
 
 // `path` keeps one placement as JSON. Reading: kNotFound when there is none, kDataLoss when it is

@@ -42,12 +42,12 @@ TEST(LastPlacementTest, AWorkerIsKnownByIdElseByTheNameOfOneThatIsGone) {
   EXPECT_EQ(FindLastShard(last, members[2], members), nullptr) << "w-a itself is here";
 }
 
-TEST(LastPlacementTest, SpeedsSettleWithinAFactorOfTwo) {
+TEST(LastPlacementTest, SpeedsSettleWithinAFactorOfFour) {
   const std::vector<Member> settled = WithSettledSpeeds(
-      {MakeMember("w-a", "ada", 19e9), MakeMember("w-b", "bob", 9e9), MakeMember("w-c", "new", 5)},
+      {MakeMember("w-a", "ada", 39e9), MakeMember("w-b", "bob", 4e9), MakeMember("w-c", "new", 5)},
       TwoShards());
   EXPECT_EQ(settled[0].offer.weight_bytes_per_second, 10e9);
-  EXPECT_EQ(settled[1].offer.weight_bytes_per_second, 9e9) << "less than half: it has changed";
+  EXPECT_EQ(settled[1].offer.weight_bytes_per_second, 4e9) << "less than a quarter: it has changed";
   EXPECT_EQ(settled[2].offer.weight_bytes_per_second, 5);
 }
 

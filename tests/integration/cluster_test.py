@@ -107,6 +107,25 @@ class ClusterTest(ProcessTest):
             time.sleep(0.1)
         self.assertEqual(self.complete(), first_answer)
 
+    def test_restarting_the_whole_cluster_ships_nothing(self):
+        model, _, _ = golden("story-f32")
+        answers = []
+        for start in range(3):
+            up, join = self.up(model, "--wait-for", "2")
+            # Whoever comes first: what each holds does not depend on it.
+            names = ("a", "b") if start % 2 == 0 else ("b", "a")
+            workers = [self.worker(join, name) for name in names]
+            up.wait_for("ready")
+            fetched = [self.fetched_bytes(worker) for worker in workers]
+            answers.append(self.complete())
+            if start == 0:
+                self.assertGreater(min(fetched), 0)
+            else:
+                self.assertEqual(fetched, [0, 0], "a restart must ship nothing")
+            for process in (*workers, up):
+                self.assertIn(process.stop(), (0, 130))
+        self.assertEqual(answers[1:], answers[:1] * 2)
+
     def test_frozen_worker_is_lost_within_five_seconds(self):
         model, _, _ = golden("story-f32")
         up, join = self.up(model, "--wait-for", "2")
