@@ -18,13 +18,13 @@
 namespace renga::transport {
 namespace {
 
-struct OpenSslDeleter {
+struct PartDeleter {
   void operator()(BIO* bio) const { BIO_free(bio); }
   void operator()(BIGNUM* number) const { BN_free(number); }
   void operator()(X509_EXTENSION* extension) const { X509_EXTENSION_free(extension); }
   void operator()(GENERAL_NAMES* names) const { GENERAL_NAMES_free(names); }
 };
-using BioPtr = std::unique_ptr<BIO, OpenSslDeleter>;
+using BioPtr = std::unique_ptr<BIO, PartDeleter>;
 
 constexpr char kAuthorityCommonName[] = "renga authority";
 constexpr char kNotBefore[] = "20000101000000Z";
@@ -53,7 +53,7 @@ bool SetCommonName(X509_NAME* subject, absl::string_view name) {
 }
 
 bool SetRandomSerial(X509* certificate) {
-  std::unique_ptr<BIGNUM, OpenSslDeleter> number(BN_new());
+  std::unique_ptr<BIGNUM, PartDeleter> number(BN_new());
   return number != nullptr &&
          BN_rand(number.get(), kSerialBits, BN_RAND_TOP_ANY, BN_RAND_BOTTOM_ANY) == 1 &&
          BN_to_ASN1_INTEGER(number.get(), X509_get_serialNumber(certificate)) != nullptr;
@@ -63,7 +63,7 @@ bool AddExtension(X509* certificate, X509* issuer, int nid, const std::string& v
   X509V3_CTX context;
   X509V3_set_ctx(&context, issuer, certificate, nullptr, nullptr, 0);
   X509V3_set_ctx_nodb(&context);
-  std::unique_ptr<X509_EXTENSION, OpenSslDeleter> extension(
+  std::unique_ptr<X509_EXTENSION, PartDeleter> extension(
       X509V3_EXT_conf_nid(nullptr, &context, nid, value.c_str()));
   return extension != nullptr && X509_add_ext(certificate, extension.get(), -1) == 1;
 }
@@ -203,7 +203,7 @@ absl::StatusOr<std::string> CertificateFingerprint(X509* certificate) {
 }
 
 absl::StatusOr<std::string> CertificateName(X509* certificate) {
-  std::unique_ptr<GENERAL_NAMES, OpenSslDeleter> names(static_cast<GENERAL_NAMES*>(
+  std::unique_ptr<GENERAL_NAMES, PartDeleter> names(static_cast<GENERAL_NAMES*>(
       X509_get_ext_d2i(certificate, NID_subject_alt_name, nullptr, nullptr)));
   if (names != nullptr && sk_GENERAL_NAME_num(names.get()) == 1) {
     const GENERAL_NAME* entry = sk_GENERAL_NAME_value(names.get(), 0);
