@@ -142,7 +142,8 @@ absl::string_view Value::TypeName() const {
 
 absl::string_view Value::undefined_name() const {
   const Undefined* undefined = std::get_if<Undefined>(&data_);
-  return undefined == nullptr || undefined->name == nullptr ? "value" : *undefined->name;
+  if (undefined == nullptr || undefined->name == nullptr) return "value";
+  return *undefined->name;
 }
 
 absl::StatusOr<bool> Equal(const Value& a, const Value& b, Budget* budget) {
