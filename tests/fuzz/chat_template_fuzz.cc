@@ -47,6 +47,8 @@ std::vector<std::string> Seeds() {
       "{{ messages[1].content.split('\\n')[-1].strip() }}{{ 'abc'[::-1] }}{{ 'x' * 3 + 'y' }}"
       "{{ '{} and {a}'.format(1, a=2) }}{{ 'Abc'.lower().startswith('a') }}{{ -7 % 3 ** 2 }}"
       "{{ 'a' in 'abc' and 1 < 2 <= 3 or raise_exception('no') }}{{ range(1, 9, 2) | list }}",
+      // The message about it must outlive its name.
+      "{% if there_is_no_such_long_name - 1 %}{% endif %}{{ there_is_no_such_function() }}",
       "{% raw %}{{ not this }}{% endraw %}{% set text %}a{{ 1 / 3 }}{% endset %}{{ text | safe }}"
       "{% set a, b = 1, 2 %}{{ dict(a=a, b=b).get('c', 'd') }}{{ a is defined and b is number }}"
       "{% generation %}x{% endgeneration %}{{ strftime_now('%Y') }}{{ bos_token + eos_token }}"
