@@ -16,6 +16,7 @@ namespace {
 using nlohmann::json;
 
 constexpr int kMaxJsonDepth = 32;
+constexpr size_t kMaxJsonValues = 1 << 20;  // most of them are a prompt's tokens
 constexpr size_t kMaxMessages = 4096;
 constexpr size_t kMaxStops = 16;
 constexpr size_t kMaxStopBytes = 1024;
@@ -258,34 +259,39 @@ absl::Status ReadLogprobs(const json& body, Endpoint endpoint, CompletionRequest
   return ReadInteger(body, "logprobs", 0, serving::kMaxAlternatives, request.options.alternatives);
 }
 
-// Whether brackets nest deeper than allowed. Counts inside a string, and stops there, only when the
-// text is no JSON anyway.
-bool TooDeep(absl::string_view text) {
+// Bounds what parsing may take: the parsed form of a small value is many times its text. Counts
+// inside a string, and stops there, only when the text is no JSON anyway.
+absl::Status CheckShape(absl::string_view text) {
   int depth = 0;
+  size_t values = 0;
   bool in_string = false;
   for (size_t i = 0; i < text.size(); ++i) {
     const char c = text[i];
     if (in_string) {
       if (c == '\\') ++i;
       if (c == '"') in_string = false;
-    } else if (c == '"') {
-      in_string = true;
-    } else if (c == '[' || c == '{') {
-      if (++depth > kMaxJsonDepth) return true;
-    } else if (c == ']' || c == '}') {
-      --depth;
+      continue;
+    }
+    if (c == '"') in_string = true;
+    if (c == '[' || c == '{') ++depth;
+    if (c == ']' || c == '}') --depth;
+    if (c == '[' || c == '{' || c == ',') ++values;
+    if (depth > kMaxJsonDepth) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("the request's JSON is nested deeper than ", kMaxJsonDepth, " levels"));
+    }
+    if (values > kMaxJsonValues) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("the request's JSON has more than ", kMaxJsonValues, " values"));
     }
   }
-  return false;
+  return absl::OkStatus();
 }
 
 }  // namespace
 
 absl::StatusOr<json> ParseJsonObject(absl::string_view body) {
-  if (TooDeep(body)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("the request's JSON is nested deeper than ", kMaxJsonDepth, " levels"));
-  }
+  RENGA_RETURN_IF_ERROR(CheckShape(body));
   json parsed = json::parse(body.begin(), body.end(), nullptr, /*allow_exceptions=*/false);
   if (parsed.is_discarded()) {
     return absl::InvalidArgumentError("the request's body is not valid JSON");

@@ -27,8 +27,8 @@ struct CompletionRequest {
   bool logprobs = false;       // of each token, and options.alternatives others
 };
 
-// The JSON object in `body`. kInvalidArgument when it is no JSON, no object, or nested deeper than
-// 32 levels. Never throws.
+// The JSON object in `body`. kInvalidArgument when it is no JSON, no object, nested deeper than 32
+// levels, or of more than a million values. Never throws.
 absl::StatusOr<nlohmann::json> ParseJsonObject(absl::string_view body);
 
 // kInvalidArgument names the field and what it should be. Fields renga does not know are ignored

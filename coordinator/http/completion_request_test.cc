@@ -61,6 +61,16 @@ TEST(CompletionRequestTest, DeepNestingIsRefusedBeforeItIsParsed) {
   EXPECT_OK(ParseJsonObject(absl::StrCat("{\"a\":\"\\\"", std::string(1000, '['), "\\\\\"}")));
 }
 
+TEST(CompletionRequestTest, MoreValuesThanAnyPromptHasAreRefused) {
+  const auto list = [](size_t count) {
+    std::string text = "{\"prompt\":[1";
+    for (size_t i = 1; i < count; ++i) text += ",1";
+    return text + "]}";
+  };
+  EXPECT_OK(Parse(Endpoint::kCompletions, list(1000000)));
+  EXPECT_THAT(ParseJsonObject(list(2000000)), Refused("values"));
+}
+
 TEST(CompletionRequestTest, ChatsAndTheirDefaults) {
   ASSERT_OK_AND_ASSIGN(const CompletionRequest request, Chat(""));
   const auto& messages = std::get<std::vector<model::ChatMessage>>(request.prompt);
