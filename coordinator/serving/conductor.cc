@@ -99,6 +99,9 @@ ServingStats Conductor::Stats() const {
 }
 
 void Conductor::Start(std::unique_ptr<Sequence> owned) {
+  // Before the sequence is known: a break that is found only now starts over with all known ones,
+  // and this one would be enqueued twice.
+  absl::Status status = EnsurePipeline();
   Sequence& sequence = *owned;
   sequences_[sequence.request_id] = std::move(owned);
   if (static_cast<int64_t>(sequences_.size()) > options_.max_requests) {
@@ -106,7 +109,6 @@ void Conductor::Start(std::unique_ptr<Sequence> owned) {
                                 absl::StrCat("too many requests: ", options_.max_requests,
                                              " are already waiting or running")));
   }
-  absl::Status status = EnsurePipeline();
   if (status.ok()) status = Check(sequence);
   if (!status.ok()) return Finish(sequence, status);
   stats_.prompt_tokens += static_cast<uint64_t>(sequence.prompt_tokens);
