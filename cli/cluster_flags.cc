@@ -16,16 +16,19 @@ void ApplyVerbosity(bool quiet, bool verbose) {
 
 void AddClusterFlags(CLI::App& command, ClusterFlags& flags) {
   command.add_option("model", flags.model, "GGUF file")->required();
-  command.add_option("--workers", flags.workers,
-                     "Start this many local worker processes (default: compute in this process)")
+  command
+      .add_option("--workers", flags.workers,
+                  "Start this many local worker processes (default: compute in this process)")
       ->check(CLI::Range(0, 256));
-  command.add_option("-t,--threads", flags.threads,
-                     "Threads of each worker (default: all CPUs, shared out)")
+  command
+      .add_option("-t,--threads", flags.threads,
+                  "Threads of each worker (default: all CPUs, shared out)")
       ->check(CLI::Range(1, 1024));
   command.add_option("--memory", flags.memory,
                      "Memory each worker offers, e.g. 500MiB (default: what is available)");
-  command.add_option("--device", flags.device,
-                     "cpu, cpu-portable, cpu-avx, cpu-avx2, cpu-avx512vnni or reference")
+  command
+      .add_option("--device", flags.device,
+                  "cpu, cpu-portable, cpu-avx, cpu-avx2, cpu-avx512vnni or reference")
       ->capture_default_str();
   AddPlanFlags(command, flags.plan, /*with_sequences=*/false);
   AddVerbosityFlags(command, flags.quiet, flags.verbose);

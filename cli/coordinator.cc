@@ -46,11 +46,11 @@ absl::Status Coordinator::StartServer(const CoordinatorOptions& options) {
     network = transport::CreateInsecureLoopbackDialer();
   }
   dialer_ = std::make_unique<transport::InProcessDialer>(std::move(network));
-  RENGA_ASSIGN_OR_RETURN(
-      server_, cluster::CoordinatorServer::Start({.membership = &membership_,
-                                                  .store = store_.get(),
-                                                  .authority = authority_.get(),
-                                                  .address = options.listen_address}));
+  RENGA_ASSIGN_OR_RETURN(server_,
+                         cluster::CoordinatorServer::Start({.membership = &membership_,
+                                                            .store = store_.get(),
+                                                            .authority = authority_.get(),
+                                                            .address = options.listen_address}));
   dialer_->Register(std::string(transport::kCoordinatorName), server_->server());
   return absl::OkStatus();
 }
@@ -60,15 +60,14 @@ absl::Status Coordinator::StartServing(CoordinatorOptions options) {
                          ToPlanRequest(options.plan, store_->model().config));
   request.use_every_worker = options.use_every_worker;
   const int64_t context = request.context_tokens;
-  manager_ = std::make_unique<cluster::ClusterManager>(
-      cluster::ClusterManager::Options{.store = store_.get(),
-                                       .membership = &membership_,
-                                       .dialer = dialer_.get(),
-                                       .request = request,
-                                       .expected_workers = options.expected_workers,
-                                       .on_change = std::move(options.on_change),
-                                       .last_placement_file = PlacementFile(
-                                           options.state_directory, store_->manifest())});
+  manager_ = std::make_unique<cluster::ClusterManager>(cluster::ClusterManager::Options{
+      .store = store_.get(),
+      .membership = &membership_,
+      .dialer = dialer_.get(),
+      .request = request,
+      .expected_workers = options.expected_workers,
+      .on_change = std::move(options.on_change),
+      .last_placement_file = PlacementFile(options.state_directory, store_->manifest())});
   serving::SchedulerOptions scheduler;
   scheduler.source = manager_.get();
   scheduler.embeddings = [this](std::span<const model::TokenId> tokens) {

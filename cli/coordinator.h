@@ -9,13 +9,13 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "cli/plan_flags.h"
 #include "coordinator/cluster/cluster_manager.h"
 #include "coordinator/cluster/coordinator_server.h"
 #include "coordinator/cluster/membership.h"
 #include "coordinator/cluster/model_store.h"
 #include "coordinator/serving/scheduler.h"
 #include "coordinator/serving/text_engine.h"
-#include "cli/plan_flags.h"
 #include "model/chat_template.h"
 #include "model/embedding.h"
 #include "model/tokenizer.h"

@@ -75,8 +75,9 @@ absl::Status LocalCluster::StartWorkerInProcess(const ClusterFlags& flags, int64
   options.device = {.device = flags.device, .threads = flags.threads};
   options.memory_bytes = memory_bytes;
   options.advertise_host = absl::StrCat("inproc:", kInProcessName);
-  options.coordinator = {.address = absl::StrCat("inproc:", std::string(transport::kCoordinatorName)),
-                         .name = std::string(transport::kCoordinatorName)};
+  options.coordinator = {
+      .address = absl::StrCat("inproc:", std::string(transport::kCoordinatorName)),
+      .name = std::string(transport::kCoordinatorName)};
   options.dialer = &coordinator_->dialer();
   options.local_model_path = flags.model;
   // Nothing is divided by speed here.
@@ -98,24 +99,22 @@ absl::Status LocalCluster::StartWorkerProcesses(const ClusterFlags& flags, int64
     // The token goes through the environment: arguments are visible to every user.
     RENGA_ASSIGN_OR_RETURN(
         processes_.emplace_back(),
-        ChildProcess::Start(
-            executable,
-            {"worker", absl::StrCat("127.0.0.1:", coordinator_->port()), "--name",
-             absl::StrCat("worker-", i + 1), "--memory", absl::StrCat(memory_bytes), "--threads",
-             absl::StrCat(threads), "--device", flags.device, "--listen", "127.0.0.1:0", "--model",
-             flags.model, "--local"},
-            {absl::StrCat("RENGA_JOIN_TOKEN=", token)}));
+        ChildProcess::Start(executable,
+                            {"worker", absl::StrCat("127.0.0.1:", coordinator_->port()), "--name",
+                             absl::StrCat("worker-", i + 1), "--memory", absl::StrCat(memory_bytes),
+                             "--threads", absl::StrCat(threads), "--device", flags.device,
+                             "--listen", "127.0.0.1:0", "--model", flags.model, "--local"},
+                            {absl::StrCat("RENGA_JOIN_TOKEN=", token)}));
   }
   return absl::OkStatus();
 }
 
 absl::Status LocalCluster::WaitUntilReady() {
   bool worker_ended = false;
-  const absl::Status status =
-      coordinator_->manager().WaitUntilReady(absl::InfiniteDuration(), [&] {
-        for (const auto& process : processes_) worker_ended |= !process->Running();
-        return Interrupted() || worker_ended;
-      });
+  const absl::Status status = coordinator_->manager().WaitUntilReady(absl::InfiniteDuration(), [&] {
+    for (const auto& process : processes_) worker_ended |= !process->Running();
+    return Interrupted() || worker_ended;
+  });
   if (Interrupted()) return InterruptedError();
   if (worker_ended) {
     return absl::UnavailableError("a worker process ended while starting; its message is above");

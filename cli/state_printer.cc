@@ -36,7 +36,8 @@ void StatePrinter::Show(const cluster::ClusterStatus& status) {
     std::fputs(status.plan_text.c_str(), stdout);
   }
   // "loading ..." has its numbers in the bar.
-  const std::string line = status.state == cluster::ClusterState::kLoading ? "loading" : LineOf(status);
+  const std::string line =
+      status.state == cluster::ClusterState::kLoading ? "loading" : LineOf(status);
   if (line == last_line_) return;
   last_line_ = line;
   std::printf("%s\n", line.c_str());

@@ -61,9 +61,11 @@ absl::StatusOr<std::unique_ptr<Coordinator>> StartCoordinator(
 std::string JoinLine(const UpFlags& flags, const Coordinator& coordinator,
                      const std::string& host) {
   const std::string address = absl::StrCat(host, ":", coordinator.port());
-  if (coordinator.authority() == nullptr) return absl::StrCat("renga worker ", address, " --insecure");
-  return transport::FormatJoinLine(address, {.token = coordinator.authority()->token(),
-                                             .fingerprint = coordinator.authority()->fingerprint()});
+  if (coordinator.authority() == nullptr)
+    return absl::StrCat("renga worker ", address, " --insecure");
+  return transport::FormatJoinLine(address,
+                                   {.token = coordinator.authority()->token(),
+                                    .fingerprint = coordinator.authority()->fingerprint()});
 }
 
 // This machine's own offer: a worker process like any other.
@@ -72,9 +74,11 @@ absl::StatusOr<std::unique_ptr<ChildProcess>> StartOwnWorker(const UpFlags& flag
                                                              const std::string& host,
                                                              int64_t memory_bytes) {
   RENGA_ASSIGN_OR_RETURN(const std::string executable, OwnExecutablePath());
-  std::vector<std::string> arguments = {
-      "worker", absl::StrCat(host, ":", coordinator.port()), "--memory", absl::StrCat(memory_bytes),
-      "--listen", absl::StrCat(host, ":0"), "--model", flags.model, "--quiet"};
+  std::vector<std::string> arguments = {"worker",   absl::StrCat(host, ":", coordinator.port()),
+                                        "--memory", absl::StrCat(memory_bytes),
+                                        "--listen", absl::StrCat(host, ":0"),
+                                        "--model",  flags.model,
+                                        "--quiet"};
   if (flags.threads > 0) {
     arguments.insert(arguments.end(), {"--threads", absl::StrCat(flags.threads)});
   }
@@ -127,8 +131,9 @@ void AddUpCommand(CLI::App& app, Invocation& invocation) {
                       "available)");
   command->add_option("-t,--threads", flags->threads, "Threads of this machine's own worker")
       ->check(CLI::Range(1, 1024));
-  command->add_option("--wait-for", flags->wait_for,
-                      "Plan when this many workers have joined (default: as soon as the model fits)")
+  command
+      ->add_option("--wait-for", flags->wait_for,
+                   "Plan when this many workers have joined (default: as soon as the model fits)")
       ->check(CLI::Range(0, 1024));
   command->add_option("--state", flags->state, "Folder of the cluster's authority and token");
   command->add_flag("--insecure", flags->insecure, "Plain text between workers; loopback only");

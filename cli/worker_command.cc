@@ -112,7 +112,8 @@ void AddWorkerCommand(CLI::App& app, Invocation& invocation) {
   auto flags = std::make_shared<WorkerFlags>();
   CLI::App* command =
       app.add_subcommand("worker", "Offer this machine's CPU and memory to a coordinator");
-  command->footer("Example:\n  renga worker 192.168.1.10:7400 --token 3f0c...e1.9ab4...77 --memory 4GiB");
+  command->footer(
+      "Example:\n  renga worker 192.168.1.10:7400 --token 3f0c...e1.9ab4...77 --memory 4GiB");
   command->add_option("coordinator", flags->coordinator, "HOST:PORT that `renga up` prints")
       ->required();
   command->add_option("--token", flags->token, "The join token that `renga up` prints")

@@ -76,8 +76,8 @@ std::vector<Member> WithSettledSpeeds(std::vector<Member> members, const LastPla
 absl::StatusOr<LastPlacement> ReadLastPlacement(const std::string& path) {
   RENGA_ASSIGN_OR_RETURN(const std::string text, base::ReadFile(path, kMaxFileBytes));
   const Json json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
-  const auto damaged = absl::DataLossError(
-      absl::StrCat(path, " is no placement: the next plan starts without it"));
+  const auto damaged =
+      absl::DataLossError(absl::StrCat(path, " is no placement: the next plan starts without it"));
   if (!json.is_array()) return damaged;
   LastPlacement last;
   for (const Json& entry : json) {

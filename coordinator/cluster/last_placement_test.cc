@@ -64,10 +64,12 @@ TEST(LastPlacementTest, IsKeptInAFile) {
 
 TEST(LastPlacementTest, DamageIsAnErrorAndNothingElse) {
   const std::string path = ::testing::TempDir() + "/damaged_placement.json";
-  for (const std::string text :
-       {"", "{", "7", "[7]", "[{}]", R"([{"id":1,"name":"a","layers":[0,1],"head_rows":[0,0],)"
-                                     R"("weight_bytes_per_second":1}])",
-        R"([{"id":"1","name":"a","layers":[3,1],"head_rows":[0,0],"weight_bytes_per_second":1}])"}) {
+  for (
+      const std::string text :
+      {"", "{", "7", "[7]", "[{}]",
+       R"([{"id":1,"name":"a","layers":[0,1],"head_rows":[0,0],)"
+       R"("weight_bytes_per_second":1}])",
+       R"([{"id":"1","name":"a","layers":[3,1],"head_rows":[0,0],"weight_bytes_per_second":1}])"}) {
     ASSERT_OK(base::WriteFileAtomically(path, text));
     EXPECT_THAT(ReadLastPlacement(path), StatusIs(absl::StatusCode::kDataLoss)) << text;
   }
