@@ -57,7 +57,7 @@ class ClusterManagerTest : public ::testing::Test {
     options.request.head_blocks = 2;
     options.expected_workers = expected_workers;
     options.rejoin_grace = rejoin_grace;
-    options.load_stall_limit = absl::Milliseconds(500);
+    options.load_stall_limit = load_stall_limit_;
     manager_ = std::make_unique<ClusterManager>(std::move(options));
   }
   absl::Status WaitUntilReady() { return manager_->WaitUntilReady(absl::Seconds(20), nullptr); }
@@ -103,6 +103,7 @@ class ClusterManagerTest : public ::testing::Test {
   FakeWorkers fakes_;
   std::vector<std::unique_ptr<FakeWorker>> workers_;
   transport::InProcessDialer dialer_{nullptr};
+  absl::Duration load_stall_limit_ = absl::Seconds(30);
   std::unique_ptr<ClusterManager> manager_;
 };
 
@@ -278,6 +279,7 @@ TEST_F(ClusterManagerTest, LoadsThatEndEarlyOrStallFail) {
   for (Misbehaviour misbehaviour : {Misbehaviour::kNeverReady, Misbehaviour::kHangsInLoad}) {
     AddWorker("w-a").set_misbehaviour(misbehaviour);
     const Member member = Join(*workers_.back());
+    if (misbehaviour == Misbehaviour::kHangsInLoad) load_stall_limit_ = absl::Milliseconds(500);
     StartManager(1);
     EXPECT_THAT(WaitUntilReady(), StatusIs(absl::StatusCode::kUnavailable,
                                            HasSubstr(misbehaviour == Misbehaviour::kNeverReady

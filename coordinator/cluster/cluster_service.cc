@@ -27,6 +27,8 @@ constexpr uint32_t kHeartbeatMs = 1000;
 constexpr absl::Duration kWatchInterval = absl::Milliseconds(200);
 // How long a stream may stay without its hello.
 constexpr absl::Duration kHelloLimit = absl::Seconds(10);
+// A worker that is refused may try again every other second; once in a while is enough to read it.
+constexpr absl::Duration kRefusalLogInterval = absl::Minutes(1);
 
 }  // namespace
 
@@ -45,10 +47,9 @@ class ClusterService::Impl : public proto::Cluster::CallbackService {
                                    const proto::EnrollRequest* request,
                                    proto::EnrollReply* reply) override {
     grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-    const absl::Status status = DoEnroll(HostOfPeer(context->peer()), *request, *reply);
-    if (!status.ok()) {
-      RENGA_LOG(WARNING) << "enrolment refused: " << status.message();
-    }
+    const std::string host = HostOfPeer(context->peer());
+    const absl::Status status = DoEnroll(host, *request, *reply);
+    if (!status.ok()) LogRefusal(host, status);
     reactor->Finish(transport::ToGrpcStatus(status));
     return reactor;
   }
@@ -63,6 +64,7 @@ class ClusterService::Impl : public proto::Cluster::CallbackService {
 
   absl::Status DoEnroll(const std::string& host, const proto::EnrollRequest& request,
                         proto::EnrollReply& reply);
+  void LogRefusal(const std::string& host, const absl::Status& status);
   void Watch();
   void EndObsoleteStreams();
   bool IsLeaving() {
@@ -75,6 +77,8 @@ class ClusterService::Impl : public proto::Cluster::CallbackService {
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   bool leaving_ ABSL_GUARDED_BY(mutex_) = false;
   GuessLimiter guesses_ ABSL_GUARDED_BY(mutex_);
+  std::string logged_refusal_ ABSL_GUARDED_BY(mutex_);  // the last one, and when
+  absl::Duration logged_at_ ABSL_GUARDED_BY(mutex_);
   // A stream is here from its beginning to OnDone, so those found here under the lock are alive.
   absl::flat_hash_set<JoinStream*> streams_ ABSL_GUARDED_BY(mutex_);
   std::thread watch_;  // last: it uses the rest
@@ -111,7 +115,7 @@ class ClusterService::Impl::JoinStream
     }
     const absl::Status status = TakeReport();
     if (!status.ok()) {
-      RENGA_LOG(WARNING) << "a worker at " << source_.peer << " is refused: " << status.message();
+      service_->LogRefusal(HostOfPeer(source_.peer), status);
       End(status);
       return;
     }
@@ -270,6 +274,18 @@ absl::Status ClusterService::Impl::DoEnroll(const std::string& host,
       *reply.mutable_certificate_pem(),
       options_.authority->SignRequest(request.certificate_request_pem(), NewWorkerId()));
   return absl::OkStatus();
+}
+
+void ClusterService::Impl::LogRefusal(const std::string& host, const absl::Status& status) {
+  std::string line = absl::StrCat("a worker at ", host, " is refused: ", status.message());
+  const absl::Duration now = options_.membership->Now();
+  {
+    absl::MutexLock lock(&mutex_);
+    if (line == logged_refusal_ && now - logged_at_ < kRefusalLogInterval) return;
+    logged_refusal_ = line;
+    logged_at_ = now;
+  }
+  RENGA_LOG(WARNING) << line;
 }
 
 void ClusterService::Impl::Watch() {

@@ -8,6 +8,7 @@
 #include <limits>
 #include <memory>
 #include <optional>
+#include <random>
 #include <string>
 #include <vector>
 
@@ -55,8 +56,9 @@ class JoinClient {
   void Say(const proto::Hello& hello) {
     proto::WorkerReport report;
     *report.mutable_hello() = hello;
-    stream_->Write(report);
+    Report(report);
   }
+  void Report(const proto::WorkerReport& report) { stream_->Write(report); }
   void Beat(const proto::Heartbeat& heartbeat) {
     proto::WorkerReport report;
     *report.mutable_heartbeat() = heartbeat;
@@ -301,6 +303,36 @@ TEST_F(CoordinatorServerTest, AbsurdHellosAreRefused) {
   EXPECT_OK(Refusal(GoodHello()));
 }
 
+TEST_F(CoordinatorServerTest, DamagedReportsNeverBringItDown) {
+  const auto channel = DialAsMember();
+  proto::WorkerReport good;
+  *good.mutable_hello() = GoodHello();
+  const std::string bytes = good.SerializeAsString();
+  std::mt19937 random(7);
+  int sent = 0;
+  for (int i = 0; i < 400; ++i) {
+    std::string damaged = bytes;
+    for (int k = 0; k <= i % 3; ++k) {
+      damaged[random() % damaged.size()] = static_cast<char>(random());
+    }
+    proto::WorkerReport report;
+    if (!report.ParseFromString(damaged)) continue;
+    JoinClient client(channel);
+    client.Report(report);
+    client.Hear();
+    ++sent;
+  }
+  EXPECT_GT(sent, 100);
+  for (const Member& member : membership_.Members()) {
+    membership_.Lose(member.id, member.incarnation, "over");
+  }
+  JoinClient client(channel);
+  client.Say(GoodHello());
+  const auto notice = client.Hear();
+  ASSERT_TRUE(notice.has_value());
+  EXPECT_TRUE(notice->has_welcome()) << notice->goodbye().message();
+}
+
 TEST_F(CoordinatorServerTest, StrangersCanOnlyEnrol) {
   const auto dialer = transport::CreateEnrollDialer(authority_->certificate_pem());
   const auto channel = dialer->Dial({address_, ""}, transport::ChannelPurpose::kControl);
@@ -366,13 +398,16 @@ TEST_F(CoordinatorServerTest, ShipsTheVeryPiecesThatWereAskedFor) {
 
 TEST_F(CoordinatorServerTest, PiecesThatAreNotThereAreRefused) {
   const auto pieces = proto::Pieces::NewStub(DialAsMember());
-  const auto fetch = [&](std::string model_id, uint32_t tensor, uint32_t first, uint32_t count) {
+  const auto fetch = [&](std::string model_id, uint32_t tensor, uint32_t first, uint32_t count,
+                         int ranges = 1) {
     proto::PieceRequest request;
     request.set_model_id(std::move(model_id));
-    proto::PieceRange* range = request.add_ranges();
-    range->set_tensor(tensor);
-    range->set_first_piece(first);
-    range->set_piece_count(count);
+    for (int i = 0; i < ranges; ++i) {
+      proto::PieceRange* range = request.add_ranges();
+      range->set_tensor(tensor);
+      range->set_first_piece(first);
+      range->set_piece_count(count);
+    }
     grpc::ClientContext context;
     const auto reader = pieces->Fetch(&context, request);
     proto::Piece piece;
@@ -386,6 +421,7 @@ TEST_F(CoordinatorServerTest, PiecesThatAreNotThereAreRefused) {
   EXPECT_EQ(fetch(id, 0, 1, 1), grpc::StatusCode::OUT_OF_RANGE);
   EXPECT_EQ(fetch(id, 0, 0xffffffffu, 2), grpc::StatusCode::OUT_OF_RANGE);
   EXPECT_EQ(fetch(id, 0, 0, 1), grpc::StatusCode::OK);
+  EXPECT_EQ(fetch(id, 0, 0, 1, 70'000), grpc::StatusCode::INVALID_ARGUMENT);
 }
 
 TEST_F(CoordinatorServerTest, AddressesThatCannotBeUsedAreExplained) {

@@ -6,6 +6,7 @@
 #include <atomic>
 #include <memory>
 
+#include "absl/strings/str_cat.h"
 #include "base/testing/status_matchers.h"
 #include "transport/hello.h"
 #include "worker/service/testing/test_coordinator.h"
@@ -14,6 +15,7 @@ namespace renga::worker {
 namespace {
 
 using ::renga::testing::StatusIs;
+using ::testing::AllOf;
 using ::testing::HasSubstr;
 using testing::TestCoordinator;
 
@@ -66,6 +68,18 @@ TEST_F(CoordinatorLinkTest, ARefusalEndsItWithItsReason) {
   EXPECT_THAT(link->WaitForWelcome(), StatusIs(absl::StatusCode::kFailedPrecondition,
                                                HasSubstr("install the same version")));
   EXPECT_THAT(link->Wait(), StatusIs(absl::StatusCode::kFailedPrecondition));
+}
+
+TEST_F(CoordinatorLinkTest, ACoordinatorOfAnotherProtocolIsNotJoined) {
+  TestCoordinator::Options options;
+  options.protocol_version = 99;
+  TestCoordinator coordinator(options);
+  const auto link = Link(coordinator.address(), absl::Seconds(10), absl::InfiniteDuration());
+  EXPECT_THAT(link->Wait(),
+              StatusIs(absl::StatusCode::kFailedPrecondition,
+                       AllOf(HasSubstr("protocol 99"),
+                             HasSubstr(absl::StrCat("protocol ", transport::kProtocolVersion)),
+                             HasSubstr("install the same version"))));
 }
 
 TEST_F(CoordinatorLinkTest, AGoodbyeWithAFinalErrorEndsIt) {

@@ -111,6 +111,7 @@ class JoinReactor : public grpc::ServerBidiReactor<proto::WorkerReport, proto::C
     std::function<void()> on_leave;
     std::function<void(JoinReactor*)> on_done;
     uint32_t heartbeat_ms;
+    uint32_t protocol_version;
   };
   explicit JoinReactor(Handlers handlers) : handlers_(std::move(handlers)) { StartRead(&report_); }
 
@@ -134,6 +135,7 @@ class JoinReactor : public grpc::ServerBidiReactor<proto::WorkerReport, proto::C
       if (ended_) return;
       proto::Welcome& welcome = *notice_.mutable_welcome();
       *welcome.mutable_build() = transport::ThisBuild();
+      welcome.mutable_build()->set_protocol_version(handlers_.protocol_version);
       welcome.set_worker_id("w");
       welcome.set_heartbeat_ms(handlers_.heartbeat_ms);
       writing_ = true;
@@ -196,6 +198,7 @@ class TestCoordinator::Cluster : public proto::Cluster::CallbackService {
       s->members.erase(reactor);
     };
     handlers.heartbeat_ms = state_->options.heartbeat_ms;
+    handlers.protocol_version = state_->options.protocol_version;
     absl::MutexLock lock(&state_->mutex);
     auto* reactor = new JoinReactor(std::move(handlers));
     state_->members.insert(reactor);

@@ -14,6 +14,7 @@
 #include "model/shard_spec.h"
 #include "proto/cluster.pb.h"
 #include "proto/worker.pb.h"
+#include "transport/dialer.h"
 #include "transport/identity.h"
 
 namespace grpc {
@@ -53,6 +54,7 @@ class TestCoordinator {
     std::optional<transport::Identity> identity = {};
     std::string address = "127.0.0.1:0";
     uint32_t heartbeat_ms = 50;
+    uint32_t protocol_version = transport::kProtocolVersion;  // as it says in its welcome
   };
   explicit TestCoordinator(const Options& options);
   ~TestCoordinator();
