@@ -11,14 +11,14 @@
 namespace renga::base {
 namespace {
 
-std::span<const std::byte> Bytes(absl::string_view text) {
+std::span<const std::byte> HashedBytes(absl::string_view text) {
   return std::as_bytes(std::span(text.data(), text.size()));
 }
 
 TEST(ContentHashTest, KnownValuesOfXxh3) {
   // Published values: names of shards on disk must not change with a library update.
   EXPECT_EQ(HashBytes({}).ToHex(), "99aa06d3014798d86001c324468d497f");
-  EXPECT_EQ(HashBytes(Bytes("abc")).ToHex(), "06b05ab6733a618578af5f94892f3950");
+  EXPECT_EQ(HashBytes(HashedBytes("abc")).ToHex(), "06b05ab6733a618578af5f94892f3950");
 }
 
 TEST(ContentHashTest, EveryFlippedBitShows) {

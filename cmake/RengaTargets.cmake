@@ -14,6 +14,21 @@ if(RENGA_SANITIZE)
   target_compile_options(renga_flags INTERFACE
     -fsanitize=${RENGA_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
   target_link_options(renga_flags INTERFACE -fsanitize=${RENGA_SANITIZE})
+  if(RENGA_SANITIZE MATCHES "undefined")
+    # What these find, the address sanitizer or a crash finds as well.
+    target_compile_options(renga_flags INTERFACE -fno-sanitize=null,object-size,vptr)
+  endif()
+endif()
+
+if(RENGA_SANITIZE MATCHES "thread")
+  # In every binary: what tells the sanitizer of Abseil's locks. A plain object, since the linker
+  # would not take it out of a library.
+  add_library(renga_tsan_locks OBJECT "${PROJECT_SOURCE_DIR}/tests/tsan/absl_synchronization.cc")
+  target_compile_options(renga_tsan_locks PRIVATE -fsanitize=thread)
+  target_link_libraries(renga_tsan_locks PRIVATE absl::synchronization)
+  target_link_options(renga_flags INTERFACE "$<TARGET_OBJECTS:renga_tsan_locks>")
+  set_property(TARGET renga_flags APPEND PROPERTY
+    INTERFACE_LINK_DEPENDS "$<TARGET_OBJECTS:renga_tsan_locks>")
 endif()
 
 # For code that inlines hundreds of small functions into one (the vector kernels): without these,
@@ -24,7 +39,7 @@ if(RENGA_SANITIZE MATCHES "address")
   list(APPEND RENGA_INLINING_FLAGS -fno-sanitize-address-use-after-scope)
 endif()
 if(RENGA_SANITIZE MATCHES "undefined")
-  list(APPEND RENGA_INLINING_FLAGS -fno-sanitize=null,alignment,object-size,vptr)
+  list(APPEND RENGA_INLINING_FLAGS -fno-sanitize=alignment)
 endif()
 
 function(renga_library NAME)

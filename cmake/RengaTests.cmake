@@ -3,23 +3,27 @@
 # process takes long to start, the binary is run as a few shards instead.
 set(RENGA_TEST_SHARDS 2)
 
-# GoogleTest's headers take longer to read than most tests to compile: they are compiled once, with
-# the flags of every test binary.
+# What is tested is optimised; the tests themselves need not be, nor searched for undefined
+# behaviour. GoogleTest's macros take the compiler three times as long with either.
+add_library(renga_test_flags INTERFACE)
+target_compile_options(renga_test_flags INTERFACE -O0)
+if(RENGA_SANITIZE MATCHES "undefined")
+  target_compile_options(renga_test_flags INTERFACE -fno-sanitize=undefined)
+endif()
+target_compile_definitions(renga_test_flags INTERFACE RENGA_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
+# The test's options come after all others.
+target_link_libraries(renga_test_flags INTERFACE renga_flags GTest::gmock_main)
+
+# GoogleTest's headers take longer to read than many a test: they are compiled once, with the flags
+# that all tests have.
 file(CONFIGURE OUTPUT "${PROJECT_BINARY_DIR}/test_headers.cc" CONTENT "")
 add_executable(renga_test_headers "${PROJECT_BINARY_DIR}/test_headers.cc")
 target_link_libraries(renga_test_headers PRIVATE
-  renga_flags GTest::gmock_main absl::status absl::statusor absl::strings)
+  absl::status absl::statusor absl::strings renga_flags renga_test_flags)
 target_precompile_headers(renga_test_headers PRIVATE
   <algorithm> <cstdint> <functional> <memory> <optional> <span> <string> <thread> <utility> <vector>
   <absl/status/statusor.h> <absl/strings/str_cat.h> <gmock/gmock.h> <gtest/gtest.h>
   "base/testing/status_matchers.h")
-# The compiler takes precompiled headers only where these flags are the same.
-function(renga_test_flags NAME)
-  # What is tested is optimised; the tests themselves need not be.
-  target_compile_options(${NAME} PRIVATE -O1)
-  target_compile_definitions(${NAME} PRIVATE RENGA_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
-endfunction()
-renga_test_flags(renga_test_headers)
 
 function(renga_test NAME)
   cmake_parse_arguments(ARG "" "TIMEOUT" "SRCS;DEPS" ${ARGN})
@@ -27,11 +31,8 @@ function(renga_test NAME)
     set(ARG_TIMEOUT 300)
   endif()
   add_executable(${NAME} ${ARG_SRCS})
-  target_link_libraries(${NAME} PRIVATE ${ARG_DEPS} renga_flags GTest::gmock_main)
-  renga_test_flags(${NAME})
+  target_link_libraries(${NAME} PRIVATE ${ARG_DEPS} renga_flags renga_test_flags)
   target_precompile_headers(${NAME} REUSE_FROM renga_test_headers)
-  # Tests name their small functions alike from file to file.
-  set_target_properties(${NAME} PROPERTIES UNITY_BUILD OFF)
   if(RENGA_SANITIZE)
     renga_add_shards(${NAME} ${ARG_TIMEOUT})
   else()

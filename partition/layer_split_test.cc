@@ -14,7 +14,7 @@ namespace {
 
 using model::Range;
 
-constexpr int64_t kMiB = int64_t{1} << 20;
+constexpr int64_t kMebibyte = int64_t{1} << 20;
 
 const model::RuntimeLimits kLimits = {
     .kv_blocks = 8, .max_step_tokens = 32, .max_step_outputs = 4, .kv_type = base::DataType::kF16};
@@ -28,12 +28,12 @@ Instance RandomInstance(uint32_t seed) {
   std::mt19937 random(seed);
   Instance instance;
   std::vector<int64_t> layers(1 + random() % 6);
-  for (int64_t& bytes : layers) bytes = (1 + random() % 8) * kMiB;
+  for (int64_t& bytes : layers) bytes = (1 + random() % 8) * kMebibyte;
   instance.model = MakeTestModel(layers, 2000);
   instance.workers.resize(1 + random() % 4);
   for (size_t i = 0; i < instance.workers.size(); ++i) {
     instance.workers[i] = {.id = std::to_string(i),
-                           .memory_bytes = static_cast<int64_t>(4 + random() % 30) * kMiB,
+                           .memory_bytes = static_cast<int64_t>(4 + random() % 30) * kMebibyte,
                            .bytes_per_second = 1e9 * (1 + random() % 10)};
   }
   return instance;

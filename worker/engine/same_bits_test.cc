@@ -145,7 +145,8 @@ TEST_P(SameBitsTest, TruncatedAndReplayed) {
   }
 }
 
-std::string CaseName(const ::testing::TestParamInfo<std::tuple<std::string, std::string>>& info) {
+std::string SameBitsName(
+    const ::testing::TestParamInfo<std::tuple<std::string, std::string>>& info) {
   std::string text = std::get<0>(info.param) + "_" + std::get<1>(info.param);
   std::replace(text.begin(), text.end(), '-', '_');
   return text;
@@ -156,7 +157,7 @@ INSTANTIATE_TEST_SUITE_P(Shared, SameBitsTest,
                                                               "llama-gqa-q8_0", "llama-gqa-bf16",
                                                               "qwen3-f32", "story-f32"),
                                             ::testing::ValuesIn(kernels::AvailableDevices())),
-                         CaseName);
+                         SameBitsName);
 
 }  // namespace
 }  // namespace renga::engine

@@ -26,7 +26,7 @@ using ::testing::HasSubstr;
 
 constexpr int64_t kPlenty = int64_t{1} << 30;
 
-KvCommand Append(model::SequenceId id, std::vector<int32_t> blocks) {
+KvCommand AppendTo(model::SequenceId id, std::vector<int32_t> blocks) {
   return {.kind = KvCommand::Kind::kAppendBlocks, .sequence = id, .blocks = std::move(blocks)};
 }
 
@@ -221,7 +221,7 @@ TEST_F(ShardTest, BadStepsLeaveTheStateAsItWas) {
   ASSERT_OK_AND_ASSIGN(auto shard, Load(whole_, budget));
   ASSERT_OK_AND_ASSIGN(auto untouched, Load(whole_, budget));
   model::Step first;
-  first.commands = {Append(1, {2})};
+  first.commands = {AppendTo(1, {2})};
   first.slots = {{.sequence = 1, .first_position = 0, .token_count = 3}};
   std::vector<float> rows = Rows(3);
   ASSERT_OK(shard->RunLayers(first, rows));
@@ -244,14 +244,14 @@ TEST_F(ShardTest, BadStepsLeaveTheStateAsItWas) {
   refused({}, {{.sequence = 1, .first_position = 3, .token_count = 2}}, 1);
   refused({}, {{.sequence = 1, .first_position = 3, .token_count = 1}}, 2);
   refused({}, {{.sequence = 1, .first_position = 3, .token_count = 5, .output_count = 5}}, 5);
-  refused({Append(2, {2})}, {}, 0);
-  refused({Append(2, {4})}, {}, 0);
+  refused({AppendTo(2, {2})}, {}, 0);
+  refused({AppendTo(2, {4})}, {}, 0);
   // Good commands before the bad one must not stay either.
-  refused({Append(2, {0}), {.kind = KvCommand::Kind::kFree, .sequence = 1, .blocks = {}}},
+  refused({AppendTo(2, {0}), {.kind = KvCommand::Kind::kFree, .sequence = 1, .blocks = {}}},
           {{.sequence = 1, .first_position = 3, .token_count = 1}}, 1);
 
   model::Step next;
-  next.commands = {Append(2, {0})};
+  next.commands = {AppendTo(2, {0})};
   next.slots = {{.sequence = 1, .first_position = 3, .token_count = 2},
                 {.sequence = 2, .first_position = 0, .token_count = 1}};
   std::vector<float> actual = Rows(3);
@@ -265,7 +265,7 @@ TEST_F(ShardTest, AFailedDeviceNeedsAReset) {
   MemoryBudget budget(kPlenty);
   ASSERT_OK_AND_ASSIGN(auto shard, Load(whole_, budget));
   model::Step step;
-  step.commands = {Append(1, {0})};
+  step.commands = {AppendTo(1, {0})};
   step.slots = {{.sequence = 1, .first_position = 0, .token_count = 2}};
   std::vector<float> rows = Rows(2);
   backend_->FailLinearAfter(5);
