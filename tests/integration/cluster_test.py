@@ -226,7 +226,8 @@ class DemoModelTest(ProcessTest):
         self.assertEqual(together, alone)
 
     def test_perplexity_through_two_workers_equals_one_process(self):
-        model = demo_model()
+        # A thread-sanitized process computes too slowly for the demo model's two windows.
+        model = golden("story-f32")[0] if os.environ.get("RENGA_TEST_SLOW") else demo_model()
         text = self.folder / "text.txt"
         text.write_text((pathlib.Path(__file__).parent / "english.txt").read_text())
         alone = self.renga_ok("perplexity", model, text)

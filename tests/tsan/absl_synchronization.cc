@@ -16,6 +16,10 @@
 #include "absl/synchronization/notification.h"
 #include "absl/time/time.h"
 
+// Of the sanitizer's run-time library, which has no header for them.
+extern "C" void AnnotateIgnoreReadsBegin(const char* file, int line);
+extern "C" void AnnotateIgnoreReadsEnd(const char* file, int line);
+
 namespace {
 
 // Abseil's own function. `type` is the class; `name` the function's and its parameters' part of the
@@ -37,13 +41,35 @@ Function Original(const std::type_info& type, const char* qualifiers, const char
 // The mutexes that gRPC makes are announced by their first lock only.
 constexpr unsigned kFlags = __tsan_mutex_not_static;
 
+// Abseil's functions call each other, through these here too: the outermost call says it all.
+thread_local int depth = 0;
+
+class Nesting {
+ public:
+  Nesting() { ++depth; }
+  ~Nesting() { --depth; }
+
+ protected:
+  bool outermost() const { return depth == 1; }
+};
+
+// A function of Abseil's that locks inside. What it reads meanwhile with the header's functions,
+// which are instrumented, is ordered by locks that the sanitizer does not see.
+class Hidden : Nesting {
+ public:
+  Hidden() { AnnotateIgnoreReadsBegin(__FILE__, __LINE__); }
+  ~Hidden() { AnnotateIgnoreReadsEnd(__FILE__, __LINE__); }
+};
+
 // Locking as the sanitizer sees it; what runs inside is not looked at.
-class Locking {
+class Locking : Nesting {
  public:
   explicit Locking(void* mutex, unsigned flags = 0) : mutex_(mutex), flags_(kFlags | flags) {
-    __tsan_mutex_pre_lock(mutex_, flags_);
+    if (outermost()) __tsan_mutex_pre_lock(mutex_, flags_);
   }
-  ~Locking() { __tsan_mutex_post_lock(mutex_, flags_, 0); }
+  ~Locking() {
+    if (outermost()) __tsan_mutex_post_lock(mutex_, flags_, 0);
+  }
   void Fail() { flags_ |= __tsan_mutex_try_lock_failed; }
 
  private:
@@ -51,12 +77,14 @@ class Locking {
   unsigned flags_;
 };
 
-class Unlocking {
+class Unlocking : Nesting {
  public:
   explicit Unlocking(void* mutex, unsigned flags = 0) : mutex_(mutex), flags_(kFlags | flags) {
-    __tsan_mutex_pre_unlock(mutex_, flags_);
+    if (outermost()) __tsan_mutex_pre_unlock(mutex_, flags_);
   }
-  ~Unlocking() { __tsan_mutex_post_unlock(mutex_, flags_); }
+  ~Unlocking() {
+    if (outermost()) __tsan_mutex_post_unlock(mutex_, flags_);
+  }
 
  private:
   void* const mutex_;
@@ -135,12 +163,6 @@ bool Mutex::AwaitWithDeadline(const Condition& condition, Time deadline) {
   return original(this, condition, deadline);
 }
 
-Mutex::~Mutex() {
-  static const auto original = Original<void (*)(Mutex*)>(typeid(Mutex), "", "D1Ev");
-  __tsan_mutex_destroy(this, kFlags);
-  original(this);
-}
-
 void CondVar::Wait(Mutex* mutex) {
   static const auto original =
       Original<void (*)(CondVar*, Mutex*)>(typeid(CondVar), "", "4WaitEPNS0_5MutexE");
@@ -168,20 +190,28 @@ void Notification::Notify() {
   // The inline HasBeenNotified looks at the flag, the waits below at the whole.
   __tsan_release(&notified_yet_);
   __tsan_release(this);
+  const Hidden hidden;
   original(this);
 }
 
 void Notification::WaitForNotification() const {
   static const auto original =
       Original<void (*)(const Notification*)>(typeid(Notification), "K", "19WaitForNotificationEv");
-  original(this);
+  {
+    const Hidden hidden;
+    original(this);
+  }
   __tsan_acquire(const_cast<Notification*>(this));
 }
 
 bool Notification::WaitForNotificationWithTimeout(Duration timeout) const {
   static const auto original = Original<bool (*)(const Notification*, Duration)>(
       typeid(Notification), "K", "30WaitForNotificationWithTimeoutENS0_8DurationE");
-  const bool notified = original(this, timeout);
+  bool notified = false;
+  {
+    const Hidden hidden;
+    notified = original(this, timeout);
+  }
   if (notified) __tsan_acquire(const_cast<Notification*>(this));
   return notified;
 }
