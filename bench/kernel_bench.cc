@@ -1,8 +1,9 @@
 // renga-kernel-bench: how fast a backend multiplies matrices, per weight format.
 //
 // Each line is one (format, tokens): gigabytes of weights and billions of operations (two per
-// weight and token) per second. The matrix is copied until the copies are larger than the caches,
-// and the copies are used in turn, as the layers of a model are.
+// weight and token) per second, and the gigabytes as a share of what the same threads read at best,
+// measured within the same second, since neighbours make it drift. The matrix is copied until the
+// copies are larger than the caches, and the copies are used in turn, as the layers of a model are.
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
@@ -21,6 +22,7 @@
 #include "absl/strings/strip.h"
 #include "base/data_type.h"
 #include "base/status_macros.h"
+#include "bench/memory_bandwidth.h"
 #include "worker/kernels/backend.h"
 #include "worker/kernels/backend_factory.h"
 
@@ -50,6 +52,7 @@ struct Measurement {
   // At the median.
   double gigabytes_per_second;
   double giga_operations_per_second;
+  double bandwidth;  // that could be read, gigabytes per second
 };
 
 absl::Status ParseNumber(absl::string_view text, int64_t* out) {
@@ -141,7 +144,7 @@ absl::StatusOr<std::vector<std::unique_ptr<kernels::WeightMatrix>>> MakeMatrices
 }
 
 absl::StatusOr<Measurement> Measure(const Options& options, base::DataType type, int64_t tokens,
-                                    kernels::Backend& backend) {
+                                    kernels::Backend& backend, BandwidthProbe& probe) {
   using Clock = std::chrono::steady_clock;
   RENGA_ASSIGN_OR_RETURN(const auto matrices, MakeMatrices(options, type, backend));
   std::vector<float> in(static_cast<size_t>(tokens * options.columns));
@@ -149,6 +152,7 @@ absl::StatusOr<Measurement> Measure(const Options& options, base::DataType type,
   std::vector<float> out(static_cast<size_t>(tokens * options.rows));
   const kernels::ConstRowsView input(in.data(), tokens, options.columns, options.columns);
   std::vector<double> times;
+  double bandwidth = probe.Measure().bytes_per_second;
   const auto end = Clock::now() + std::chrono::seconds(options.seconds);
   for (size_t i = 0; times.size() < 3 || Clock::now() < end; ++i) {
     const kernels::LinearOutput output{
@@ -161,13 +165,19 @@ absl::StatusOr<Measurement> Measure(const Options& options, base::DataType type,
     RENGA_RETURN_IF_ERROR(backend.Synchronize());
     times.push_back(std::chrono::duration<double>(Clock::now() - start).count());
   }
+  bandwidth = std::max(bandwidth, probe.Measure().bytes_per_second);
   std::sort(times.begin(), times.end());
   const double seconds = times[times.size() / 2];
   const auto bytes = static_cast<double>(backend.MatrixBytes(type, options.rows, options.columns));
   const double operations = 2.0 * static_cast<double>(tokens) * static_cast<double>(options.rows) *
                             static_cast<double>(options.columns);
-  return Measurement{
-      type, tokens, seconds, times.front(), bytes / seconds * 1e-9, operations / seconds * 1e-9};
+  return Measurement{.type = type,
+                     .tokens = tokens,
+                     .median_seconds = seconds,
+                     .best_seconds = times.front(),
+                     .gigabytes_per_second = bytes / seconds * 1e-9,
+                     .giga_operations_per_second = operations / seconds * 1e-9,
+                     .bandwidth = bandwidth * 1e-9};
 }
 
 void Print(const Options& options, absl::string_view path, const Measurement& m) {
@@ -175,21 +185,26 @@ void Print(const Options& options, absl::string_view path, const Measurement& m)
   if (options.json) {
     std::printf(
         "{\"path\":\"%s\",\"threads\":%d,\"type\":\"%s\",\"rows\":%lld,\"columns\":%lld,"
-        "\"tokens\":%lld,\"median_s\":%.9f,\"best_s\":%.9f,\"gb_per_s\":%.3f,\"gop_per_s\":%.3f}\n",
+        "\"tokens\":%lld,\"median_s\":%.9f,\"best_s\":%.9f,\"gb_per_s\":%.3f,\"gop_per_s\":%.3f,"
+        "\"bandwidth_gb_per_s\":%.3f}\n",
         std::string(path).c_str(), options.backend.threads, name.c_str(),
         static_cast<long long>(options.rows), static_cast<long long>(options.columns),
         static_cast<long long>(m.tokens), m.median_seconds, m.best_seconds, m.gigabytes_per_second,
-        m.giga_operations_per_second);
+        m.giga_operations_per_second, m.bandwidth);
   } else {
-    std::printf("%-8s %5lld tokens  %9.1f us (best %9.1f)  %7.2f GB/s  %8.1f GOP/s\n", name.c_str(),
-                static_cast<long long>(m.tokens), m.median_seconds * 1e6, m.best_seconds * 1e6,
-                m.gigabytes_per_second, m.giga_operations_per_second);
+    std::printf(
+        "%-8s %5lld tokens  %9.1f us (best %9.1f)  %7.2f GB/s (%3.0f %% of %.1f)  %8.1f GOP/s\n",
+        name.c_str(), static_cast<long long>(m.tokens), m.median_seconds * 1e6,
+        m.best_seconds * 1e6, m.gigabytes_per_second, 100 * m.gigabytes_per_second / m.bandwidth,
+        m.bandwidth, m.giga_operations_per_second);
   }
   std::fflush(stdout);
 }
 
 absl::Status Run(const Options& options) {
   RENGA_ASSIGN_OR_RETURN(const auto backend, kernels::CreateBackend(options.backend));
+  RENGA_ASSIGN_OR_RETURN(const auto probe, BandwidthProbe::Create(options.backend.threads,
+                                                                  options.working_set_mib << 20));
   if (!options.json) {
     std::printf("%s, %d threads, %lld x %lld\n", std::string(backend->path_name()).c_str(),
                 options.backend.threads, static_cast<long long>(options.rows),
@@ -197,7 +212,7 @@ absl::Status Run(const Options& options) {
   }
   for (const base::DataType type : options.types) {
     for (const int64_t tokens : options.tokens) {
-      RENGA_ASSIGN_OR_RETURN(const Measurement m, Measure(options, type, tokens, *backend));
+      RENGA_ASSIGN_OR_RETURN(const Measurement m, Measure(options, type, tokens, *backend, *probe));
       Print(options, backend->path_name(), m);
     }
   }
