@@ -28,7 +28,7 @@ void AddClusterFlags(CLI::App& command, ClusterFlags& flags) {
                      "Memory each worker offers, e.g. 500MiB (default: what is available)");
   command
       .add_option("--device", flags.device,
-                  "cpu, cpu-portable, cpu-avx, cpu-avx2, cpu-avx512vnni or reference")
+                  "cpu, one of its instruction sets (cpu-avx2), or reference")
       ->capture_default_str();
   AddPlanFlags(command, flags.plan, /*with_sequences=*/false);
   AddVerbosityFlags(command, flags.quiet, flags.verbose);

@@ -13,8 +13,8 @@
 namespace renga::kernels {
 namespace {
 
-constexpr CpuPath kAllPaths[] = {CpuPath::kAvx512Vnni, CpuPath::kAvx2, CpuPath::kAvx,
-                                 CpuPath::kPortable};
+constexpr CpuPath kAllPaths[] = {CpuPath::kAvx512Vnni, CpuPath::kAvxVnni, CpuPath::kAvx2,
+                                 CpuPath::kAvx,        CpuPath::kSsse3,   CpuPath::kPortable};
 constexpr absl::string_view kCpu = "cpu";
 constexpr absl::string_view kReference = "reference";
 constexpr char kIsaVariable[] = "RENGA_CPU_ISA";

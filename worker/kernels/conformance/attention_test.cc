@@ -7,8 +7,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/testing/status_matchers.h"
-#include "worker/kernels/backend_factory.h"
 #include "worker/kernels/conformance/device_under_test.h"
+#include "worker/kernels/conformance/emulated_paths.h"
 
 namespace renga::kernels::conformance {
 namespace {
@@ -305,7 +305,7 @@ TEST_P(AttentionTest, RowsOutsideOfEverySlotStayAsTheyAre) {
   ExpectSameBits(Slice(got, kUsual.query_width(), 2, 1), Slice(whole, kUsual.query_width(), 2, 1));
 }
 
-INSTANTIATE_TEST_SUITE_P(Conformance, AttentionTest, ::testing::ValuesIn(AvailableDevices()),
+INSTANTIATE_TEST_SUITE_P(Conformance, AttentionTest, ::testing::ValuesIn(TestedDevices()),
                          DeviceTestName);
 
 }  // namespace

@@ -1,4 +1,5 @@
 #include "worker/kernels/conformance/device_under_test.h"
+#include "worker/kernels/conformance/emulated_paths.h"
 
 #include <algorithm>
 #include <bit>
@@ -9,7 +10,7 @@
 
 #include "absl/strings/ascii.h"
 #include "base/testing/status_matchers.h"
-#include "worker/kernels/backend_factory.h"
+#include "worker/kernels/conformance/emulated_paths.h"
 
 namespace renga::kernels::conformance {
 namespace {
@@ -20,12 +21,6 @@ std::unique_ptr<Buffer> NewBuffer(Backend& backend, int64_t bytes) {
   auto buffer = backend.Allocate(bytes);
   EXPECT_OK(buffer);
   return std::move(buffer).value();
-}
-
-std::unique_ptr<Backend> NewBackend(const std::string& device, int threads) {
-  auto backend = CreateBackend({.device = device, .threads = threads});
-  EXPECT_OK(backend);
-  return backend.ok() ? std::move(backend).value() : nullptr;
 }
 
 bool SameBits(float a, float b) { return std::bit_cast<uint32_t>(a) == std::bit_cast<uint32_t>(b); }
@@ -146,7 +141,13 @@ void ExpectSameBits(const std::vector<float>& got, const std::vector<float>& wan
 }
 
 Devices::Devices(const std::string& name)
-    : three(NewBackend(name, 3)), one(NewBackend(name, 1)), reference(NewBackend("reference", 1)) {}
+    : three(CreateTestedBackend(name, 3)),
+      one(CreateTestedBackend(name, 1)),
+      reference(CreateTestedBackend("reference", 1)) {
+  if (const std::string name_of_twin = TwinOf(name); !name_of_twin.empty()) {
+    twin = CreateTestedBackend(name_of_twin, 1);
+  }
+}
 
 void ConformanceTest::SetUp() { ASSERT_TRUE(devices_.three && devices_.one && devices_.reference); }
 

@@ -1,7 +1,7 @@
 // What every conformance test needs: the device under test with one thread and with three, the
 // reference beside it, rows in device memory, and the two ways to compare.
 //
-// The suite runs over AvailableDevices(), the reference among them: it must keep the promises too.
+// The suite runs over TestedDevices(), the reference among them: it must keep the promises too.
 #ifndef RENGA_WORKER_KERNELS_CONFORMANCE_DEVICE_UNDER_TEST_H_
 #define RENGA_WORKER_KERNELS_CONFORMANCE_DEVICE_UNDER_TEST_H_
 
@@ -72,12 +72,14 @@ std::vector<float> Slice(const std::vector<float>& rows, int64_t columns, int64_
 void ExpectClose(const std::vector<float>& got, const std::vector<float>& want, double tolerance);
 void ExpectSameBits(const std::vector<float>& got, const std::vector<float>& want);
 
-// A device by name with one thread and with three, and the reference.
+// A device by name with one thread and with three, the reference, and the device's twin if it has
+// one (TwinOf).
 struct Devices {
   explicit Devices(const std::string& name);
   std::unique_ptr<Backend> three;
   std::unique_ptr<Backend> one;
   std::unique_ptr<Backend> reference;
+  std::unique_ptr<Backend> twin;
 };
 
 class ConformanceTest : public ::testing::TestWithParam<std::string> {
@@ -88,12 +90,13 @@ class ConformanceTest : public ::testing::TestWithParam<std::string> {
   Backend& one() { return *devices_.one; }
   Backend& reference() { return *devices_.reference; }
 
-  // Runs op(backend), a function that returns floats: on three threads, on one (the same bits) and
-  // on the reference (within the tolerance). Returns what the device gave.
+  // Runs op(backend), a function that returns floats: on three threads, on one and on the twin (the
+  // same bits) and on the reference (within the tolerance). Returns what the device gave.
   template <typename Op>
   std::vector<float> ExpectConforms(const Op& op, double tolerance = kFloatTolerance) {
     const std::vector<float> got = op(three());
     ExpectSameBits(op(one()), got);
+    if (devices_.twin != nullptr) ExpectSameBits(op(*devices_.twin), got);
     ExpectClose(got, op(reference()), tolerance);
     return got;
   }

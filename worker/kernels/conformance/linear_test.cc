@@ -8,8 +8,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/testing/status_matchers.h"
-#include "worker/kernels/backend_factory.h"
 #include "worker/kernels/conformance/device_under_test.h"
+#include "worker/kernels/conformance/emulated_paths.h"
 #include "worker/kernels/conformance/random_weights.h"
 
 namespace renga::kernels::conformance {
@@ -73,6 +73,7 @@ class LinearTest : public ::testing::TestWithParam<std::tuple<std::string, DataT
   Backend& three() { return *devices_.three; }
   Backend& one() { return *devices_.one; }
   Backend& reference() { return *devices_.reference; }
+  Backend* twin() { return devices_.twin.get(); }
   DataType type() const { return std::get<1>(GetParam()); }
   double tolerance() const {
     return base::GetDataTypeInfo(type()).block_elements == 1 ? kFloatTolerance
@@ -94,6 +95,7 @@ TEST_P(LinearTest, AgreesWithTheReferenceAndBatchesDoNotMatter) {
       const std::vector<float> all = Multiply(three(), *matrix, input);
       ExpectClose(all, Multiply(reference(), *weights.Load(reference()), input), tolerance());
       ExpectSameBits(Multiply(three(), *matrix, input, Layout::kLoose), all);
+      if (twin() != nullptr) ExpectSameBits(Multiply(*twin(), *weights.Load(*twin()), input), all);
       int64_t first = 0;  // not always the same tokens
       for (const int64_t tokens : kTokens) {
         SCOPED_TRACE(absl::StrCat(tokens, " tokens from ", first));
@@ -242,7 +244,7 @@ std::string DeviceAndType(const ::testing::TestParamInfo<LinearTest::ParamType>&
 }
 
 INSTANTIATE_TEST_SUITE_P(Conformance, LinearTest,
-                         ::testing::Combine(::testing::ValuesIn(AvailableDevices()),
+                         ::testing::Combine(::testing::ValuesIn(TestedDevices()),
                                             ::testing::ValuesIn(AllTypes())),
                          DeviceAndType);
 
@@ -282,7 +284,7 @@ TEST_P(LinearGroupTest, AnEmptyGroupIsNothingToDo) {
   EXPECT_OK(three().Linear(in.view(), {}));
 }
 
-INSTANTIATE_TEST_SUITE_P(Conformance, LinearGroupTest, ::testing::ValuesIn(AvailableDevices()),
+INSTANTIATE_TEST_SUITE_P(Conformance, LinearGroupTest, ::testing::ValuesIn(TestedDevices()),
                          DeviceTestName);
 
 }  // namespace

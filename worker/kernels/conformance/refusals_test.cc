@@ -3,8 +3,8 @@
 #include <vector>
 
 #include "base/testing/status_matchers.h"
-#include "worker/kernels/backend_factory.h"
 #include "worker/kernels/conformance/device_under_test.h"
+#include "worker/kernels/conformance/emulated_paths.h"
 
 namespace renga::kernels::conformance {
 namespace {
@@ -226,9 +226,9 @@ TEST_P(CacheRefusalsTest, AttentionHeadsAndTopKResults) {
   EXPECT_THAT(one().TopK(Rows(2, 0), 1, result), StatusIs(kInvalid));
 }
 
-INSTANTIATE_TEST_SUITE_P(Conformance, RefusalsTest, ::testing::ValuesIn(AvailableDevices()),
+INSTANTIATE_TEST_SUITE_P(Conformance, RefusalsTest, ::testing::ValuesIn(TestedDevices()),
                          DeviceTestName);
-INSTANTIATE_TEST_SUITE_P(Conformance, CacheRefusalsTest, ::testing::ValuesIn(AvailableDevices()),
+INSTANTIATE_TEST_SUITE_P(Conformance, CacheRefusalsTest, ::testing::ValuesIn(TestedDevices()),
                          DeviceTestName);
 
 }  // namespace

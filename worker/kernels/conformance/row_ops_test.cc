@@ -5,8 +5,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/testing/status_matchers.h"
-#include "worker/kernels/backend_factory.h"
 #include "worker/kernels/conformance/device_under_test.h"
+#include "worker/kernels/conformance/emulated_paths.h"
 
 namespace renga::kernels::conformance {
 namespace {
@@ -234,7 +234,7 @@ TEST_P(RowOpsTest, NoRowsIsNothingToDo) {
   EXPECT_OK(three().TopK(none.view(), 1, {}));
 }
 
-INSTANTIATE_TEST_SUITE_P(Conformance, RowOpsTest, ::testing::ValuesIn(AvailableDevices()),
+INSTANTIATE_TEST_SUITE_P(Conformance, RowOpsTest, ::testing::ValuesIn(TestedDevices()),
                          DeviceTestName);
 
 }  // namespace

@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "base/testing/status_matchers.h"
-#include "worker/kernels/backend_factory.h"
 #include "worker/kernels/conformance/device_under_test.h"
+#include "worker/kernels/conformance/emulated_paths.h"
 
 namespace renga::kernels::conformance {
 namespace {
@@ -118,7 +118,7 @@ TEST_P(TopKTest, NanGivesDistinctColumnsAndNoCrash) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Conformance, TopKTest, ::testing::ValuesIn(AvailableDevices()),
+INSTANTIATE_TEST_SUITE_P(Conformance, TopKTest, ::testing::ValuesIn(TestedDevices()),
                          DeviceTestName);
 
 }  // namespace

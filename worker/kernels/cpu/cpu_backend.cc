@@ -38,15 +38,21 @@ const CpuKernels& KernelsOf(CpuPath path) {
     case CpuPath::kPortable:
       return cpu::PortableKernels();
 #if defined(__x86_64__)
+    case CpuPath::kSsse3:
+      return cpu::Ssse3Kernels();
     case CpuPath::kAvx:
       return cpu::AvxKernels();
     case CpuPath::kAvx2:
       return cpu::Avx2Kernels();
+    case CpuPath::kAvxVnni:
+      return cpu::AvxVnniKernels();
     case CpuPath::kAvx512Vnni:
       return cpu::Avx512VnniKernels();
 #else
+    case CpuPath::kSsse3:
     case CpuPath::kAvx:
     case CpuPath::kAvx2:
+    case CpuPath::kAvxVnni:
     case CpuPath::kAvx512Vnni:
       break;
 #endif
@@ -439,7 +445,11 @@ absl::StatusOr<std::unique_ptr<Backend>> CreateCpuBackend(CpuPath path, int thre
     return absl::FailedPreconditionError(
         absl::StrCat("this machine cannot run the CPU path ", CpuPathName(path)));
   }
-  return std::make_unique<CpuBackend>(KernelsOf(path), threads);
+  return CreateCpuBackendOf(KernelsOf(path), threads);
+}
+
+std::unique_ptr<Backend> CreateCpuBackendOf(const CpuKernels& kernels, int threads) {
+  return std::make_unique<CpuBackend>(kernels, threads);
 }
 
 }  // namespace renga::kernels

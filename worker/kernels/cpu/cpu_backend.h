@@ -1,5 +1,5 @@
-// The CPU backend: one class, four sets of kernels ("paths") compiled from the same templates for
-// different instruction sets, chosen when the program runs.
+// The CPU backend: one class, several sets of kernels ("paths") compiled from the same templates
+// for different instruction sets, chosen when the program runs.
 //
 // A path fixes the order of every sum and the rounding of every step, so its name is part of a
 // result's identity: "cpu-avx2-1" computed on two machines gives the same bits.
@@ -17,12 +17,14 @@ namespace renga::kernels {
 
 enum class CpuPath {
   kPortable,    // plain C++, any processor
+  kSsse3,       // SSSE3; the bits of kAvx
   kAvx,         // AVX floats, SSSE3 integers; neither FMA nor F16C (Sandy and Ivy Bridge)
   kAvx2,        // AVX2, FMA, F16C
+  kAvxVnni,     // kAvx2 and AVX-VNNI; the bits of kAvx2
   kAvx512Vnni,  // AVX-512 F, BW, DQ, VL and VNNI
 };
 
-// "portable", "avx", "avx2", "avx512vnni".
+// "portable", "ssse3", "avx", "avx2", "avxvnni", "avx512vnni".
 absl::string_view CpuPathName(CpuPath path);
 
 // The paths this machine can run, best first; kPortable is always the last.
@@ -31,6 +33,13 @@ std::vector<CpuPath> AvailableCpuPaths();
 // A backend that uses `threads` >= 1 threads, the calling one included. kInvalidArgument when
 // threads < 1, kFailedPrecondition when this machine cannot run the path.
 absl::StatusOr<std::unique_ptr<Backend>> CreateCpuBackend(CpuPath path, int threads);
+
+// The same with any kernels: tests bring some that imitate instruction sets. `kernels` must outlive
+// the backend.
+namespace cpu {
+struct CpuKernels;
+}  // namespace cpu
+std::unique_ptr<Backend> CreateCpuBackendOf(const cpu::CpuKernels& kernels, int threads);
 
 }  // namespace renga::kernels
 

@@ -56,7 +56,7 @@ struct AttentionTask {
 inline constexpr int64_t kAttentionRows = 8;
 
 struct CpuKernels {
-  const char* path_name;  // "cpu-avx2-1"
+  const char* path_name;  // "cpu-avx2-1": what fixes the bits
   int lanes;              // rows per panel
 
   FormatKernels (*format)(base::DataType type);
@@ -84,8 +84,10 @@ struct CpuKernels {
 
 const CpuKernels& PortableKernels();
 #if defined(__x86_64__)
+const CpuKernels& Ssse3Kernels();
 const CpuKernels& AvxKernels();
 const CpuKernels& Avx2Kernels();
+const CpuKernels& AvxVnniKernels();
 const CpuKernels& Avx512VnniKernels();
 #endif
 

@@ -24,10 +24,14 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
   target_sources(renga_kernels PRIVATE
     "${CMAKE_CURRENT_LIST_DIR}/path_avx.cc"
     "${CMAKE_CURRENT_LIST_DIR}/path_avx2.cc"
-    "${CMAKE_CURRENT_LIST_DIR}/path_avx512.cc")
+    "${CMAKE_CURRENT_LIST_DIR}/path_avx512.cc"
+    "${CMAKE_CURRENT_LIST_DIR}/path_avxvnni.cc"
+    "${CMAKE_CURRENT_LIST_DIR}/path_ssse3.cc")
   set(optimised "$<$<CONFIG:Release>:-O3>")
+  renga_cpu_path(path_ssse3.cc ${optimised} -mssse3)
   renga_cpu_path(path_avx.cc ${optimised} -mavx)
   renga_cpu_path(path_avx2.cc ${optimised} -mavx2 -mfma -mf16c)
+  renga_cpu_path(path_avxvnni.cc ${optimised} -mavxvnni -mavx2 -mfma -mf16c)
   # gcc 12 warns of its own header: the undefined vectors there are meant to be.
   renga_cpu_path(path_avx512.cc ${optimised} -Wno-maybe-uninitialized -Wno-uninitialized
     -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mavx2 -mfma -mf16c)
