@@ -22,6 +22,7 @@ struct BenchFlags {
   ClusterFlags cluster;
   int64_t prompt_tokens = 512;
   int64_t generated_tokens = 128;
+  int64_t depth = 0;
   int repetitions = 3;
   bool json = false;
   bool hops = false;
@@ -73,8 +74,9 @@ absl::StatusOr<Rates> Measure(LocalCluster& cluster, const BenchFlags& flags) {
     }
     if (flags.generated_tokens > 0) {
       // The first token comes out of the prompt's step; decode time begins after it.
-      RENGA_ASSIGN_OR_RETURN(const auto timings,
-                             TimeRequest(cluster, 1, flags.generated_tokens + 1));
+      RENGA_ASSIGN_OR_RETURN(
+          const auto timings,
+          TimeRequest(cluster, std::max<int64_t>(1, flags.depth), flags.generated_tokens + 1));
       rates.decode.push_back(static_cast<double>(flags.generated_tokens) /
                              absl::ToDoubleSeconds(timings.decode));
     }
@@ -87,7 +89,8 @@ void PrintRates(const BenchFlags& flags, const Rates& rates, const std::vector<H
     nlohmann::json result = {{"model", flags.cluster.model},
                              {"workers", flags.cluster.workers},
                              {"prompt_tokens", flags.prompt_tokens},
-                             {"generated_tokens", flags.generated_tokens}};
+                             {"generated_tokens", flags.generated_tokens},
+                             {"depth", flags.depth}};
     const auto add = [&result](const char* name, const std::vector<double>& values) {
       if (values.empty()) return;
       result[std::string(name) + "_tokens_per_second"] = Median(values);
@@ -119,7 +122,8 @@ void PrintRates(const BenchFlags& flags, const Rates& rates, const std::vector<H
 
 absl::Status Bench(BenchFlags flags) {
   if (flags.cluster.plan.context == 0) {
-    flags.cluster.plan.context = std::max(flags.prompt_tokens, flags.generated_tokens) + 8;
+    flags.cluster.plan.context =
+        std::max(flags.prompt_tokens, flags.depth + flags.generated_tokens) + 8;
   }
   if (flags.hops) flags.cluster.workers = std::max(flags.cluster.workers, 1);
   RENGA_ASSIGN_OR_RETURN(const auto cluster, LocalCluster::Start(flags.cluster));
@@ -137,13 +141,19 @@ absl::Status Bench(BenchFlags flags) {
 void AddBenchCommand(CLI::App& app, Invocation& invocation) {
   auto flags = std::make_shared<BenchFlags>();
   CLI::App* command = app.add_subcommand("bench", "Measure prefill and decode speed");
-  command->footer("Example:\n  renga bench model.gguf -p 512 -n 128 -t 2\n"
-                  "  renga bench model.gguf --workers 2 -t 1 --hops --json");
+  command->footer(
+      "Example:\n  renga bench model.gguf -p 512 -n 128 -t 2\n"
+      "  renga bench model.gguf -p 0 -n 32 --depth 8192\n"
+      "  renga bench model.gguf --workers 2 -t 1 --hops --json");
   AddClusterFlags(*command, flags->cluster);
   command->add_option("-p,--prompt-tokens", flags->prompt_tokens, "Prompt tokens; 0 skips prefill")
       ->capture_default_str()
       ->check(CLI::Range(int64_t{0}, int64_t{1} << 20));
-  command->add_option("-n,--generate", flags->generated_tokens, "Tokens to generate; 0 skips decode")
+  command
+      ->add_option("-n,--generate", flags->generated_tokens, "Tokens to generate; 0 skips decode")
+      ->capture_default_str()
+      ->check(CLI::Range(int64_t{0}, int64_t{1} << 20));
+  command->add_option("-d,--depth", flags->depth, "Tokens of context before the generated ones")
       ->capture_default_str()
       ->check(CLI::Range(int64_t{0}, int64_t{1} << 20));
   command->add_option("-r,--repetitions", flags->repetitions, "Runs; the median is printed")
@@ -152,7 +162,8 @@ void AddBenchCommand(CLI::App& app, Invocation& invocation) {
   command->add_flag("--json", flags->json, "Print one JSON object");
   command->add_flag("--hops", flags->hops,
                     "Also time handing 8 KB to 1 MB to a worker process and back");
-  command->callback([flags, &invocation] { invocation.action = [flags] { return Bench(*flags); }; });
+  command->callback(
+      [flags, &invocation] { invocation.action = [flags] { return Bench(*flags); }; });
 }
 
 }  // namespace renga::cli

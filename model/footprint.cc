@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+#include "base/kv_type.h"
 #include "base/status_macros.h"
 #include "model/step.h"
 
@@ -67,8 +68,7 @@ absl::StatusOr<ModelFootprint> MeasureModel(const GgufFile& file, const Model& m
 }
 
 int64_t KvBlockBytesPerLayer(const ModelConfig& config, base::DataType kv_type) {
-  const int64_t number_bytes = base::GetDataTypeInfo(kv_type).block_bytes;
-  return 2 * kKvBlockTokens * config.kv_width() * number_bytes;
+  return 2 * kKvBlockTokens * config.n_kv_heads * base::KvHeadBytes(kv_type, config.head_dim);
 }
 
 ScratchParts MeasureScratch(const Model& model, const ShardSpec& spec,

@@ -55,6 +55,9 @@ TEST_F(FootprintTest, FormulasAsWritten) {
             2 * kKvBlockTokens * 128 * 2);
   EXPECT_EQ(KvBlockBytesPerLayer(model_.config, base::DataType::kF32),
             2 * kKvBlockTokens * 128 * 4);
+  // A scale for each head's every 32 codes.
+  EXPECT_EQ(KvBlockBytesPerLayer(model_.config, base::DataType::kQ8_0),
+            2 * kKvBlockTokens * (128 + 2 * 128 / 32));
 
   const ShardSpec spec{.layers = {1, 3}, .head_rows = {100, 200}};
   const RuntimeLimits limits{.kv_blocks = 10, .max_step_tokens = 64, .max_step_outputs = 8};

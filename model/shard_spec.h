@@ -28,7 +28,7 @@ struct RuntimeLimits {
   int64_t kv_blocks = 0;        // blocks of kKvBlockTokens positions, over all sequences
   int64_t max_step_tokens = 0;  // rows of the largest step
   int64_t max_step_outputs = 0;  // rows of the largest step that go through the head
-  base::DataType kv_type = base::DataType::kF16;  // kF16 or kF32
+  base::DataType kv_type = base::DataType::kF16;  // kF16, kF32 or kQ8_0
 };
 
 }  // namespace renga::model

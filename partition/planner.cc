@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "base/byte_size.h"
+#include "base/kv_type.h"
 #include "base/status_macros.h"
 #include "model/step.h"
 #include "partition/plan_search.h"
@@ -41,8 +42,8 @@ absl::Status CheckRequest(const PlanRequest& request) {
   RENGA_RETURN_IF_ERROR(
       CheckRange("number of head blocks", request.head_blocks, 0, kMaxHeadBlocks));
   RENGA_RETURN_IF_ERROR(CheckRange("number of workers", request.max_workers, 0, kMaxWorkers));
-  if (request.kv_type != base::DataType::kF16 && request.kv_type != base::DataType::kF32) {
-    return absl::InvalidArgumentError("the KV cache holds F16 or F32 only");
+  if (!base::IsKvType(request.kv_type)) {
+    return absl::InvalidArgumentError("the KV cache holds F16, F32 or Q8_0 only");
   }
   return absl::OkStatus();
 }

@@ -34,24 +34,6 @@ constexpr absl::Duration kSettle = absl::Milliseconds(300);
 constexpr absl::Duration kShortLife = absl::Seconds(5);
 constexpr absl::Duration kLongestSettle = absl::Seconds(30);
 
-// Wakes the manager's thread. Outlives the manager where a pipeline does.
-class Wake {
- public:
-  void Signal() {
-    absl::MutexLock lock(&mutex_);
-    set_ = true;
-  }
-  void Wait(absl::Duration timeout) {
-    absl::MutexLock lock(&mutex_);
-    mutex_.AwaitWithTimeout(absl::Condition(&set_), timeout);
-    set_ = false;
-  }
-
- private:
-  absl::Mutex mutex_;
-  bool set_ ABSL_GUARDED_BY(mutex_) = false;
-};
-
 const Member* FindMember(const std::vector<Member>& members, const Member& wanted) {
   for (const Member& member : members) {
     if (member.id == wanted.id) return &member;
@@ -104,6 +86,24 @@ class ClusterManager::Impl {
   absl::Status WaitUntilReady(absl::Duration timeout, const std::function<bool()>& cancelled) const;
 
  private:
+  // Wakes the manager's thread. Outlives the manager where a pipeline does.
+  class Wake {
+   public:
+    void Signal() {
+      absl::MutexLock lock(&mutex_);
+      set_ = true;
+    }
+    void Wait(absl::Duration timeout) {
+      absl::MutexLock lock(&mutex_);
+      mutex_.AwaitWithTimeout(absl::Condition(&set_), timeout);
+      set_ = false;
+    }
+
+   private:
+    absl::Mutex mutex_;
+    bool set_ ABSL_GUARDED_BY(mutex_) = false;
+  };
+
   absl::Duration Now() const { return options_.membership->Now(); }
   void Run();
   void LookAround();

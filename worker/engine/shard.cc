@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "base/kv_type.h"
 #include "base/status_macros.h"
 #include "model/footprint.h"
 #include "worker/engine/head_block.h"
@@ -50,8 +51,8 @@ absl::Status CheckLimits(const model::ShardSpec& spec, const model::RuntimeLimit
         "limits make no sense: ", limits.kv_blocks, " KV blocks, ", limits.max_step_tokens,
         " tokens and ", limits.max_step_outputs, " outputs in a step"));
   }
-  if (limits.kv_type != base::DataType::kF16 && limits.kv_type != base::DataType::kF32) {
-    return absl::InvalidArgumentError("the KV cache holds F16 or F32 only");
+  if (!base::IsKvType(limits.kv_type)) {
+    return absl::InvalidArgumentError("the KV cache holds F16, F32 or Q8_0 only");
   }
   return absl::OkStatus();
 }

@@ -154,7 +154,7 @@ TEST_F(ShardTest, RefusesSpecsAndLimitsThatMakeNoSense) {
   refuses([](auto& limits) { limits.max_step_tokens = INT64_MAX; });
   refuses([](auto& limits) { limits.max_step_outputs = 0; });
   refuses([](auto& limits) { limits.max_step_outputs = limits.max_step_tokens + 1; });
-  refuses([](auto& limits) { limits.kv_type = base::DataType::kQ8_0; });
+  refuses([](auto& limits) { limits.kv_type = base::DataType::kQ4_0; });
   EXPECT_EQ(budget.used_bytes(), 0);
 }
 

@@ -80,8 +80,8 @@ struct RopeArgs {
   const float* factors = nullptr;  // device memory: dims/2 divisors of the frequencies, or null
 };
 
-// The paged cache of one layer. Keys and values have the same layout:
-// [block][kv_head][token in block][head_dim], of kF16 or kF32.
+// The paged cache of one layer, of kF16, kF32 or kQ8_0; kv_layout.h says what lies where. Keys and
+// values take the same number of bytes, each block's and KV head's after the other's.
 struct KvCacheView {
   std::byte* keys = nullptr;
   std::byte* values = nullptr;

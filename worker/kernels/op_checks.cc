@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "absl/strings/str_cat.h"
+#include "base/kv_type.h"
 #include "base/status_macros.h"
 
 namespace renga::kernels {
@@ -38,8 +39,8 @@ absl::Status CheckHeads(ConstRowsView rows, int64_t head_dim) {
 }
 
 absl::Status CheckCache(const KvCacheView& cache) {
-  if (cache.type != base::DataType::kF16 && cache.type != base::DataType::kF32) {
-    return absl::InvalidArgumentError("the KV cache must be of F16 or F32");
+  if (!base::IsKvType(cache.type)) {
+    return absl::InvalidArgumentError("the KV cache must be of F16, F32 or Q8_0");
   }
   if (cache.n_blocks < 0 || cache.block_tokens <= 0 || cache.n_kv_heads <= 0 ||
       cache.head_dim <= 0) {

@@ -9,6 +9,7 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "base/kv_type.h"
 #include "base/status_macros.h"
 #include "transport/wire.h"
 
@@ -108,8 +109,8 @@ absl::Status ReadSpec(const proto::LoadRequest& request, LoadOrder& order) {
     return Wrong("kv_blocks, max_step_tokens or max_step_outputs is out of range");
   }
   const auto kv_type = base::DataTypeFromGgufId(request.kv_gguf_type());
-  if (kv_type != base::DataType::kF16 && kv_type != base::DataType::kF32) {
-    return Wrong("the KV cache's type is neither F16 nor F32");
+  if (!kv_type.has_value() || !base::IsKvType(*kv_type)) {
+    return Wrong("the KV cache's type is none of F16, F32 and Q8_0");
   }
   order.limits = {.kv_blocks = request.kv_blocks(),
                   .max_step_tokens = request.max_step_tokens(),

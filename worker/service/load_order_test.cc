@@ -68,7 +68,7 @@ TEST(LoadOrderTest, WhatContradictsItselfIsRefused) {
        }},
       {"max_step_tokens", [](auto& r) { r.set_max_step_tokens(0); }},
       {"kv_blocks", [](auto& r) { r.set_kv_blocks(-1); }},
-      {"KV cache", [](auto& r) { r.set_kv_gguf_type(8); }},
+      {"KV cache", [](auto& r) { r.set_kv_gguf_type(2); }},
       {"missing", [&](auto& r) { Tensor(r, wide).set_name("other"); }},
       {"twice", [&](auto& r) { Tensor(r, wide).set_name("output.weight"); }},
       {"same index", [&](auto& r) { Tensor(r, wide).set_index(0); }},

@@ -31,9 +31,12 @@ struct Shape {
 };
 
 constexpr Shape kShapes[] = {
-    {1, 1, 8, 32, DataType::kF16},  {4, 2, 16, 32, DataType::kF32},  {6, 2, 20, 7, DataType::kF16},
-    {3, 3, 33, 16, DataType::kF32}, {8, 2, 64, 32, DataType::kF16},  {9, 3, 64, 32, DataType::kF16},
-    {5, 1, 80, 32, DataType::kF32}, {4, 1, 128, 32, DataType::kF16}, {2, 1, 1, 1, DataType::kF16},
+    {1, 1, 8, 32, DataType::kF16},   {4, 2, 16, 32, DataType::kF32},
+    {6, 2, 20, 7, DataType::kF16},   {3, 3, 33, 16, DataType::kF32},
+    {8, 2, 64, 32, DataType::kF16},  {9, 3, 64, 32, DataType::kF16},
+    {5, 1, 80, 32, DataType::kF32},  {4, 1, 128, 32, DataType::kF16},
+    {2, 1, 1, 1, DataType::kF16},    {6, 2, 64, 32, DataType::kQ8_0},
+    {4, 4, 80, 32, DataType::kQ8_0}, {3, 1, 33, 7, DataType::kQ8_0},
 };
 constexpr Shape kUsual = {6, 2, 40, 32, DataType::kF16};
 
@@ -180,6 +183,25 @@ TEST_P(AttentionTest, ALongSequenceInChunksOfAnySizeEqualsOneCall) {
   }
 }
 
+// Long enough that a backend may share out the context of a single row.
+TEST_P(AttentionTest, TheEndOfALongContextTokenByTokenEqualsOneCall) {
+  for (const Shape& shape : {Shape{2, 1, 16, 32, DataType::kF16}, Shape{1, 1, 9, 7, DataType::kF32},
+                             Shape{2, 1, 33, 32, DataType::kQ8_0}}) {
+    SCOPED_TRACE(shape.Name());
+    constexpr int64_t kLength = 1060;
+    const Sequence sequence(shape, kLength, 25);
+    const auto whole = ExpectConforms([&](Backend& b) { return RunWhole(b, shape, sequence); });
+    Cache cache(three(), shape, 160);
+    int64_t first = 0;
+    for (const int64_t end : {511, 512, 513, 514, 1023, 1024, 1025, 1058, 1059, 1060}) {
+      SCOPED_TRACE(absl::StrCat("positions ", first, " to ", end));
+      const auto part = cache.Step({{&sequence, first, end - first, BlocksFrom(shape, 0, end)}});
+      ExpectSameBits(part, Slice(whole, shape.query_width(), first, end - first));
+      first = end;
+    }
+  }
+}
+
 TEST_P(AttentionTest, OneTokenAtATimeEqualsOneCall) {
   const Sequence sequence(kUsual, 70, 30);
   const auto whole = RunWhole(three(), kUsual, sequence);
@@ -258,7 +280,7 @@ TEST_P(AttentionTest, SharpAndFlatScores) {
 }
 
 TEST_P(AttentionTest, StoreKvWritesExactlyItsCells) {
-  for (const DataType type : {DataType::kF16, DataType::kF32}) {
+  for (const DataType type : {DataType::kF16, DataType::kF32, DataType::kQ8_0}) {
     Shape shape = kShapes[2];
     shape.type = type;
     Sequence a(shape, 20, 1);

@@ -189,7 +189,7 @@ TEST_P(CacheRefusalsTest, Caches) {
   const std::vector<int32_t> blocks = {3, 0};
   const SequenceSlot slot = {.row_count = 3, .first_position = 0, .blocks = blocks};
   KvCacheView cache = Cache();
-  cache.type = DataType::kQ8_0;
+  cache.type = DataType::kQ4_0;
   ExpectRefused(cache, slot);
   cache = Cache();
   cache.block_tokens = 0;

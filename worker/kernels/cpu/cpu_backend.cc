@@ -16,6 +16,7 @@
 #include "worker/kernels/cpu/rope_table.h"
 #include "worker/kernels/cpu/top_rows.h"
 #include "worker/kernels/host_buffer.h"
+#include "worker/kernels/kv_layout.h"
 #include "worker/kernels/op_checks.h"
 
 namespace renga::kernels {
@@ -32,6 +33,8 @@ using cpu::PackedMatrix;
 constexpr int64_t kLinearTokens = 256;
 // Rows of less than this many numbers in all are not worth waking other threads for.
 constexpr int64_t kWorthSharing = 32768;
+// Attention jobs for each thread that are shared out evenly enough.
+constexpr int64_t kAttentionJobsPerThread = 4;
 
 const CpuKernels& KernelsOf(CpuPath path) {
   switch (path) {
@@ -106,12 +109,17 @@ class CpuBackend : public Backend {
     int64_t first_panel = 0;
     int64_t panels = 0;
   };
-  // The rows [begin, end) that share a KV head in an Attention call.
+  // Rows of a slot of an Attention call, and how many spans of positions they see.
   struct AttentionJob {
     int64_t slot = 0;
-    int64_t kv_head = 0;
-    int64_t begin = 0;
-    int64_t rows = 0;
+    cpu::AttentionRows rows;
+    int64_t spans = 0;
+  };
+  // One span of a job, and where in attention_parts_ its sums go.
+  struct AttentionSpan {
+    const AttentionJob* job = nullptr;
+    int64_t span = 0;
+    int64_t part_offset = 0;
   };
   struct FreeBytes {
     void operator()(std::byte* p) const { std::free(p); }
@@ -129,8 +137,12 @@ class CpuBackend : public Backend {
   absl::Status PrepareJobs(std::span<const LinearOutput> outputs);
   absl::Status QuantizeInput(ConstRowsView in);
   void RunJobs(int64_t tokens);
-  void StoreKvRow(const float* in, const KvCacheView& cache, int64_t block, int64_t token,
-                  std::byte* to);
+  void StoreKvHead(const KvLayout& layout, const float* key, const float* value, int64_t token,
+                   std::byte* keys, std::byte* values);
+  static AttentionTask TaskOf(const AttentionArgs& args, const SequenceSlot& slot);
+  void PrepareAttention(const AttentionArgs& args);
+  template <class Body>
+  absl::Status ForAttention(int64_t n, const Body& body);
 
   const CpuKernels& kernels_;
   base::ThreadPool pool_;
@@ -139,7 +151,10 @@ class CpuBackend : public Backend {
   std::array<Scratch, cpu::kActivationKinds> activations_;
   std::vector<AttentionTask> attention_tasks_;
   std::vector<AttentionJob> attention_jobs_;
+  std::vector<AttentionSpan> attention_spans_;
   Scratch attention_scratch_;
+  Scratch attention_parts_;
+  std::vector<std::byte> key_halves_;
 };
 
 absl::Status CpuBackend::Scratch::Reserve(int64_t wanted) {
@@ -353,84 +368,143 @@ absl::Status CpuBackend::TopK(ConstRowsView logits, int64_t k, std::span<TopRow>
 
 // ---- Attention ----------------------------------------------------------------------------------
 
-// All heads of one token; `in` is n_kv_heads x head_dim.
-void CpuBackend::StoreKvRow(const float* in, const KvCacheView& cache, int64_t block, int64_t token,
-                            std::byte* to) {
-  for (int64_t head = 0; head < cache.n_kv_heads; ++head, in += cache.head_dim) {
-    const int64_t offset =
-        ((block * cache.n_kv_heads + head) * cache.block_tokens + token) * cache.head_dim;
-    if (cache.type == base::DataType::kF16) {
-      kernels_.to_half(in, cache.head_dim, to + 2 * offset);
-    } else {
-      std::memcpy(to + 4 * offset, in, static_cast<size_t>(cache.head_dim) * sizeof(float));
-    }
+// One KV head of one token. In a cache of halves the kernels round; else this is too rare or too
+// simple for them.
+void CpuBackend::StoreKvHead(const KvLayout& layout, const float* key, const float* value,
+                             int64_t token, std::byte* keys, std::byte* values) {
+  if (layout.type != base::DataType::kF16) {
+    kernels::StoreKvHead(layout, key, value, token, keys, values);
+    return;
+  }
+  kernels_.to_half(value, layout.head_dim, values + 2 * token * layout.head_dim);
+  key_halves_.resize(static_cast<size_t>(2 * layout.head_dim));
+  kernels_.to_half(key, layout.head_dim, key_halves_.data());
+  for (int64_t d = 0; d < layout.head_dim; ++d) {
+    std::memcpy(keys + 2 * (d * layout.tokens + token), key_halves_.data() + 2 * d, 2);
   }
 }
 
 absl::Status CpuBackend::StoreKv(ConstRowsView keys, ConstRowsView values, const KvCacheView& cache,
                                  std::span<const SequenceSlot> slots) {
   RENGA_RETURN_IF_ERROR(CheckStoreKv(keys, values, cache, slots));
+  const KvLayout layout(cache);
   for (const SequenceSlot& slot : slots) {
     for (int64_t i = 0; i < slot.row_count; ++i) {
       const int64_t position = slot.first_position + i;
       const int64_t block = slot.blocks[static_cast<size_t>(position / cache.block_tokens)];
-      const int64_t token = position % cache.block_tokens;
-      const int64_t row = slot.first_row + i;
-      StoreKvRow(keys.data + row * keys.stride, cache, block, token, cache.keys);
-      StoreKvRow(values.data + row * values.stride, cache, block, token, cache.values);
+      const float* key = keys.data + (slot.first_row + i) * keys.stride;
+      const float* value = values.data + (slot.first_row + i) * values.stride;
+      for (int64_t head = 0; head < cache.n_kv_heads; ++head) {
+        const int64_t offset = (block * cache.n_kv_heads + head) * layout.head_bytes();
+        StoreKvHead(layout, key + head * cache.head_dim, value + head * cache.head_dim,
+                    position % cache.block_tokens, cache.keys + offset, cache.values + offset);
+      }
     }
   }
   return absl::OkStatus();
 }
 
-absl::Status CpuBackend::Attention(const AttentionArgs& args) {
-  RENGA_RETURN_IF_ERROR(CheckAttention(args));
+cpu::KvCells CellsOf(base::DataType type) {
+  if (type == base::DataType::kQ8_0) return cpu::KvCells::kCodes;
+  return type == base::DataType::kF16 ? cpu::KvCells::kHalves : cpu::KvCells::kFloats;
+}
+
+AttentionTask CpuBackend::TaskOf(const AttentionArgs& args, const SequenceSlot& slot) {
+  const KvCacheView& cache = args.cache;
+  AttentionTask task;
+  task.queries = args.queries.data + slot.first_row * args.queries.stride;
+  task.query_stride = args.queries.stride;
+  task.out = args.out.data + slot.first_row * args.out.stride;
+  task.out_stride = args.out.stride;
+  task.rows = slot.row_count;
+  task.first_position = slot.first_position;
+  task.keys = cache.keys;
+  task.values = cache.values;
+  task.cells = CellsOf(cache.type);
+  task.head_bytes = KvLayout(cache).head_bytes();
+  task.scale_elements = base::kKvScaleElements;
+  task.blocks = slot.blocks.data();
+  task.block_tokens = cache.block_tokens;
+  task.kv_heads = cache.n_kv_heads;
+  task.heads_per_kv = args.n_heads / cache.n_kv_heads;
+  task.head_dim = cache.head_dim;
+  task.scale = args.scale;
+  return task;
+}
+
+void CpuBackend::PrepareAttention(const AttentionArgs& args) {
   attention_tasks_.clear();
   attention_jobs_.clear();
-  const KvCacheView& cache = args.cache;
   for (const SequenceSlot& slot : args.slots) {
-    AttentionTask task;
-    task.queries = args.queries.data + slot.first_row * args.queries.stride;
-    task.query_stride = args.queries.stride;
-    task.out = args.out.data + slot.first_row * args.out.stride;
-    task.out_stride = args.out.stride;
-    task.rows = slot.row_count;
-    task.first_position = slot.first_position;
-    task.keys = cache.keys;
-    task.values = cache.values;
-    task.half = cache.type == base::DataType::kF16;
-    task.blocks = slot.blocks.data();
-    task.block_tokens = cache.block_tokens;
-    task.kv_heads = cache.n_kv_heads;
-    task.heads_per_kv = args.n_heads / cache.n_kv_heads;
-    task.head_dim = cache.head_dim;
-    task.scale = args.scale;
+    const AttentionTask task = TaskOf(args, slot);
     const auto index = static_cast<int64_t>(attention_tasks_.size());
     for (int64_t begin = 0; begin < task.rows; begin += cpu::kAttentionRows) {
-      const int64_t rows = std::min(cpu::kAttentionRows, task.rows - begin);
+      const int64_t count = std::min(cpu::kAttentionRows, task.rows - begin);
+      const int64_t last = task.first_position + begin + count - 1;
       for (int64_t head = 0; head < task.kv_heads; ++head) {
-        attention_jobs_.push_back({index, head, begin, rows});
+        attention_jobs_.push_back({.slot = index,
+                                   .rows = {.kv_head = head, .begin = begin, .count = count},
+                                   .spans = last / cpu::kAttentionSpan + 1});
       }
     }
     attention_tasks_.push_back(task);
   }
-  if (attention_jobs_.empty()) return absl::OkStatus();
+}
 
-  // A range of jobs has a working memory of its own: as many ranges as threads, taken in order.
+// Calls body(i, scratch) for all i in [0, n); each thread has a working memory of its own.
+template <class Body>
+absl::Status CpuBackend::ForAttention(int64_t n, const Body& body) {
+  // All tasks of a call have the same shape.
   const int64_t each = (kernels_.attention_scratch(attention_tasks_.front()) + 63) / 64 * 64;
   RENGA_RETURN_IF_ERROR(attention_scratch_.Reserve(each * pool_.thread_count()));
-  const auto jobs = static_cast<int64_t>(attention_jobs_.size());
   std::atomic<int64_t> next{0};
   pool_.ParallelFor(pool_.thread_count(), 1, [&](int64_t begin, int64_t end) {
     for (int64_t thread = begin; thread < end; ++thread) {
       std::byte* scratch = attention_scratch_.data.get() + thread * each;
-      for (int64_t j = next.fetch_add(1); j < jobs; j = next.fetch_add(1)) {
-        const AttentionJob& job = attention_jobs_[static_cast<size_t>(j)];
-        kernels_.attention(attention_tasks_[static_cast<size_t>(job.slot)], job.kv_head, job.begin,
-                           job.rows, scratch);
-      }
+      for (int64_t i = next.fetch_add(1); i < n; i = next.fetch_add(1)) body(i, scratch);
     }
   });
+  return absl::OkStatus();
+}
+
+absl::Status CpuBackend::Attention(const AttentionArgs& args) {
+  RENGA_RETURN_IF_ERROR(CheckAttention(args));
+  PrepareAttention(args);
+  const auto jobs = static_cast<int64_t>(attention_jobs_.size());
+  if (jobs == 0) return absl::OkStatus();
+  const auto task_of = [this](const AttentionJob& job) -> const AttentionTask& {
+    return attention_tasks_[static_cast<size_t>(job.slot)];
+  };
+  // Heads and rows are enough to share out, or there is nobody to share with.
+  if (pool_.thread_count() == 1 || jobs >= kAttentionJobsPerThread * pool_.thread_count()) {
+    return ForAttention(jobs, [&](int64_t i, std::byte* scratch) {
+      const AttentionJob& job = attention_jobs_[static_cast<size_t>(i)];
+      kernels_.attention(task_of(job), job.rows, scratch);
+    });
+  }
+  // Else the context is shared out too.
+  attention_spans_.clear();
+  int64_t part_bytes = 0;
+  for (const AttentionJob& job : attention_jobs_) {
+    const int64_t each = kernels_.attention_part(task_of(job), job.rows.count);
+    for (int64_t span = 0; span < job.spans; ++span, part_bytes += each) {
+      attention_spans_.push_back({.job = &job, .span = span, .part_offset = part_bytes});
+    }
+  }
+  RENGA_RETURN_IF_ERROR(attention_parts_.Reserve(part_bytes));
+  std::byte* const parts = attention_parts_.data.get();
+  RENGA_RETURN_IF_ERROR(ForAttention(
+      static_cast<int64_t>(attention_spans_.size()), [&](int64_t i, std::byte* scratch) {
+        const AttentionSpan& span = attention_spans_[static_cast<size_t>(i)];
+        kernels_.attention_span(task_of(*span.job), span.job->rows, span.span, scratch,
+                                parts + span.part_offset);
+      }));
+  std::byte* const scratch = attention_scratch_.data.get();
+  for (const AttentionSpan& span : attention_spans_) {
+    if (span.span > 0) continue;
+    kernels_.attention_join(task_of(*span.job), span.job->rows, span.job->spans, scratch,
+                            parts + span.part_offset);
+  }
   return absl::OkStatus();
 }
 

@@ -48,6 +48,9 @@ struct Avx512Vnni {
     return _mm512_srli_epi32(a, kBits);
   }
   RENGA_WORD I WidenU16(const void* p) { return _mm512_cvtepu16_epi32(Load256(p)); }
+  RENGA_WORD I WidenS8(const void* p) {
+    return _mm512_cvtepi8_epi32(_mm_loadu_si128(static_cast<const __m128i*>(p)));
+  }
   RENGA_WORD I LoadTable(const int8_t* table) {
     return _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(table)));
   }

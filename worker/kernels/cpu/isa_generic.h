@@ -70,6 +70,8 @@ struct Generic {
   }
   // kLanes uint16 to int32.
   RENGA_WORD I WidenU16(const void* p) { return __builtin_convertvector(LoadAs<HalfU16>(p), I); }
+  // kLanes int8 to int32.
+  RENGA_WORD I WidenS8(const void* p) { return __builtin_convertvector(LoadAs<QuarterS8>(p), I); }
   // A table of 16 bytes, and its entries for byte indices 0..15.
   RENGA_WORD I LoadTable(const int8_t* table) {
     I v;
@@ -217,6 +219,8 @@ struct Generic {
   using Bytes = typename VectorOf<int8_t, 4 * lanes>::Type;
   using UBytes = typename VectorOf<uint8_t, 4 * lanes>::Type;
   using HalfU16 = typename VectorOf<uint16_t, 2 * lanes>::Type;
+
+  using QuarterS8 = typename VectorOf<int8_t, lanes>::Type;
 
   template <typename T>
   RENGA_WORD T LoadAs(const void* p) {

@@ -33,6 +33,9 @@ struct FormatKernels {
   MatmulFunction matmul = nullptr;
 };
 
+// What the cells of a KV cache hold (kv_layout.h).
+enum class KvCells : int8_t { kFloats, kHalves, kCodes };
+
 // Rows of queries of one sequence against one layer's cache.
 struct AttentionTask {
   const float* queries = nullptr;  // the slot's first row
@@ -43,7 +46,9 @@ struct AttentionTask {
   int64_t first_position = 0;  // of the first row
   const std::byte* keys = nullptr;
   const std::byte* values = nullptr;
-  bool half = true;  // the cache holds IEEE halves, else floats
+  KvCells cells = KvCells::kHalves;
+  int64_t head_bytes = 0;      // of the keys, or values, of one block and KV head
+  int64_t scale_elements = 1;  // kCodes: numbers of a head that share a scale, a multiple of lanes
   const int32_t* blocks = nullptr;
   int64_t block_tokens = 0;
   int64_t kv_heads = 0;
@@ -52,8 +57,18 @@ struct AttentionTask {
   float scale = 0;
 };
 
-// Rows of a slot that one call of the attention kernel computes together at most.
+// The part of a task that one call computes: rows [begin, begin + count), count <= kAttentionRows,
+// of the queries that share a KV head.
+struct AttentionRows {
+  int64_t kv_head = 0;
+  int64_t begin = 0;
+  int64_t count = 0;
+};
 inline constexpr int64_t kAttentionRows = 8;
+
+// Positions that are summed up on their own, so that a long context can be shared out. Part of the
+// order of summation.
+inline constexpr int64_t kAttentionSpan = 512;
 
 struct CpuKernels {
   const char* path_name;  // "cpu-avx2-1": what fixes the bits
@@ -75,11 +90,15 @@ struct CpuKernels {
   // sum of exp(in - largest)
   double (*sum_exp)(const float* in, int64_t n, float largest);
 
-  // Bytes of working memory of one attention call.
+  // Bytes of working memory of one attention call, and of what is known of one span's rows.
   int64_t (*attention_scratch)(const AttentionTask& task);
-  // Rows [begin, begin + n), n <= kAttentionRows, of the queries that share one KV head.
-  void (*attention)(const AttentionTask& task, int64_t kv_head, int64_t begin, int64_t n,
-                    std::byte* scratch);
+  int64_t (*attention_part)(const AttentionTask& task, int64_t rows);
+  // All positions at once; or span by span, each to its part, and the parts, side by side, joined.
+  void (*attention)(const AttentionTask& task, const AttentionRows& rows, std::byte* scratch);
+  void (*attention_span)(const AttentionTask& task, const AttentionRows& rows, int64_t span,
+                         std::byte* scratch, std::byte* part);
+  void (*attention_join)(const AttentionTask& task, const AttentionRows& rows, int64_t spans,
+                         std::byte* scratch, std::byte* parts);
 };
 
 const CpuKernels& PortableKernels();

@@ -2,6 +2,7 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cstring>
 #include <utility>
 
@@ -73,25 +74,55 @@ uint32_t SpreadFifthBits(uint32_t bits) {
   return spread;
 }
 
-template <int chunk>
-void Scatter(const std::byte* from, int bytes, int64_t stride, std::byte* to) {
-  for (int i = 0; i < bytes; i += chunk, to += stride) std::memcpy(to, from + i, chunk);
+// The same field of `count` rows' blocks, a row's `stride` bytes after the other's, to its place in
+// a panel block, where lane `lane` is the first of them. Writes memory forwards. `full` is `count`
+// where the compiler may know it, else 0.
+template <class Chunk, int full>
+void PackField(const std::byte* from, int64_t stride, int count, int chunks, int lanes, int lane,
+               std::byte* to) {
+  to += lane * sizeof(Chunk);
+  for (int c = 0; c < chunks; ++c, from += sizeof(Chunk), to += lanes * sizeof(Chunk)) {
+    for (int r = 0; r < (full > 0 ? full : count); ++r) {
+      Chunk chunk;
+      std::memcpy(&chunk, from + r * stride, sizeof(chunk));
+      std::memcpy(to + r * sizeof(chunk), &chunk, sizeof(chunk));
+    }
+  }
 }
 
-// One row's block into its lane of a panel block.
-void PackBlock(const Fields& fields, const std::byte* from, int lanes, int lane, std::byte* to) {
+void PackFifthBits(const std::byte* from, int64_t stride, int count, int lane, std::byte* to) {
+  for (int r = 0; r < count; ++r) {
+    uint32_t bits;
+    std::memcpy(&bits, from + r * stride, sizeof(bits));
+    bits = SpreadFifthBits(bits);
+    std::memcpy(to + (lane + r) * sizeof(bits), &bits, sizeof(bits));
+  }
+}
+
+template <class Chunk>
+void PackFieldOf(const std::byte* from, int64_t stride, int count, int chunks, int lanes, int lane,
+                 std::byte* to) {
+  switch (count) {
+    case 8:
+      return PackField<Chunk, 8>(from, stride, count, chunks, lanes, lane, to);
+    case 16:
+      return PackField<Chunk, 16>(from, stride, count, chunks, lanes, lane, to);
+    default:
+      return PackField<Chunk, 0>(from, stride, count, chunks, lanes, lane, to);
+  }
+}
+
+// One block of `count` rows into lanes [lane, lane + count) of a panel block.
+void PackBlock(const Fields& fields, const std::byte* from, int64_t stride, int count, int lanes,
+               int lane, std::byte* to) {
   for (int f = 0; f < fields.count; ++f) {
     const Field& field = fields.list[f];
-    std::byte* first = to + lane * field.chunk;
     if (field.fifth_bits) {
-      uint32_t bits;
-      std::memcpy(&bits, from, sizeof(bits));
-      bits = SpreadFifthBits(bits);
-      std::memcpy(first, &bits, sizeof(bits));
+      PackFifthBits(from, stride, count, lane, to);
     } else if (field.chunk == 2) {
-      Scatter<2>(from, field.bytes, lanes * 2, first);
+      PackFieldOf<uint16_t>(from, stride, count, field.bytes / 2, lanes, lane, to);
     } else {
-      Scatter<4>(from, field.bytes, lanes * 4, first);
+      PackFieldOf<uint32_t>(from, stride, count, field.bytes / 4, lanes, lane, to);
     }
     from += field.bytes;
     to += lanes * field.bytes;
@@ -164,16 +195,20 @@ PackedMatrix::PackedMatrix(base::DataType type, int64_t rows, int64_t columns, i
       memory_(std::move(memory)) {}
 
 void PackedMatrix::Pack(int64_t first_row, std::span<const std::byte> rows) {
-  const int64_t count = static_cast<int64_t>(rows.size()) / row_bytes_;
-  for (int64_t i = 0; i < count; ++i) PackRow(first_row + i, rows.data() + i * row_bytes_);
-}
-
-void PackedMatrix::PackRow(int64_t row, const std::byte* from) {
   const Fields fields = FieldsOf(type_);
-  const int lane = static_cast<int>(row % lanes_);
-  std::byte* to = memory_.data() + row / lanes_ * lanes_ * row_bytes_;
-  for (int64_t done = 0; done < row_bytes_; done += block_bytes_) {
-    PackBlock(fields, from + done, lanes_, lane, to + done * lanes_);
+  const int64_t end = first_row + static_cast<int64_t>(rows.size()) / row_bytes_;
+  const std::byte* from = rows.data();
+  for (int64_t row = first_row; row < end;) {
+    const int64_t panel = row / lanes_;
+    const int64_t next = std::min(end, (panel + 1) * lanes_);
+    const int count = static_cast<int>(next - row);
+    const int lane = static_cast<int>(row % lanes_);
+    std::byte* to = memory_.data() + panel * lanes_ * row_bytes_;
+    for (int64_t done = 0; done < row_bytes_; done += block_bytes_) {
+      PackBlock(fields, from + done, row_bytes_, count, lanes_, lane, to + done * lanes_);
+    }
+    from += count * row_bytes_;
+    row = next;
   }
 }
 

@@ -57,7 +57,6 @@ class PackedMatrix : public WeightMatrix {
 
  private:
   PackedMatrix(base::DataType type, int64_t rows, int64_t columns, int lanes, PageMemory memory);
-  void PackRow(int64_t row, const std::byte* from);
 
   const base::DataType type_;
   const int64_t rows_;

@@ -75,7 +75,10 @@ constexpr CpuKernels PathKernels(const char* path_name,
           .largest = &RowKernels<Isa>::Largest,
           .sum_exp = &RowKernels<Isa>::SumExp,
           .attention_scratch = &AttentionKernel<Isa>::ScratchBytes,
-          .attention = &AttentionKernel<Isa>::Run};
+          .attention_part = &AttentionKernel<Isa>::PartBytes,
+          .attention = &AttentionKernel<Isa>::Run,
+          .attention_span = &AttentionKernel<Isa>::RunSpan,
+          .attention_join = &AttentionKernel<Isa>::JoinSpans};
 }
 
 }  // namespace renga::kernels::cpu

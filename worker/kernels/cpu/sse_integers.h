@@ -67,6 +67,13 @@ struct SseIntegers {
     const __m128i v = _mm_loadu_si128(static_cast<const __m128i*>(p));
     return {_mm_unpacklo_epi16(v, _mm_setzero_si128()), _mm_unpackhi_epi16(v, _mm_setzero_si128())};
   }
+  RENGA_WORD I WidenS8(const void* p) {
+    // Each byte to the top of its lane, then down with its sign.
+    const __m128i v = _mm_loadl_epi64(static_cast<const __m128i*>(p));
+    const __m128i words = _mm_unpacklo_epi8(_mm_setzero_si128(), v);
+    return {_mm_srai_epi32(_mm_unpacklo_epi16(_mm_setzero_si128(), words), 24),
+            _mm_srai_epi32(_mm_unpackhi_epi16(_mm_setzero_si128(), words), 24)};
+  }
   RENGA_WORD I LoadTable(const int8_t* table) {
     return Both(_mm_loadu_si128(reinterpret_cast<const __m128i*>(table)));
   }

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/data_type.h"
+#include "worker/kernels/kv_layout.h"
 
 namespace renga::kernels::reference {
 namespace {
@@ -19,41 +20,24 @@ void NormalizeVector(const float* in, int64_t n, const float* weight, float epsi
   for (int64_t i = 0; i < n; ++i) out[i] = static_cast<float>(in[i] * scale * weight[i]);
 }
 
-// Where the head's numbers of a position lie in the cache, in elements.
-int64_t CacheOffset(const KvCacheView& cache, const SequenceSlot& slot, int64_t position,
-                    int64_t kv_head) {
+// The cells of a position's block and KV head.
+std::byte* CellsAt(std::byte* cells, const KvCacheView& cache, const SequenceSlot& slot,
+                   int64_t position, int64_t kv_head) {
   const int64_t block = slot.blocks[static_cast<size_t>(position / cache.block_tokens)];
-  return ((block * cache.n_kv_heads + kv_head) * cache.block_tokens +
-          position % cache.block_tokens) *
-         cache.head_dim;
-}
-
-void WriteCache(std::byte* cells, base::DataType type, int64_t offset, float value) {
-  if (type == base::DataType::kF32) {
-    std::memcpy(cells + offset * 4, &value, 4);
-  } else {
-    const uint16_t half = base::FloatToHalf(value);
-    std::memcpy(cells + offset * 2, &half, 2);
-  }
-}
-
-double ReadCache(const std::byte* cells, base::DataType type, int64_t offset) {
-  float value;
-  const base::DataTypeInfo& info = base::GetDataTypeInfo(type);
-  info.to_float(cells + offset * info.block_bytes, &value, 1);
-  return value;
+  return cells + (block * cache.n_kv_heads + kv_head) * KvLayout(cache).head_bytes();
 }
 
 // One head of one row: softmax over the scores of positions 0..position, then the weighted sum.
 void AttendHead(const AttentionArgs& args, const SequenceSlot& slot, int64_t position,
                 int64_t kv_head, const float* query, float* out) {
   const KvCacheView& cache = args.cache;
+  const KvLayout layout(cache);
   std::vector<double> weights(static_cast<size_t>(position + 1));
   for (int64_t p = 0; p <= position; ++p) {
-    const int64_t offset = CacheOffset(cache, slot, p, kv_head);
+    const std::byte* keys = CellsAt(cache.keys, cache, slot, p, kv_head);
     double sum = 0;
     for (int64_t i = 0; i < cache.head_dim; ++i) {
-      sum += query[i] * ReadCache(cache.keys, cache.type, offset + i);
+      sum += static_cast<double>(query[i]) * LoadKey(layout, keys, p % cache.block_tokens, i);
     }
     weights[static_cast<size_t>(p)] = sum * args.scale;
   }
@@ -62,10 +46,10 @@ void AttendHead(const AttentionArgs& args, const SequenceSlot& slot, int64_t pos
   for (double& weight : weights) total += weight = std::exp(weight - best);
   std::vector<double> sums(static_cast<size_t>(cache.head_dim), 0.0);
   for (int64_t p = 0; p <= position; ++p) {
-    const int64_t offset = CacheOffset(cache, slot, p, kv_head);
+    const std::byte* values = CellsAt(cache.values, cache, slot, p, kv_head);
     for (int64_t i = 0; i < cache.head_dim; ++i) {
       sums[static_cast<size_t>(i)] +=
-          weights[static_cast<size_t>(p)] * ReadCache(cache.values, cache.type, offset + i);
+          weights[static_cast<size_t>(p)] * LoadValue(layout, values, p % cache.block_tokens, i);
     }
   }
   for (int64_t i = 0; i < cache.head_dim; ++i) {
@@ -120,12 +104,11 @@ void StoreKv(ConstRowsView keys, ConstRowsView values, const KvCacheView& cache,
     for (int64_t i = 0; i < slot.row_count; ++i) {
       const float* key = keys.data + (slot.first_row + i) * keys.stride;
       const float* value = values.data + (slot.first_row + i) * values.stride;
-      for (int64_t c = 0; c < keys.columns; ++c) {
-        const int64_t offset =
-            CacheOffset(cache, slot, slot.first_position + i, c / cache.head_dim) +
-            c % cache.head_dim;
-        WriteCache(cache.keys, cache.type, offset, key[c]);
-        WriteCache(cache.values, cache.type, offset, value[c]);
+      const int64_t position = slot.first_position + i;
+      for (int64_t head = 0; head < cache.n_kv_heads; ++head) {
+        StoreKvHead(KvLayout(cache), key + head * cache.head_dim, value + head * cache.head_dim,
+                    position % cache.block_tokens, CellsAt(cache.keys, cache, slot, position, head),
+                    CellsAt(cache.values, cache, slot, position, head));
       }
     }
   }
