@@ -123,7 +123,7 @@ void PrintRates(const BenchFlags& flags, const Rates& rates, const std::vector<H
 absl::Status Bench(BenchFlags flags) {
   if (flags.cluster.plan.context == 0) {
     flags.cluster.plan.context =
-        std::max(flags.prompt_tokens, flags.depth + flags.generated_tokens) + 8;
+        std::max(flags.prompt_tokens, flags.depth + flags.generated_tokens) + 16;
   }
   if (flags.hops) flags.cluster.workers = std::max(flags.cluster.workers, 1);
   RENGA_ASSIGN_OR_RETURN(const auto cluster, LocalCluster::Start(flags.cluster));

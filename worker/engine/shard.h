@@ -21,6 +21,7 @@
 namespace renga::engine {
 
 // Where a shard's weights come from: the local model file, the on-disk cache, the coordinator.
+// Asked from several threads, one after the other.
 class WeightSource {
  public:
   virtual ~WeightSource() = default;
@@ -36,8 +37,8 @@ using LoadProgress = std::function<bool(int64_t done_bytes, int64_t total_bytes)
 // Not thread-safe: one thread (the engine's own) runs steps.
 class Shard {
  public:
-  // Reserves everything from `budget` before allocating, then loads the weights through a staging
-  // buffer of at most 4 MiB. `backend` and `budget` outlive the shard. kResourceExhausted when the
+  // Reserves everything from `budget` before allocating, then loads the weights through two staging
+  // buffers of 2 MiB. `backend` and `budget` outlive the shard. kResourceExhausted when the
   // budget says no, kInvalidArgument when spec or limits don't fit the model.
   static absl::StatusOr<std::unique_ptr<Shard>> Load(const model::Model& model,
                                                      const model::ShardSpec& spec,

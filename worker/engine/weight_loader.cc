@@ -1,6 +1,7 @@
 #include "worker/engine/weight_loader.h"
 
 #include <algorithm>
+#include <system_error>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -45,14 +46,12 @@ absl::StatusOr<std::unique_ptr<kernels::WeightMatrix>> WeightLoader::LoadMatrix(
   }
   auto matrix = backend_->CreateMatrix(type, rows.size(), tensor.columns);
   if (!matrix.ok()) return base::Annotate(matrix.status(), tensor.name);
-  const int64_t rows_at_once = kMaxStagingBytes / row_bytes;
-  for (int64_t done = 0; done < rows.size(); done += rows_at_once) {
-    const int64_t count = std::min(rows_at_once, rows.size() - done);
-    RENGA_ASSIGN_OR_RETURN(const std::span<const std::byte> bytes,
-                           Stage(tensor, (rows.begin + done) * row_bytes, count * row_bytes));
-    RENGA_RETURN_IF_ERROR(base::Annotate(backend_->LoadRows(**matrix, done, bytes), tensor.name));
-    RENGA_RETURN_IF_ERROR(Advance(count * row_bytes));
-  }
+  RENGA_RETURN_IF_ERROR(ReadChunks(
+      tensor, rows.begin * row_bytes, rows.size() * row_bytes,
+      kMaxStagingBytes / row_bytes * row_bytes,
+      [&](int64_t done, std::span<const std::byte> bytes) {
+        return base::Annotate(backend_->LoadRows(**matrix, done / row_bytes, bytes), tensor.name);
+      }));
   return matrix;
 }
 
@@ -60,23 +59,54 @@ absl::StatusOr<std::unique_ptr<kernels::Buffer>> WeightLoader::LoadVector(
     const model::TensorSpec& tensor) {
   RENGA_ASSIGN_OR_RETURN(const int64_t size, StoredBytes(tensor, *source_));
   RENGA_ASSIGN_OR_RETURN(auto buffer, backend_->Allocate(size));
-  for (int64_t done = 0; done < size; done += kMaxStagingBytes) {
-    const int64_t count = std::min(kMaxStagingBytes, size - done);
-    RENGA_ASSIGN_OR_RETURN(const std::span<const std::byte> bytes, Stage(tensor, done, count));
-    RENGA_RETURN_IF_ERROR(base::Annotate(backend_->Upload(bytes, *buffer, done), tensor.name));
-    RENGA_RETURN_IF_ERROR(Advance(count));
-  }
+  RENGA_RETURN_IF_ERROR(ReadChunks(
+      tensor, 0, size, kMaxStagingBytes, [&](int64_t done, std::span<const std::byte> bytes) {
+        return base::Annotate(backend_->Upload(bytes, *buffer, done), tensor.name);
+      }));
   return buffer;
 }
 
-absl::StatusOr<std::span<const std::byte>> WeightLoader::Stage(const model::TensorSpec& tensor,
-                                                               int64_t offset, int64_t bytes) {
+absl::Status WeightLoader::ReadChunks(
+    const model::TensorSpec& tensor, int64_t offset, int64_t bytes, int64_t chunk,
+    const std::function<absl::Status(int64_t, std::span<const std::byte>)>& take) {
+  if (bytes <= 0) return absl::OkStatus();
+  RENGA_RETURN_IF_ERROR(StartRead(tensor, offset, std::min(chunk, bytes)));
+  for (int64_t done = 0; done < bytes;) {
+    RENGA_ASSIGN_OR_RETURN(const std::span<const std::byte> now, FinishRead());
+    const int64_t next = done + static_cast<int64_t>(now.size());
+    if (next < bytes) {
+      RENGA_RETURN_IF_ERROR(StartRead(tensor, offset + next, std::min(chunk, bytes - next)));
+    }
+    RENGA_RETURN_IF_ERROR(take(done, now));
+    RENGA_RETURN_IF_ERROR(Advance(next - done));
+    done = next;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status WeightLoader::StartRead(const model::TensorSpec& tensor, int64_t offset,
+                                     int64_t bytes) {
   // An upload may still be reading what was staged before.
   RENGA_RETURN_IF_ERROR(backend_->Synchronize());
-  if (static_cast<int64_t>(staging_.size()) < bytes) staging_.resize(bytes);
-  const std::span<std::byte> staged = std::span(staging_).first(bytes);
-  RENGA_RETURN_IF_ERROR(source_->Read(tensor.name, offset, staged));
-  return staged;
+  reading_ = 1 - reading_;
+  std::vector<std::byte>& buffer = staging_[reading_];
+  if (static_cast<int64_t>(buffer.size()) < bytes) buffer.resize(static_cast<size_t>(bytes));
+  chunk_ = std::span(buffer).first(static_cast<size_t>(bytes));
+  const auto read = [source = source_, name = tensor.name, offset, out = chunk_] {
+    return source->Read(name, offset, out);
+  };
+  try {
+    read_ = std::async(std::launch::async, read);
+  } catch (const std::system_error&) {
+    // The system allows no more threads: this one reads, when it is asked for the chunk.
+    read_ = std::async(std::launch::deferred, read);
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::span<const std::byte>> WeightLoader::FinishRead() {
+  RENGA_RETURN_IF_ERROR(read_.get());
+  return chunk_;
 }
 
 absl::Status WeightLoader::Advance(int64_t bytes) {

@@ -9,8 +9,9 @@
 // That sequence is the same for one token (Gemv) and for many (Gemm), for any tile and any panel,
 // so the bits are too.
 //
-// Gemv takes codes straight from the packed bytes. Gemm decodes a block of two panels once and
-// uses it for a tile of tokens; then it is the dot products that count.
+// Gemv takes codes straight from the packed bytes, of a few distant panels in turn. Gemm decodes a
+// block of two panels once and uses it for a tile of tokens; then it is the dot products that
+// count.
 #ifndef RENGA_WORKER_KERNELS_CPU_MATMUL_QUANTIZED_H_
 #define RENGA_WORKER_KERNELS_CPU_MATMUL_QUANTIZED_H_
 
@@ -106,6 +107,11 @@ struct QuantizedMatmul {
   static constexpr bool kNeedsPairs = kSuper && (Format::kHasMin || Dot::kOffset != 0);
   static constexpr int kPairs = kNeedsPairs ? kSubBlocks / 2 : 0;
   static constexpr int64_t kPanelBlockBytes = static_cast<int64_t>(Format::kRowBytes) * kLanes;
+  // Gemv: places of the weights that are read in turn, panels that share registers, and how far
+  // ahead memory is asked for. Measured: small blocks gain from several places, large ones lose.
+  static constexpr int kStreams = kSuper ? 1 : 4;
+  static constexpr int kTogether = !kSuper && Isa::kTileTokens >= 4 ? 2 : 1;
+  static constexpr int64_t kPrefetchBytes = kSuper ? 4096 : 1024;
   // Token tiles: those sharing registers, and those sharing a decoded block.
   static constexpr int kTile = Isa::kTileTokens;
   static constexpr int kTokens = 64;
@@ -116,7 +122,10 @@ struct QuantizedMatmul {
 
   static void Run(const MatmulTask& task, int64_t begin, int64_t end) {
     if (task.tokens == 1) {
-      for (int64_t panel = begin; panel < end; ++panel) Gemv(task, panel);
+      const int64_t apart = (end - begin + kStreams - 1) / kStreams;
+      for (int64_t panel = begin; panel < begin + apart; ++panel) {
+        Gemv(task, panel, apart, static_cast<int>((end - panel + apart - 1) / apart));
+      }
       return;
     }
     for (int64_t token = 0; token < task.tokens; token += kTokens) {
@@ -162,50 +171,83 @@ struct QuantizedMatmul {
 
   // ---- One token ------------------------------------------------------------------------------
 
-  static void Gemv(const MatmulTask& task, int64_t panel) {
+  // `n` <= kStreams panels from `first` on, `apart` panels apart, block by block in turn: memory
+  // gives more when it is read in several places at once.
+  static void Gemv(const MatmulTask& task, int64_t first, int64_t apart, int n) {
     const int64_t blocks = task.columns / kElements;
-    const std::byte* weights = task.panels + panel * blocks * kPanelBlockBytes;
+    const int64_t stream_bytes = apart * blocks * kPanelBlockBytes;
+    const std::byte* weights = task.panels + first * blocks * kPanelBlockBytes;
     const Block* activations = reinterpret_cast<const Block*>(task.activations);
-    F sum = Isa::ZeroF();
+    F sums[kStreams];
+    for (F& sum : sums) sum = Isa::ZeroF();
     for (int64_t b = 0; b < blocks; ++b, weights += kPanelBlockBytes) {
-      for (int64_t line = 0; line < kPanelBlockBytes; line += 64) {
-        __builtin_prefetch(weights + 4096 + line);
+      int s = 0;
+      for (; s + kTogether <= n; s += kTogether) {
+        GemvBlock<kTogether>(weights + s * stream_bytes, stream_bytes, activations[b], sums + s);
       }
-      sum = GemvBlock(Format(weights), activations[b], sum);
+      for (; s < n; ++s) {
+        GemvBlock<1>(weights + s * stream_bytes, stream_bytes, activations[b], sums + s);
+      }
     }
-    StoreSum<Isa>(task, panel, 0, sum);
+    for (int s = 0; s < n; ++s) StoreSum<Isa>(task, first + s * apart, 0, sums[s]);
   }
 
-  RENGA_WORD F GemvBlock(const Format& format, const Block& a, F sum) {
+  // The block of `panels` <= 2 panels, `apart` bytes apart, which share the activations in
+  // registers.
+  template <int panels>
+  RENGA_WORD void GemvBlock(const std::byte* weights, int64_t apart, const Block& a, F* sums) {
+    // No array of formats: compilers would keep it in memory.
+    const Format first(weights);
+    const Format second(weights + (panels - 1) * apart);
+    const auto format = [&](auto p) RENGA_INLINE_LAMBDA -> const Format& {
+      if constexpr (p == 0) return first;
+      return second;
+    };
     constexpr int kOutputs = Format::kOutputs;
-    I dot = Isa::ZeroI();
+    I dots[panels];
+    Unroll<panels>([&](auto p) RENGA_INLINE_LAMBDA {
+      for (int64_t line = 0; line < kPanelBlockBytes; line += 64) {
+        __builtin_prefetch(weights + p * apart + kPrefetchBytes + line);
+      }
+      dots[p] = Isa::ZeroI();
+    });
     Unroll<Format::kSections>([&](auto section) RENGA_INLINE_LAMBDA {
-      I partial[kOutputs];
-      Unroll<kOutputs>([&](auto o) RENGA_INLINE_LAMBDA { partial[o] = Isa::ZeroI(); });
+      I partial[kOutputs][panels];
+      Unroll<kOutputs * panels>(
+          [&](auto i) RENGA_INLINE_LAMBDA { partial[i / panels][i % panels] = Isa::ZeroI(); });
       Unroll<Format::kSteps>([&](auto step) RENGA_INLINE_LAMBDA {
-        I codes[kOutputs];
-        format.template Codes<section, step>(codes);
+        I codes[panels][kOutputs];
+        Unroll<panels>(
+            [&](auto p) RENGA_INLINE_LAMBDA { format(p).template Codes<section, step>(codes[p]); });
         Unroll<kOutputs>([&](auto o) RENGA_INLINE_LAMBDA {
           constexpr int kGroup = Format::Group(section, step, o);
-          partial[o] = Dot::Add(partial[o], Dot::Prepare(codes[o]), Dot::Load(a, kGroup));
-          if constexpr ((step + 1) % Dot::FlushSteps() == 0 || step + 1 == Format::kSteps) {
-            if constexpr (kSuper) {
-              dot = Dot::Finish(dot, partial[o], format.template SubScale<kGroup / kSubGroups>());
-            } else {
-              dot = Dot::Finish(dot, partial[o]);
+          constexpr bool kFlush = (step + 1) % Dot::FlushSteps() == 0 || step + 1 == Format::kSteps;
+          const auto activations = Dot::Load(a, kGroup);
+          Unroll<panels>([&](auto p) RENGA_INLINE_LAMBDA {
+            I& sum = partial[o][p];
+            sum = Dot::Add(sum, Dot::Prepare(codes[p][o]), activations);
+            if constexpr (kFlush) {
+              if constexpr (kSuper) {
+                dots[p] =
+                    Dot::Finish(dots[p], sum, format(p).template SubScale<kGroup / kSubGroups>());
+              } else {
+                dots[p] = Dot::Finish(dots[p], sum);
+              }
+              sum = Isa::ZeroI();
             }
-            partial[o] = Isa::ZeroI();
-          }
+          });
         });
       });
     });
-    const auto pair = [&](auto j) RENGA_INLINE_LAMBDA {
-      // Looked up even if never called, by clang.
-      if constexpr (kNeedsPairs) return format.template Pairs<j>();
-    };
-    F min = Isa::ZeroF();
-    if constexpr (Format::kHasMin) min = format.Min();
-    return AddBlock(dot, format.Scale(), min, pair, a, sum);
+    Unroll<panels>([&](auto p) RENGA_INLINE_LAMBDA {
+      const auto pair = [&](auto j) RENGA_INLINE_LAMBDA {
+        // Looked up even if never called, by clang.
+        if constexpr (kNeedsPairs) return format(p).template Pairs<j>();
+      };
+      F min = Isa::ZeroF();
+      if constexpr (Format::kHasMin) min = format(p).Min();
+      sums[p] = AddBlock(dots[p], format(p).Scale(), min, pair, a, sums[p]);
+    });
   }
 
   // ---- Many tokens ----------------------------------------------------------------------------
