@@ -107,11 +107,9 @@ struct QuantizedMatmul {
   static constexpr bool kNeedsPairs = kSuper && (Format::kHasMin || Dot::kOffset != 0);
   static constexpr int kPairs = kNeedsPairs ? kSubBlocks / 2 : 0;
   static constexpr int64_t kPanelBlockBytes = static_cast<int64_t>(Format::kRowBytes) * kLanes;
-  // Gemv: places of the weights that are read in turn, panels that share registers, and how far
-  // ahead memory is asked for. Measured: small blocks gain from several places, large ones lose.
-  static constexpr int kStreams = kSuper ? 1 : 4;
-  static constexpr int kTogether = !kSuper && Isa::kTileTokens >= 4 ? 2 : 1;
-  static constexpr int64_t kPrefetchBytes = kSuper ? 4096 : 1024;
+  // Gemv: places of the weights that are read in turn, and how far ahead memory is asked for there.
+  static constexpr int kStreams = 4;
+  static constexpr int64_t kPrefetchBytes = kSuper ? 2048 : 1024;
   // Token tiles: those sharing registers, and those sharing a decoded block.
   static constexpr int kTile = Isa::kTileTokens;
   static constexpr int kTokens = 64;
@@ -171,8 +169,8 @@ struct QuantizedMatmul {
 
   // ---- One token ------------------------------------------------------------------------------
 
-  // `n` <= kStreams panels from `first` on, `apart` panels apart, block by block in turn: memory
-  // gives more when it is read in several places at once.
+  // `n` <= kStreams panels from `first` on, `apart` panels apart, taken in turn: memory gives more
+  // when it is read in several places at once.
   static void Gemv(const MatmulTask& task, int64_t first, int64_t apart, int n) {
     const int64_t blocks = task.columns / kElements;
     const int64_t stream_bytes = apart * blocks * kPanelBlockBytes;
@@ -181,73 +179,73 @@ struct QuantizedMatmul {
     F sums[kStreams];
     for (F& sum : sums) sum = Isa::ZeroF();
     for (int64_t b = 0; b < blocks; ++b, weights += kPanelBlockBytes) {
-      int s = 0;
-      for (; s + kTogether <= n; s += kTogether) {
-        GemvBlock<kTogether>(weights + s * stream_bytes, stream_bytes, activations[b], sums + s);
-      }
-      for (; s < n; ++s) {
-        GemvBlock<1>(weights + s * stream_bytes, stream_bytes, activations[b], sums + s);
-      }
+      GemvBlocks(weights, stream_bytes, n, activations[b], sums);
     }
     for (int s = 0; s < n; ++s) StoreSum<Isa>(task, first + s * apart, 0, sums[s]);
   }
 
-  // The block of `panels` <= 2 panels, `apart` bytes apart, which share the activations in
-  // registers.
-  template <int panels>
-  RENGA_WORD void GemvBlock(const std::byte* weights, int64_t apart, const Block& a, F* sums) {
-    // No array of formats: compilers would keep it in memory.
-    const Format first(weights);
-    const Format second(weights + (panels - 1) * apart);
-    const auto format = [&](auto p) RENGA_INLINE_LAMBDA -> const Format& {
-      if constexpr (p == 0) return first;
-      return second;
-    };
-    constexpr int kOutputs = Format::kOutputs;
-    I dots[panels];
-    Unroll<panels>([&](auto p) RENGA_INLINE_LAMBDA {
-      for (int64_t line = 0; line < kPanelBlockBytes; line += 64) {
-        __builtin_prefetch(weights + p * apart + kPrefetchBytes + line);
-      }
-      dots[p] = Isa::ZeroI();
-    });
+  // One block of `n` panels, `apart` bytes apart, section by section in turn.
+  RENGA_WORD void GemvBlocks(const std::byte* weights, int64_t apart, int n, const Block& a,
+                             F* sums) {
+    static_assert(kStreams == 4);
+    // Of those beyond n, the first panel's, which nothing is done with.
+    const auto block = [&](int s) RENGA_INLINE_LAMBDA { return weights + (s < n ? s * apart : 0); };
+    const Format formats[kStreams] = {Format(block(0)), Format(block(1)), Format(block(2)),
+                                      Format(block(3))};
+    I dots[kStreams];
+    for (I& dot : dots) dot = Isa::ZeroI();
     Unroll<Format::kSections>([&](auto section) RENGA_INLINE_LAMBDA {
-      I partial[kOutputs][panels];
-      Unroll<kOutputs * panels>(
-          [&](auto i) RENGA_INLINE_LAMBDA { partial[i / panels][i % panels] = Isa::ZeroI(); });
-      Unroll<Format::kSteps>([&](auto step) RENGA_INLINE_LAMBDA {
-        I codes[panels][kOutputs];
-        Unroll<panels>(
-            [&](auto p) RENGA_INLINE_LAMBDA { format(p).template Codes<section, step>(codes[p]); });
-        Unroll<kOutputs>([&](auto o) RENGA_INLINE_LAMBDA {
-          constexpr int kGroup = Format::Group(section, step, o);
-          constexpr bool kFlush = (step + 1) % Dot::FlushSteps() == 0 || step + 1 == Format::kSteps;
-          const auto activations = Dot::Load(a, kGroup);
-          Unroll<panels>([&](auto p) RENGA_INLINE_LAMBDA {
-            I& sum = partial[o][p];
-            sum = Dot::Add(sum, Dot::Prepare(codes[p][o]), activations);
-            if constexpr (kFlush) {
-              if constexpr (kSuper) {
-                dots[p] =
-                    Dot::Finish(dots[p], sum, format(p).template SubScale<kGroup / kSubGroups>());
-              } else {
-                dots[p] = Dot::Finish(dots[p], sum);
-              }
-              sum = Isa::ZeroI();
-            }
-          });
-        });
-      });
+      for (int s = 0; s < n; ++s) {
+        Prefetch<section>(formats[s].block);
+        dots[s] = AddSection<section>(formats[s], a, dots[s]);
+      }
     });
-    Unroll<panels>([&](auto p) RENGA_INLINE_LAMBDA {
+    for (int s = 0; s < n; ++s) {
+      const Format& format = formats[s];
       const auto pair = [&](auto j) RENGA_INLINE_LAMBDA {
         // Looked up even if never called, by clang.
-        if constexpr (kNeedsPairs) return format(p).template Pairs<j>();
+        if constexpr (kNeedsPairs) return format.template Pairs<j>();
       };
       F min = Isa::ZeroF();
-      if constexpr (Format::kHasMin) min = format(p).Min();
-      sums[p] = AddBlock(dots[p], format(p).Scale(), min, pair, a, sums[p]);
+      if constexpr (Format::kHasMin) min = format.Min();
+      sums[s] = AddBlock(dots[s], format.Scale(), min, pair, a, sums[s]);
+    }
+  }
+
+  // Asks for the section's share of what is a block of kPrefetchBytes further on.
+  template <int section>
+  RENGA_WORD void Prefetch(const std::byte* block) {
+    constexpr int kLines = (kPanelBlockBytes + 63) / 64;
+    constexpr int kFirst = kLines * section / Format::kSections;
+    constexpr int kEnd = kLines * (section + 1) / Format::kSections;
+    for (int line = kFirst; line < kEnd; ++line) {
+      __builtin_prefetch(block + kPrefetchBytes + 64 * line);
+    }
+  }
+
+  // dot and the dot products of a section, times their integer scales where the format has them.
+  template <int section>
+  RENGA_WORD I AddSection(const Format& format, const Block& a, I dot) {
+    constexpr int kOutputs = Format::kOutputs;
+    I partial[kOutputs];
+    Unroll<kOutputs>([&](auto o) RENGA_INLINE_LAMBDA { partial[o] = Isa::ZeroI(); });
+    Unroll<Format::kSteps>([&](auto step) RENGA_INLINE_LAMBDA {
+      I codes[kOutputs];
+      format.template Codes<section, step>(codes);
+      Unroll<kOutputs>([&](auto o) RENGA_INLINE_LAMBDA {
+        constexpr int kGroup = Format::Group(section, step, o);
+        partial[o] = Dot::Add(partial[o], Dot::Prepare(codes[o]), Dot::Load(a, kGroup));
+        if constexpr ((step + 1) % Dot::FlushSteps() == 0 || step + 1 == Format::kSteps) {
+          if constexpr (kSuper) {
+            dot = Dot::Finish(dot, partial[o], format.template SubScale<kGroup / kSubGroups>());
+          } else {
+            dot = Dot::Finish(dot, partial[o]);
+          }
+          partial[o] = Isa::ZeroI();
+        }
+      });
     });
+    return dot;
   }
 
   // ---- Many tokens ----------------------------------------------------------------------------
