@@ -35,6 +35,8 @@ constexpr int64_t kLinearTokens = 256;
 constexpr int64_t kWorthSharing = 32768;
 // Attention jobs for each thread that are shared out evenly enough.
 constexpr int64_t kAttentionJobsPerThread = 4;
+// Bytes that the parts of an attention call may take: of what model::ScratchParts calls fixed.
+constexpr int64_t kMostPartBytes = int64_t{2} << 20;
 
 const CpuKernels& KernelsOf(CpuPath path) {
   switch (path) {
@@ -141,6 +143,7 @@ class CpuBackend : public Backend {
                    std::byte* keys, std::byte* values);
   static AttentionTask TaskOf(const AttentionArgs& args, const SequenceSlot& slot);
   void PrepareAttention(const AttentionArgs& args);
+  int64_t PrepareSpans();
   template <class Body>
   absl::Status ForAttention(int64_t n, const Body& body);
 
@@ -451,6 +454,20 @@ void CpuBackend::PrepareAttention(const AttentionArgs& args) {
   }
 }
 
+// Lists the spans of all jobs; returns the bytes of their parts.
+int64_t CpuBackend::PrepareSpans() {
+  attention_spans_.clear();
+  int64_t bytes = 0;
+  for (const AttentionJob& job : attention_jobs_) {
+    const AttentionTask& task = attention_tasks_[static_cast<size_t>(job.slot)];
+    const int64_t each = kernels_.attention_part(task, job.rows.count);
+    for (int64_t span = 0; span < job.spans; ++span, bytes += each) {
+      attention_spans_.push_back({.job = &job, .span = span, .part_offset = bytes});
+    }
+  }
+  return bytes;
+}
+
 // Calls body(i, scratch) for all i in [0, n); each thread has a working memory of its own.
 template <class Body>
 absl::Status CpuBackend::ForAttention(int64_t n, const Body& body) {
@@ -475,22 +492,17 @@ absl::Status CpuBackend::Attention(const AttentionArgs& args) {
   const auto task_of = [this](const AttentionJob& job) -> const AttentionTask& {
     return attention_tasks_[static_cast<size_t>(job.slot)];
   };
-  // Heads and rows are enough to share out, or there is nobody to share with.
-  if (pool_.thread_count() == 1 || jobs >= kAttentionJobsPerThread * pool_.thread_count()) {
+  // Heads and rows are enough to share out, or there is nobody to share with, or too much to keep.
+  const bool enough =
+      pool_.thread_count() == 1 || jobs >= kAttentionJobsPerThread * pool_.thread_count();
+  const int64_t part_bytes = enough ? 0 : PrepareSpans();
+  if (enough || part_bytes > kMostPartBytes) {
     return ForAttention(jobs, [&](int64_t i, std::byte* scratch) {
       const AttentionJob& job = attention_jobs_[static_cast<size_t>(i)];
       kernels_.attention(task_of(job), job.rows, scratch);
     });
   }
   // Else the context is shared out too.
-  attention_spans_.clear();
-  int64_t part_bytes = 0;
-  for (const AttentionJob& job : attention_jobs_) {
-    const int64_t each = kernels_.attention_part(task_of(job), job.rows.count);
-    for (int64_t span = 0; span < job.spans; ++span, part_bytes += each) {
-      attention_spans_.push_back({.job = &job, .span = span, .part_offset = part_bytes});
-    }
-  }
   RENGA_RETURN_IF_ERROR(attention_parts_.Reserve(part_bytes));
   std::byte* const parts = attention_parts_.data.get();
   RENGA_RETURN_IF_ERROR(ForAttention(
