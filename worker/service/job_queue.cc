@@ -1,13 +1,18 @@
 #include "worker/service/job_queue.h"
 
-#include <chrono>
+#include <algorithm>
 #include <thread>
 #include <utility>
 
 namespace renga::worker {
 namespace {
 
-constexpr std::chrono::microseconds kSpin(50);
+using Clock = std::chrono::steady_clock;
+
+constexpr Clock::duration kShortestSpin = std::chrono::microseconds(50);
+// A core that has gone to sleep costs each step some hundred microseconds. Where steps are further
+// apart than this, that no longer counts.
+constexpr Clock::duration kLongestWait = std::chrono::milliseconds(25);
 
 }  // namespace
 
@@ -19,12 +24,10 @@ void JobQueue::Push(Job job) {
 }
 
 JobQueue::Job JobQueue::Pop() {
-  if (size_.load(std::memory_order_acquire) == 0) {
-    const auto until = std::chrono::steady_clock::now() + kSpin;
-    // Yielding lets others of a busy machine run; on an idle core it returns at once.
-    while (size_.load(std::memory_order_acquire) == 0 && std::chrono::steady_clock::now() < until) {
-      std::this_thread::yield();
-    }
+  const Clock::time_point began = Clock::now();
+  // Yielding lets others of a busy machine run; on an idle core it returns at once.
+  while (size_.load(std::memory_order_acquire) == 0 && Clock::now() - began < spin_) {
+    std::this_thread::yield();
   }
   absl::MutexLock lock(&mutex_);
   mutex_.Await(absl::Condition(
@@ -32,6 +35,9 @@ JobQueue::Job JobQueue::Pop() {
         return queue->closed_ || !queue->jobs_.empty();
       },
       this));
+  // Steps of a running pipeline come at even intervals: the next wait will be about as long.
+  const Clock::duration waited = Clock::now() - began;
+  spin_ = waited > kLongestWait ? kShortestSpin : std::max(2 * waited, kShortestSpin);
   if (closed_) return nullptr;
   Job job = std::move(jobs_.front());
   jobs_.pop_front();

@@ -3,6 +3,7 @@
 #define RENGA_WORKER_SERVICE_JOB_QUEUE_H_
 
 #include <atomic>
+#include <chrono>
 #include <cstddef>
 #include <deque>
 
@@ -20,13 +21,16 @@ class JobQueue {
 
   // Dropped after Close.
   void Push(Job job);
-  // The next job; an empty one after Close. Looks for work for a few tens of microseconds before
-  // it sleeps: in a pipeline the next step is often that near, and waking a thread takes longer.
+  // The next job; an empty one after Close. For one thread. Looks for work before it sleeps, for
+  // about as long as it had to wait last time where that was some milliseconds: waking a sleeping
+  // thread and core takes a good part of a step. Without work it sleeps.
   Job Pop();
   // Drops what waits.
   void Close();
 
  private:
+  // Of the popping thread: how long it looks for work.
+  std::chrono::steady_clock::duration spin_ = std::chrono::microseconds(50);
   std::atomic<size_t> size_ = 0;  // of jobs_, to look at without the lock; closing counts as a job
   absl::Mutex mutex_;
   std::deque<Job> jobs_ ABSL_GUARDED_BY(mutex_);
