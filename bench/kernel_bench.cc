@@ -2,7 +2,7 @@
 //
 // Each line is one (format, tokens): gigabytes of weights and billions of operations (two per
 // weight and token) per second, and the gigabytes as a share of what the same threads read at best,
-// measured within the same second, since neighbours make it drift. The matrix is copied until the
+// measured just before and after, since neighbours make it drift. The matrix is copied until the
 // copies are larger than the caches, and the copies are used in turn, as the layers of a model are.
 #include <algorithm>
 #include <chrono>

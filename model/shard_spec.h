@@ -25,8 +25,8 @@ struct ShardSpec {
 
 // Sizes everything in a shard that is not weights; equal on every stage of a plan.
 struct RuntimeLimits {
-  int64_t kv_blocks = 0;        // blocks of kKvBlockTokens positions, over all sequences
-  int64_t max_step_tokens = 0;  // rows of the largest step
+  int64_t kv_blocks = 0;         // blocks of kKvBlockTokens positions, over all sequences
+  int64_t max_step_tokens = 0;   // rows of the largest step
   int64_t max_step_outputs = 0;  // rows of the largest step that go through the head
   base::DataType kv_type = base::DataType::kF16;  // kF16, kF32 or kQ8_0
 };

@@ -70,6 +70,11 @@ std::vector<Case> Cases() {
     }
   }
   if (SharedDataFolder().empty()) return cases;
+  // The cache's rounding counts among the weights' and activations'.
+  for (const std::string device : {"cpu", "reference"}) {
+    cases.emplace_back("llama-gqa-q6_k", device, base::DataType::kQ8_0);
+    cases.emplace_back("llama-gqa-q4_0", device, base::DataType::kQ8_0);
+  }
   for (const std::string& device : kernels::AvailableDevices()) {
     if (device == "cpu" || device == "reference") continue;
     cases.emplace_back("llama-gqa-q6_k", device, base::DataType::kF32);

@@ -74,7 +74,7 @@ struct LinearOutput {
 struct RopeArgs {
   bool neighbours = true;  // pairs (2i, 2i+1); else halves (i, i + dims/2)
   int64_t head_dim = 0;
-  int64_t dims = 0;        // rotated numbers of each head, even, <= head_dim
+  int64_t dims = 0;  // rotated numbers of each head, even, <= head_dim
   double base = 10000.0;
   double position_scale = 1.0;     // positions are divided by this
   const float* factors = nullptr;  // device memory: dims/2 divisors of the frequencies, or null
@@ -94,7 +94,7 @@ struct KvCacheView {
 
 // Consecutive rows of one sequence inside a step.
 struct SequenceSlot {
-  int64_t first_row = 0;            // in the step's activation rows
+  int64_t first_row = 0;  // in the step's activation rows
   int64_t row_count = 0;
   int64_t first_position = 0;
   std::span<const int32_t> blocks;  // host memory; covers first_position + row_count positions
@@ -105,7 +105,7 @@ struct AttentionArgs {
   RowsView out;           // the same shape
   KvCacheView cache;      // already holds this step's keys and values
   int64_t n_heads = 0;
-  float scale = 0;        // of the scores, 1/sqrt(head_dim) as a rule
+  float scale = 0;  // of the scores, 1/sqrt(head_dim) as a rule
   std::span<const SequenceSlot> slots;
 };
 
@@ -140,7 +140,8 @@ class Backend {
                                 std::span<const std::byte> rows) = 0;
 
   // Ops. kInvalidArgument when shapes disagree. In-place use is allowed only where said.
-  // out = in / rms(in) * weight, rms over the columns with epsilon inside the root. May be in place.
+  // out = in / rms(in) * weight, rms over the columns with epsilon inside the root. May be in
+  // place.
   virtual absl::Status RmsNorm(ConstRowsView in, const float* weight, float epsilon,
                                RowsView out) = 0;
   // The same over each head of head_dim columns, in place; weight has head_dim numbers.

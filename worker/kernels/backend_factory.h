@@ -13,7 +13,8 @@ namespace renga::kernels {
 
 struct BackendOptions {
   // "cpu" (best path this machine has), a forced path ("cpu-portable", "cpu-ssse3", "cpu-avx",
-  // "cpu-avx2", "cpu-avxvnni", "cpu-avx512vnni") or "reference". The environment's RENGA_CPU_ISA=avx2 forces a path of "cpu".
+  // "cpu-avx2", "cpu-avxvnni", "cpu-avx512vnni") or "reference". The environment's
+  // RENGA_CPU_ISA=avx2 forces a path of "cpu".
   std::string device = "cpu";
   int threads = 0;  // 0: base::UsableCpuCount()
 };

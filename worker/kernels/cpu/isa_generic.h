@@ -1,6 +1,6 @@
 // The vector words that all kernels of the CPU backend are written in, in plain C++ (compiler
-// vectors of any width). This is the portable path, and the definition of the words: isa_avx.h,
-// isa_avx2.h and isa_avx512.h say the same with instructions.
+// vectors of any width). This is the portable path, and the definition of the words: the other
+// isa_*.h say the same with instructions.
 //
 // A word vector has kLanes lanes of 32 bits: F as floats, I as int32, pairs of int16 or groups of
 // four bytes. Lanes are matrix rows in the matrix kernels and neighbouring numbers elsewhere.
