@@ -13,26 +13,11 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/byte_size.h"
+#include "base/scoped_fd.h"
 #include "base/status_macros.h"
 
 namespace renga::base {
 namespace {
-
-// Closes a descriptor when a function leaves early.
-class ScopedFd {
- public:
-  explicit ScopedFd(int fd) : fd_(fd) {}
-  ~ScopedFd() {
-    if (fd_ >= 0) ::close(fd_);
-  }
-  ScopedFd(const ScopedFd&) = delete;
-  ScopedFd& operator=(const ScopedFd&) = delete;
-  int get() const { return fd_; }
-  int release() { return std::exchange(fd_, -1); }
-
- private:
-  int fd_;
-};
 
 absl::StatusOr<int64_t> RegularFileSize(int fd, const std::string& path) {
   struct stat info = {};
@@ -57,15 +42,19 @@ absl::Status FileError(int errno_value, const std::string& what, const std::stri
   const std::string message = absl::StrCat(what, " ", path, ": ", std::strerror(errno_value));
   switch (errno_value) {
     case ENOENT:
-    case ENOTDIR: return absl::NotFoundError(message);
+    case ENOTDIR:
+      return absl::NotFoundError(message);
     case EACCES:
     case EPERM:
-    case EROFS: return absl::PermissionDeniedError(message);
+    case EROFS:
+      return absl::PermissionDeniedError(message);
     case ENOSPC:
     case EDQUOT:
     case EMFILE:
-    case ENOMEM: return absl::ResourceExhaustedError(message);
-    default: return absl::UnavailableError(message);
+    case ENOMEM:
+      return absl::ResourceExhaustedError(message);
+    default:
+      return absl::UnavailableError(message);
   }
 }
 
@@ -76,12 +65,25 @@ absl::StatusOr<std::unique_ptr<MappedFile>> MappedFile::Open(const std::string& 
   if (size == 0) return std::unique_ptr<MappedFile>(new MappedFile(path, {}));
   void* address = ::mmap(nullptr, static_cast<size_t>(size), PROT_READ, MAP_SHARED, fd.get(), 0);
   if (address == MAP_FAILED) return FileError(errno, "cannot map", path);
-  return std::unique_ptr<MappedFile>(new MappedFile(
-      path, {static_cast<const std::byte*>(address), static_cast<size_t>(size)}));
+  return std::unique_ptr<MappedFile>(
+      new MappedFile(path, {static_cast<const std::byte*>(address), static_cast<size_t>(size)}));
 }
 
 MappedFile::~MappedFile() {
   if (!bytes_.empty()) ::munmap(const_cast<std::byte*>(bytes_.data()), bytes_.size());
+}
+
+absl::Status MappedFile::Populate() const {
+#ifdef MADV_POPULATE_READ
+  if (bytes_.empty()) return absl::OkStatus();
+  auto* address = const_cast<std::byte*>(bytes_.data());
+  // In long reads; populating alone reads ahead a little at a time.
+  ::madvise(address, bytes_.size(), MADV_WILLNEED);
+  if (::madvise(address, bytes_.size(), MADV_POPULATE_READ) == 0) return absl::OkStatus();
+  // Linux before 5.14 knows no such advice: pages come when they are used.
+  if (errno != EINVAL) return FileError(errno, "cannot read", path_);
+#endif
+  return absl::OkStatus();
 }
 
 absl::StatusOr<std::unique_ptr<RandomAccessFile>> RandomAccessFile::Open(const std::string& path,
@@ -101,7 +103,8 @@ absl::Status RandomAccessFile::ReadAt(int64_t offset, std::span<std::byte> out) 
     const ssize_t n = ::pread(fd_, out.data(), out.size(), offset);
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) return FileError(errno, "cannot read", path_);
-    if (n == 0) return absl::OutOfRangeError(absl::StrCat("file ends at byte ", offset, ": ", path_));
+    if (n == 0)
+      return absl::OutOfRangeError(absl::StrCat("file ends at byte ", offset, ": ", path_));
     out = out.subspan(static_cast<size_t>(n));
     offset += n;
   }
@@ -123,28 +126,33 @@ absl::StatusOr<std::string> ReadFile(const std::string& path, int64_t max_bytes)
   RENGA_ASSIGN_OR_RETURN(auto file, RandomAccessFile::Open(path, RandomAccessFile::Mode::kRead));
   RENGA_ASSIGN_OR_RETURN(const int64_t size, file->Size());
   if (size > max_bytes) {
-    return absl::ResourceExhaustedError(absl::StrCat(
-        path, " has ", FormatByteSize(size), ", more than the allowed ", FormatByteSize(max_bytes)));
+    return absl::ResourceExhaustedError(absl::StrCat(path, " has ", FormatByteSize(size),
+                                                     ", more than the allowed ",
+                                                     FormatByteSize(max_bytes)));
   }
   std::string content(static_cast<size_t>(size), '\0');
   RENGA_RETURN_IF_ERROR(file->ReadAt(0, std::as_writable_bytes(std::span(content))));
   return content;
 }
 
+absl::Status WriteAll(int fd, const std::string& path, std::span<const std::byte> bytes) {
+  while (!bytes.empty()) {
+    const ssize_t n = ::write(fd, bytes.data(), bytes.size());
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return FileError(errno, "cannot write", path);
+    bytes = bytes.subspan(static_cast<size_t>(n));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status WriteFileAtomically(const std::string& path, const std::string& content, int mode) {
   std::string temporary = absl::StrCat(path, ".XXXXXX");
   ScopedFd fd(::mkostemp(temporary.data(), O_CLOEXEC));
   if (fd.get() < 0) return FileError(errno, "cannot create a temporary file for", path);
-  std::span<const char> rest(content);
-  while (!rest.empty()) {
-    const ssize_t n = ::write(fd.get(), rest.data(), rest.size());
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) {
-      const int error = errno;
-      ::unlink(temporary.c_str());
-      return FileError(error, "cannot write", path);
-    }
-    rest = rest.subspan(static_cast<size_t>(n));
+  if (const absl::Status written = WriteAll(fd.get(), path, std::as_bytes(std::span(content)));
+      !written.ok()) {
+    ::unlink(temporary.c_str());
+    return written;
   }
   if (::fchmod(fd.get(), static_cast<mode_t>(mode)) != 0 || ::fsync(fd.get()) != 0 ||
       ::rename(temporary.c_str(), path.c_str()) != 0) {

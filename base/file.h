@@ -29,6 +29,9 @@ class MappedFile {
   MappedFile& operator=(const MappedFile&) = delete;
 
   std::span<const std::byte> bytes() const { return bytes_; }
+  // Reads all of it now, so that the first use neither waits nor meets a damaged disk.
+  // FileError's codes when the disk can't be read or memory is short.
+  absl::Status Populate() const;
   const std::string& path() const { return path_; }
 
  private:
@@ -61,6 +64,8 @@ class RandomAccessFile {
 
 // The whole file; kResourceExhausted when it is larger than `max_bytes`.
 absl::StatusOr<std::string> ReadFile(const std::string& path, int64_t max_bytes = int64_t{1} << 30);
+// Writes where the descriptor stands; `path` is for the error's text.
+absl::Status WriteAll(int fd, const std::string& path, std::span<const std::byte> bytes);
 // Replaces `path` in one step (temporary file beside it, then rename). `mode` as in chmod.
 absl::Status WriteFileAtomically(const std::string& path, const std::string& content,
                                  int mode = 0644);

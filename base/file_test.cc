@@ -12,6 +12,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/testing/status_matchers.h"
+#include "base/testing/temp_folder.h"
 #include "gtest/gtest.h"
 
 namespace renga::base {
@@ -30,15 +31,9 @@ std::string Text(std::span<const std::byte> bytes) {
 
 class FileTest : public ::testing::Test {
  protected:
-  void SetUp() override {
-    std::string pattern = absl::StrCat(::testing::TempDir(), "/renga_file_XXXXXX");
-    ASSERT_NE(mkdtemp(pattern.data()), nullptr);
-    folder_ = pattern;
-  }
-  void TearDown() override { std::filesystem::remove_all(folder_); }
   std::string Path(absl::string_view name) const { return absl::StrCat(folder_, "/", name); }
 
-  std::string folder_;
+  const std::string folder_ = renga::testing::NewTempFolder();
 };
 
 TEST_F(FileTest, WritesWholeFilesAtomicallyWithTheModeAsked) {

@@ -1,9 +1,10 @@
 // renga-kernel-bench: how fast a backend multiplies matrices, per weight format.
 //
 // Each line is one (format, tokens): gigabytes of weights and billions of operations (two per
-// weight and token) per second, and the gigabytes as a share of what the same threads read at best,
-// measured just before and after, since neighbours make it drift. The matrix is copied until the
-// copies are larger than the caches, and the copies are used in turn, as the layers of a model are.
+// weight and token) per second, each as a share of what the same threads read, and multiply, at
+// best, measured just before and after, since neighbours make it drift. The matrix is copied until
+// the copies are larger than the caches, and the copies are used in turn, as the layers of a model
+// are.
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
@@ -22,7 +23,10 @@
 #include "absl/strings/strip.h"
 #include "base/data_type.h"
 #include "base/status_macros.h"
+#include "base/thread_pool.h"
 #include "bench/memory_bandwidth.h"
+#include "bench/peak_operations.h"
+#include "bench/plain_weights.h"
 #include "worker/kernels/backend.h"
 #include "worker/kernels/backend_factory.h"
 
@@ -31,7 +35,8 @@ namespace {
 
 constexpr char kUsage[] =
     "usage: renga-kernel-bench [--device=cpu] [--threads=1] [--types=Q4_K,Q8_0] [--tokens=1,512]\n"
-    "       [--rows=5632] [--columns=2048] [--working-set-mib=256] [--seconds=1] [--json]\n";
+    "       [--rows=5632] [--columns=2048] [--working-set-mib=256] [--seconds=1] [--json]\n"
+    "Bandwidth and peak are this machine's processor's, also when the device is a card.\n";
 
 struct Options {
   kernels::BackendOptions backend{.device = "cpu", .threads = 1};
@@ -52,7 +57,9 @@ struct Measurement {
   // At the median.
   double gigabytes_per_second;
   double giga_operations_per_second;
-  double bandwidth;  // that could be read, gigabytes per second
+  // What could be read, and multiplied, in the same units.
+  double bandwidth;
+  double peak;
 };
 
 absl::Status ParseNumber(absl::string_view text, int64_t* out) {
@@ -116,22 +123,11 @@ absl::StatusOr<Options> ParseOptions(int argc, char** argv) {
   return options;
 }
 
-// Bytes that are ordinary weights in every format: as halves and floats, small positive numbers.
-std::vector<std::byte> Weights(int64_t bytes) {
-  std::vector<std::byte> weights(static_cast<size_t>(bytes));
-  uint32_t state = 1;
-  for (std::byte& b : weights) {
-    state = state * 1664525 + 1013904223;
-    b = static_cast<std::byte>(state >> 24) & std::byte{0x33};
-  }
-  return weights;
-}
-
 // Copies of one matrix that together are no cache's size.
 absl::StatusOr<std::vector<std::unique_ptr<kernels::WeightMatrix>>> MakeMatrices(
     const Options& options, base::DataType type, kernels::Backend& backend) {
   RENGA_ASSIGN_OR_RETURN(const int64_t row_bytes, base::RowBytes(type, options.columns));
-  const std::vector<std::byte> rows = Weights(row_bytes * options.rows);
+  const std::vector<std::byte> rows = PlainWeights(row_bytes * options.rows);
   const int64_t each = backend.MatrixBytes(type, options.rows, options.columns);
   const int64_t copies = options.working_set_mib * (int64_t{1} << 20) / std::max<int64_t>(1, each);
   std::vector<std::unique_ptr<kernels::WeightMatrix>> matrices;
@@ -144,28 +140,36 @@ absl::StatusOr<std::vector<std::unique_ptr<kernels::WeightMatrix>>> MakeMatrices
 }
 
 absl::StatusOr<Measurement> Measure(const Options& options, base::DataType type, int64_t tokens,
-                                    kernels::Backend& backend, BandwidthProbe& probe) {
+                                    kernels::Backend& backend, BandwidthProbe& probe,
+                                    base::ThreadPool& pool) {
   using Clock = std::chrono::steady_clock;
   RENGA_ASSIGN_OR_RETURN(const auto matrices, MakeMatrices(options, type, backend));
   std::vector<float> in(static_cast<size_t>(tokens * options.columns));
   for (size_t i = 0; i < in.size(); ++i) in[i] = static_cast<float>(i % 17) - 8.0F;
-  std::vector<float> out(static_cast<size_t>(tokens * options.rows));
-  const kernels::ConstRowsView input(in.data(), tokens, options.columns, options.columns);
+  // In the device's memory, which a card's is not this program's.
+  RENGA_ASSIGN_OR_RETURN(const auto from, backend.Allocate(tokens * options.columns * 4));
+  RENGA_ASSIGN_OR_RETURN(const auto to, backend.Allocate(tokens * options.rows * 4));
+  RENGA_RETURN_IF_ERROR(backend.Upload(std::as_bytes(std::span(in)), *from, 0));
+  const kernels::ConstRowsView input(reinterpret_cast<const float*>(from->data()), tokens,
+                                     options.columns, options.columns);
   std::vector<double> times;
   double bandwidth = probe.Measure().bytes_per_second;
+  double peak = MeasurePeakOperations(pool).operations_per_second;
   const auto end = Clock::now() + std::chrono::seconds(options.seconds);
   for (size_t i = 0; times.size() < 3 || Clock::now() < end; ++i) {
-    const kernels::LinearOutput output{
-        .matrix = matrices[i % matrices.size()].get(),
-        .bias = nullptr,
-        .out = {
-            .data = out.data(), .rows = tokens, .columns = options.rows, .stride = options.rows}};
+    const kernels::LinearOutput output{.matrix = matrices[i % matrices.size()].get(),
+                                       .bias = nullptr,
+                                       .out = {.data = reinterpret_cast<float*>(to->data()),
+                                               .rows = tokens,
+                                               .columns = options.rows,
+                                               .stride = options.rows}};
     const auto start = Clock::now();
     RENGA_RETURN_IF_ERROR(backend.Linear(input, {&output, 1}));
     RENGA_RETURN_IF_ERROR(backend.Synchronize());
     times.push_back(std::chrono::duration<double>(Clock::now() - start).count());
   }
   bandwidth = std::max(bandwidth, probe.Measure().bytes_per_second);
+  peak = std::max(peak, MeasurePeakOperations(pool).operations_per_second);
   std::sort(times.begin(), times.end());
   const double seconds = times[times.size() / 2];
   const auto bytes = static_cast<double>(backend.MatrixBytes(type, options.rows, options.columns));
@@ -177,7 +181,8 @@ absl::StatusOr<Measurement> Measure(const Options& options, base::DataType type,
                      .best_seconds = times.front(),
                      .gigabytes_per_second = bytes / seconds * 1e-9,
                      .giga_operations_per_second = operations / seconds * 1e-9,
-                     .bandwidth = bandwidth * 1e-9};
+                     .bandwidth = bandwidth * 1e-9,
+                     .peak = peak * 1e-9};
 }
 
 void Print(const Options& options, absl::string_view path, const Measurement& m) {
@@ -186,17 +191,19 @@ void Print(const Options& options, absl::string_view path, const Measurement& m)
     std::printf(
         "{\"path\":\"%s\",\"threads\":%d,\"type\":\"%s\",\"rows\":%lld,\"columns\":%lld,"
         "\"tokens\":%lld,\"median_s\":%.9f,\"best_s\":%.9f,\"gb_per_s\":%.3f,\"gop_per_s\":%.3f,"
-        "\"bandwidth_gb_per_s\":%.3f}\n",
+        "\"bandwidth_gb_per_s\":%.3f,\"peak_gop_per_s\":%.3f}\n",
         std::string(path).c_str(), options.backend.threads, name.c_str(),
         static_cast<long long>(options.rows), static_cast<long long>(options.columns),
         static_cast<long long>(m.tokens), m.median_seconds, m.best_seconds, m.gigabytes_per_second,
-        m.giga_operations_per_second, m.bandwidth);
+        m.giga_operations_per_second, m.bandwidth, m.peak);
   } else {
     std::printf(
-        "%-8s %5lld tokens  %9.1f us (best %9.1f)  %7.2f GB/s (%3.0f %% of %.1f)  %8.1f GOP/s\n",
+        "%-8s %5lld tokens  %9.1f us (best %9.1f)  %7.2f GB/s (%3.0f %% of %.1f)  %8.1f GOP/s "
+        "(%3.0f %% of %.0f)\n",
         name.c_str(), static_cast<long long>(m.tokens), m.median_seconds * 1e6,
         m.best_seconds * 1e6, m.gigabytes_per_second, 100 * m.gigabytes_per_second / m.bandwidth,
-        m.bandwidth, m.giga_operations_per_second);
+        m.bandwidth, m.giga_operations_per_second,
+        m.peak > 0 ? 100 * m.giga_operations_per_second / m.peak : 0.0, m.peak);
   }
   std::fflush(stdout);
 }
@@ -205,6 +212,7 @@ absl::Status Run(const Options& options) {
   RENGA_ASSIGN_OR_RETURN(const auto backend, kernels::CreateBackend(options.backend));
   RENGA_ASSIGN_OR_RETURN(const auto probe, BandwidthProbe::Create(options.backend.threads,
                                                                   options.working_set_mib << 20));
+  base::ThreadPool pool(options.backend.threads);
   if (!options.json) {
     std::printf("%s, %d threads, %lld x %lld\n", std::string(backend->path_name()).c_str(),
                 options.backend.threads, static_cast<long long>(options.rows),
@@ -212,7 +220,8 @@ absl::Status Run(const Options& options) {
   }
   for (const base::DataType type : options.types) {
     for (const int64_t tokens : options.tokens) {
-      RENGA_ASSIGN_OR_RETURN(const Measurement m, Measure(options, type, tokens, *backend, *probe));
+      RENGA_ASSIGN_OR_RETURN(const Measurement m,
+                             Measure(options, type, tokens, *backend, *probe, pool));
       Print(options, backend->path_name(), m);
     }
   }

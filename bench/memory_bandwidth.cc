@@ -58,13 +58,13 @@ uint64_t Read(const ReadPattern& pattern, const std::byte* piece, int64_t bytes)
 
 absl::StatusOr<std::unique_ptr<BandwidthProbe>> BandwidthProbe::Create(int threads, int64_t bytes) {
   const int64_t pieces = std::max<int64_t>(1, bytes / kPieceBytes);
-  RENGA_ASSIGN_OR_RETURN(auto memory, kernels::cpu::PageMemory::Allocate(pieces * kPieceBytes));
+  RENGA_ASSIGN_OR_RETURN(auto memory, kernels::PageMemory::Allocate(pieces * kPieceBytes));
   // Pages that nobody wrote are all the same page of zeros.
   std::memset(memory.data(), 1, static_cast<size_t>(pieces * kPieceBytes));
   return std::unique_ptr<BandwidthProbe>(new BandwidthProbe(threads, std::move(memory), pieces));
 }
 
-BandwidthProbe::BandwidthProbe(int threads, kernels::cpu::PageMemory memory, int64_t pieces)
+BandwidthProbe::BandwidthProbe(int threads, kernels::PageMemory memory, int64_t pieces)
     : pool_(threads), memory_(std::move(memory)), sums_(static_cast<size_t>(pieces)) {}
 
 double BandwidthProbe::Seconds(const ReadPattern& pattern) {

@@ -9,7 +9,7 @@
 
 #include "absl/status/statusor.h"
 #include "base/thread_pool.h"
-#include "worker/kernels/cpu/packed_matrix.h"
+#include "worker/kernels/page_memory.h"
 
 namespace renga::bench {
 
@@ -36,11 +36,11 @@ class BandwidthProbe {
   ReadBandwidth Measure();
 
  private:
-  BandwidthProbe(int threads, kernels::cpu::PageMemory memory, int64_t pieces);
+  BandwidthProbe(int threads, kernels::PageMemory memory, int64_t pieces);
   double Seconds(const ReadPattern& pattern);
 
   base::ThreadPool pool_;
-  kernels::cpu::PageMemory memory_;
+  kernels::PageMemory memory_;
   std::vector<uint64_t> sums_;
 };
 

@@ -28,10 +28,27 @@ void AddClusterFlags(CLI::App& command, ClusterFlags& flags) {
                      "Memory each worker offers, e.g. 500MiB (default: what is available)");
   command
       .add_option("--device", flags.device,
-                  "cpu, one of its instruction sets (cpu-avx2), or reference")
+                  "cpu, one of its instruction sets (cpu-avx2), cuda or cuda:1 (an NVIDIA card), "
+                  "or reference")
       ->capture_default_str();
   AddPlanFlags(command, flags.plan, /*with_sequences=*/false);
+  AddApproximationFlags(command, flags.plan.approximation);
+  AddDraftModelFlag(command, flags.plan);
+  AddPackedCacheFlag(command, flags.keep_packed);
+  AddLazyHeadFlag(command, flags.lazy_head);
   AddVerbosityFlags(command, flags.quiet, flags.verbose);
+}
+
+void AddLazyHeadFlag(CLI::App& command, bool& lazy_head) {
+  command.add_flag("--lazy-head,!--no-lazy-head", lazy_head,
+                   "Leave the output matrix on disk and read only rows that can matter, with the "
+                   "screen that `renga regions` has built; the answer is the same (default: no)");
+}
+
+void AddPackedCacheFlag(CLI::App& command, bool& keep_packed) {
+  command.add_flag("--packed-cache,!--no-packed-cache", keep_packed,
+                   "Keep the weights on disk as the device wants them: the next start takes them "
+                   "as they are (default: yes)");
 }
 
 }  // namespace renga::cli

@@ -13,17 +13,26 @@ namespace renga::cli {
 
 struct ClusterFlags {
   std::string model;
-  int workers = 0;     // 0: in this process; else that many worker processes
+  int workers = 0;  // 0: in this process; else that many worker processes
+  // Not empty: no worker is started here; `workers` are waited for at this HOST:PORT. Only commands
+  // that have the flag set it.
+  std::string listen;
   int threads = 0;     // of each worker; 0: all CPUs, shared out over the workers
   std::string memory;  // of each worker; "": what is available, shared out
   std::string device = "cpu";
   PlanFlags plan;
+  bool keep_packed = true;  // matrices as the device wants them, on disk
+  bool lazy_head = false;   // rows of the output matrix stay on disk, behind a screen
   bool quiet = false;
   bool verbose = false;
 };
 
 // Adds the model argument and the flags.
 void AddClusterFlags(CLI::App& command, ClusterFlags& flags);
+// --packed-cache: whether packed matrices are kept on disk.
+void AddPackedCacheFlag(CLI::App& command, bool& keep_packed);
+// --lazy-head: whether rows of the output matrix stay on disk.
+void AddLazyHeadFlag(CLI::App& command, bool& lazy_head);
 // --quiet and --verbose: what the log and progress show.
 void AddVerbosityFlags(CLI::App& command, bool& quiet, bool& verbose);
 void ApplyVerbosity(bool quiet, bool verbose);

@@ -24,6 +24,7 @@ void AddStatusCommand(CLI::App& app, Invocation& invocation);
 void AddBenchCommand(CLI::App& app, Invocation& invocation);
 void AddTokenizeCommand(CLI::App& app, Invocation& invocation);
 void AddLogitsCommand(CLI::App& app, Invocation& invocation);
+void AddRegionsCommand(CLI::App& app, Invocation& invocation);
 void AddPerplexityCommand(CLI::App& app, Invocation& invocation);
 
 }  // namespace renga::cli

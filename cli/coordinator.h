@@ -9,15 +9,17 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "base/data_type.h"
+#include "cli/draft.h"
 #include "cli/plan_flags.h"
 #include "coordinator/cluster/cluster_manager.h"
 #include "coordinator/cluster/coordinator_server.h"
+#include "coordinator/cluster/link_survey.h"
 #include "coordinator/cluster/membership.h"
 #include "coordinator/cluster/model_store.h"
 #include "coordinator/serving/scheduler.h"
 #include "coordinator/serving/text_engine.h"
 #include "model/chat_template.h"
-#include "model/embedding.h"
 #include "model/tokenizer.h"
 #include "transport/dialer.h"
 #include "transport/identity.h"
@@ -35,6 +37,12 @@ struct CoordinatorOptions {
   std::unique_ptr<transport::Authority> authority;
   // Where the coordinator remembers over restarts which worker held what; empty: nowhere.
   std::string state_directory;
+  // For clusters of several machines: measures the links before plans are made.
+  bool measure_links = false;
+  // Every worker keeps the output matrix on disk behind the model's screen in this folder, where
+  // there is one; empty: workers hold it, or do what their own command lines say.
+  std::string screen_directory;
+  std::unique_ptr<Draft> draft;  // null: none
   std::function<void(const cluster::ClusterStatus&)> on_change;
   std::function<void(int64_t done_bytes, int64_t total_bytes)> on_hash_progress;
 };
@@ -63,16 +71,19 @@ class Coordinator {
   Coordinator() = default;
   absl::Status OpenModel(const CoordinatorOptions& options);
   absl::Status StartServer(const CoordinatorOptions& options);
+  cluster::LinkSurvey::Options LinkOptions(const CoordinatorOptions& options,
+                                           base::DataType wire_type);
   absl::Status StartServing(CoordinatorOptions options);
 
+  std::unique_ptr<Draft> draft_;
   std::unique_ptr<transport::Authority> authority_;
   std::unique_ptr<cluster::ModelStore> store_;
-  std::optional<model::EmbeddingTable> embeddings_;
   std::unique_ptr<model::Tokenizer> tokenizer_;
   std::unique_ptr<model::ChatTemplate> chat_template_;  // null when the model's can't be used
   cluster::Membership membership_;
   std::unique_ptr<cluster::CoordinatorServer> server_;
   std::unique_ptr<transport::InProcessDialer> dialer_;
+  std::unique_ptr<cluster::LinkSurvey> links_;  // null: not measured
   std::unique_ptr<cluster::ClusterManager> manager_;
   std::unique_ptr<serving::Scheduler> scheduler_;
   std::unique_ptr<serving::TextEngine> text_;

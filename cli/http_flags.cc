@@ -24,7 +24,11 @@ absl::StatusOr<std::unique_ptr<http::OpenAiServer>> StartHttp(const HttpFlags& f
   options.port = address.port;
   options.api_key = flags.api_key;
   options.model_name = std::filesystem::path(model_path).stem().string();
-  options.status = [&coordinator] { return ToJson(coordinator.manager().Status()); };
+  options.status = [&coordinator] {
+    nlohmann::json status = ToJson(coordinator.manager().Status());
+    status["speculation"] = SpeculationJson(coordinator.scheduler().Stats());
+    return status;
+  };
   options.health = [&coordinator] { return coordinator.manager().CurrentPipeline().status(); };
   return http::OpenAiServer::Start(options, &coordinator.text());
 }

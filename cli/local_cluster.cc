@@ -6,14 +6,19 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/byte_size.h"
+#include "base/file.h"
 #include "base/status_macros.h"
 #include "base/thread_pool.h"
 #include "cli/interrupt.h"
+#include "cli/lan_address.h"
 #include "cli/progress_printer.h"
 #include "transport/join_line.h"
 
 namespace renga::cli {
 namespace {
+
+// What stays free of a card's memory: room for the kernels' code and for a desktop's next window.
+constexpr int64_t kCardReserveBytes = int64_t{128} << 20;
 
 constexpr char kInProcessName[] = "local";
 
@@ -33,20 +38,29 @@ std::function<void(const cluster::ClusterStatus&)> ShowLoading(
 
 }  // namespace
 
-absl::StatusOr<int64_t> OfferedMemory(const std::string& memory, int workers) {
+absl::StatusOr<int64_t> OfferedMemory(const std::string& memory, const std::string& device,
+                                      int workers) {
   if (!memory.empty()) return base::ParseByteSize(memory);
-  return base::AvailableMemoryBytes() / 10 * 9 / std::max(1, workers);
+  RENGA_ASSIGN_OR_RETURN(const int64_t available, kernels::AvailableBytesOf(device));
+  const int64_t left = kernels::IsCard(device) ? kCardReserveBytes : available / 10;
+  return std::max<int64_t>(0, available - left) / std::max(1, workers);
 }
 
 absl::StatusOr<std::unique_ptr<LocalCluster>> LocalCluster::Start(const ClusterFlags& flags) {
   // What goes wrong here is the command's own error: the log need not say it too.
   ApplyVerbosity(/*quiet=*/!flags.verbose, flags.verbose);
-  RENGA_ASSIGN_OR_RETURN(const int64_t memory_bytes, OfferedMemory(flags.memory, flags.workers));
-  std::unique_ptr<LocalCluster> cluster(new LocalCluster);
   CoordinatorOptions options;
+  if (!flags.plan.draft_model.empty()) {
+    RENGA_ASSIGN_OR_RETURN(options.draft, Draft::Start(flags));
+  }
+  RENGA_ASSIGN_OR_RETURN(const int64_t memory_bytes,
+                         OfferedMemory(flags.memory, flags.device, flags.workers));
+  std::unique_ptr<LocalCluster> cluster(new LocalCluster);
   options.model_path = flags.model;
   options.plan = flags.plan;
   options.expected_workers = std::max(1, flags.workers);
+  // Workers that are invited have their own flags.
+  if (flags.lazy_head && flags.listen.empty()) options.screen_directory = base::CacheDirectory();
   options.use_every_worker = true;
   options.on_change = ShowLoading(std::make_shared<ProgressPrinter>("loading", flags.quiet));
   auto hashing = std::make_shared<ProgressPrinter>("reading", flags.quiet);
@@ -54,12 +68,15 @@ absl::StatusOr<std::unique_ptr<LocalCluster>> LocalCluster::Start(const ClusterF
     hashing->Update(done, total);
     if (done == total) hashing->Finish();
   };
-  if (flags.workers > 0) {
+  if (flags.workers > 0 || !flags.listen.empty()) {
     RENGA_ASSIGN_OR_RETURN(options.authority, transport::Authority::CreateEphemeral());
-    options.listen_address = "127.0.0.1:0";
+    options.listen_address = flags.listen.empty() ? "127.0.0.1:0" : flags.listen;
+    options.measure_links = !flags.listen.empty();
   }
   RENGA_ASSIGN_OR_RETURN(cluster->coordinator_, Coordinator::Start(std::move(options)));
-  if (flags.workers > 0) {
+  if (!flags.listen.empty()) {
+    RENGA_RETURN_IF_ERROR(cluster->InviteWorkers(flags));
+  } else if (flags.workers > 0) {
     RENGA_RETURN_IF_ERROR(cluster->StartWorkerProcesses(flags, memory_bytes));
   } else {
     RENGA_RETURN_IF_ERROR(cluster->StartWorkerInProcess(flags, memory_bytes));
@@ -80,12 +97,26 @@ absl::Status LocalCluster::StartWorkerInProcess(const ClusterFlags& flags, int64
       .name = std::string(transport::kCoordinatorName)};
   options.dialer = &coordinator_->dialer();
   options.local_model_path = flags.model;
+  if (flags.keep_packed) options.packed_directory = base::CacheDirectory();
+  if (flags.lazy_head) options.screen_directory = base::CacheDirectory();
   // Nothing is divided by speed here.
   options.measure_speed = false;
   RENGA_ASSIGN_OR_RETURN(worker_, worker::WorkerServer::Create(options));
   coordinator_->dialer().Register(kInProcessName, worker_->grpc_server());
   worker_->Join();
   return worker_->WaitForWelcome();
+}
+
+absl::Status LocalCluster::InviteWorkers(const ClusterFlags& flags) {
+  RENGA_ASSIGN_OR_RETURN(const transport::HostPort listen, transport::ParseHostPort(flags.listen));
+  const transport::Authority& authority = *coordinator_->authority();
+  // Not on standard output, which is for the result.
+  std::fprintf(stderr, "join with:  %s\n",
+               transport::FormatJoinLine(
+                   absl::StrCat(ReachableHost(listen.host), ":", coordinator_->port()),
+                   {.token = authority.token(), .fingerprint = authority.fingerprint()})
+                   .c_str());
+  return absl::OkStatus();
 }
 
 absl::Status LocalCluster::StartWorkerProcesses(const ClusterFlags& flags, int64_t memory_bytes) {
@@ -95,16 +126,19 @@ absl::Status LocalCluster::StartWorkerProcesses(const ClusterFlags& flags, int64
       {.token = authority.token(), .fingerprint = authority.fingerprint()});
   const int threads =
       flags.threads > 0 ? flags.threads : std::max(1, base::UsableCpuCount() / flags.workers);
+  const std::string head = flags.lazy_head ? "--lazy-head" : "--no-lazy-head";
+  const std::string packed = flags.keep_packed ? "--packed-cache" : "--no-packed-cache";
   for (int i = 0; i < flags.workers; ++i) {
     // The token goes through the environment: arguments are visible to every user.
     RENGA_ASSIGN_OR_RETURN(
         processes_.emplace_back(),
-        ChildProcess::Start(executable,
-                            {"worker", absl::StrCat("127.0.0.1:", coordinator_->port()), "--name",
-                             absl::StrCat("worker-", i + 1), "--memory", absl::StrCat(memory_bytes),
-                             "--threads", absl::StrCat(threads), "--device", flags.device,
-                             "--listen", "127.0.0.1:0", "--model", flags.model, "--local"},
-                            {absl::StrCat("RENGA_JOIN_TOKEN=", token)}));
+        ChildProcess::Start(
+            executable,
+            {"worker", absl::StrCat("127.0.0.1:", coordinator_->port()), "--name",
+             absl::StrCat("worker-", i + 1), "--memory", absl::StrCat(memory_bytes), "--threads",
+             absl::StrCat(threads), "--device", flags.device, "--listen", "127.0.0.1:0", "--model",
+             flags.model, "--local", packed, head},
+            {absl::StrCat("RENGA_JOIN_TOKEN=", token)}));
   }
   return absl::OkStatus();
 }

@@ -1,5 +1,6 @@
 // A coordinator and its workers on this machine: in one process over gRPC's in-process channel, or
-// with worker processes over loopback with mutual TLS.
+// with worker processes over loopback with mutual TLS. Or, for benchmarks, with workers that others
+// start, on this machine or elsewhere.
 #ifndef RENGA_CLI_LOCAL_CLUSTER_H_
 #define RENGA_CLI_LOCAL_CLUSTER_H_
 
@@ -32,6 +33,7 @@ class LocalCluster {
  private:
   LocalCluster() = default;
   absl::Status StartWorkerInProcess(const ClusterFlags& flags, int64_t memory_bytes);
+  absl::Status InviteWorkers(const ClusterFlags& flags);
   absl::Status StartWorkerProcesses(const ClusterFlags& flags, int64_t memory_bytes);
   absl::Status WaitUntilReady();
   void SayWhoIsIdle(const ClusterFlags& flags);
@@ -42,8 +44,9 @@ class LocalCluster {
 };
 
 // What each worker on this machine offers: `memory` as the user wrote it, or an equal share of what
-// is available, a tenth left for everybody else.
-absl::StatusOr<int64_t> OfferedMemory(const std::string& memory, int workers);
+// is available, a tenth left for everybody else; of a card, all that is free but 128 MiB.
+absl::StatusOr<int64_t> OfferedMemory(const std::string& memory, const std::string& device,
+                                      int workers);
 
 }  // namespace renga::cli
 

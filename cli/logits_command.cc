@@ -34,8 +34,9 @@ absl::StatusOr<std::vector<model::TokenId>> ParseTokens(const std::string& text,
   for (const absl::string_view part : absl::StrSplit(text, ',')) {
     int64_t id = -1;
     if (!absl::SimpleAtoi(part, &id) || id < 0 || id >= vocab_size) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          "tokens are numbers from 0 to ", vocab_size - 1, " with commas between, not '", part, "'"));
+      return absl::InvalidArgumentError(absl::StrCat("tokens are numbers from 0 to ",
+                                                     vocab_size - 1, " with commas between, not '",
+                                                     part, "'"));
     }
     tokens.push_back(static_cast<model::TokenId>(id));
   }
@@ -75,16 +76,16 @@ absl::Status Logits(const LogitsFlags& flags) {
   RENGA_ASSIGN_OR_RETURN(const std::vector<model::TokenId> tokens,
                          ParseTokens(flags.tokens, cluster->config().vocab_size));
   RENGA_ASSIGN_OR_RETURN(LogitsFile file, LogitsFile::Open(flags.output));
-  RENGA_RETURN_IF_ERROR(Score(*cluster, {.tokens = tokens, .chunk_tokens = flags.chunk},
-                              [&file](int64_t, std::span<const float> row) {
-                                return file.Append(row);
-                              }));
+  RENGA_RETURN_IF_ERROR(
+      Score(*cluster, {.tokens = tokens, .chunk_tokens = flags.chunk},
+            [&file](int64_t, std::span<const float> row) { return file.Append(row); }));
   RENGA_RETURN_IF_ERROR(file.Close());
   if (flags.greedy == 0) return absl::OkStatus();
   serving::GenerateRequest request;
   request.prompt = tokens;
   request.max_tokens = flags.greedy;
   request.sampling.temperature = 0;
+  request.logprobs = false;
   request.ignore_eos = true;
   request.chunk_tokens = flags.chunk;
   RENGA_ASSIGN_OR_RETURN(const GeneratedTokens generated, Generate(*cluster, request));
@@ -98,19 +99,20 @@ void AddLogitsCommand(CLI::App& app, Invocation& invocation) {
   auto flags = std::make_shared<LogitsFlags>();
   CLI::App* command = app.add_subcommand(
       "logits", "Write the logits after each given token as little-endian float32 rows");
-  command->footer(
-      "Example:\n  renga logits model.gguf --tokens 1,17,300 --greedy 8 -o logits.f32");
+  command->footer("Example:\n  renga logits model.gguf --tokens 1,17,300 --greedy 8 -o logits.f32");
   AddClusterFlags(*command, flags->cluster);
   command->add_option("--tokens", flags->tokens, "Token ids with commas between; no BOS is added")
       ->required();
-  command->add_option("--greedy", flags->greedy,
-                      "Also print this many greedy tokens as JSON; end tokens don't stop it")
+  command
+      ->add_option("--greedy", flags->greedy,
+                   "Also print this many greedy tokens as JSON; end tokens don't stop it")
       ->check(CLI::Range(int64_t{0}, int64_t{1} << 24));
   command->add_option("--chunk", flags->chunk, "Prompt tokens per step (default: automatic)")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 16));
   command->add_option("-o,--output", flags->output, "File for the rows: [tokens][vocab]")
       ->required();
-  command->callback([flags, &invocation] { invocation.action = [flags] { return Logits(*flags); }; });
+  command->callback(
+      [flags, &invocation] { invocation.action = [flags] { return Logits(*flags); }; });
 }
 
 }  // namespace renga::cli

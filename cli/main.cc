@@ -34,8 +34,9 @@ int Main(int argc, char** argv) {
   CLI::App app("renga: several small machines run one language model together");
   app.require_subcommand(1);
   app.set_version_flag("--version", std::string(renga::transport::BuildVersion()));
-  app.footer("Example:\n  renga run model.gguf \"Why is the sky blue?\"\n"
-             "Each command has its own --help.");
+  app.footer(
+      "Example:\n  renga run model.gguf \"Why is the sky blue?\"\n"
+      "Each command has its own --help.");
   renga::cli::Invocation invocation;
   renga::cli::AddRunCommand(app, invocation);
   renga::cli::AddServeCommand(app, invocation);
@@ -47,6 +48,7 @@ int Main(int argc, char** argv) {
   renga::cli::AddTokenizeCommand(app, invocation);
   renga::cli::AddLogitsCommand(app, invocation);
   renga::cli::AddPerplexityCommand(app, invocation);
+  renga::cli::AddRegionsCommand(app, invocation);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

@@ -3,11 +3,32 @@
 #include <algorithm>
 #include <optional>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "base/data_type.h"
 #include "base/kv_type.h"
+#include "base/status_macros.h"
+#include "base/wire_type.h"
 
 namespace renga::cli {
+namespace {
+
+absl::StatusOr<base::DataType> ParseWireType(const std::string& name, int64_t d_model) {
+  const std::optional<base::DataType> type =
+      name == "q8" || name == "Q8" ? base::DataType::kQ8_0 : base::DataTypeFromName(name);
+  if (!type.has_value() || !base::IsWireType(*type)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("activations can travel as f32, f16 or q8: --wire cannot be '", name, "'"));
+  }
+  if (d_model % base::GetDataTypeInfo(*type).block_elements != 0) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "this model's rows of ", d_model,
+        " numbers are no whole blocks of 32: use --wire f16 or f32, not '", name, "'"));
+  }
+  return *type;
+}
+
+}  // namespace
 
 void AddPlanFlags(CLI::App& command, PlanFlags& flags, bool with_sequences) {
   command
@@ -19,14 +40,71 @@ void AddPlanFlags(CLI::App& command, PlanFlags& flags, bool with_sequences) {
   command.add_option("--kv", flags.kv_type, "Number format of keys and values: F16, F32 or Q8_0")
       ->capture_default_str();
   command
+      .add_option("--wire", flags.wire,
+                  "Number format of activations between workers: f32, f16 (half the bytes) or q8 "
+                  "(about a quarter); narrow ones change the last bits of answers")
+      ->capture_default_str();
+  command
       .add_option("--head-blocks", flags.head_blocks,
                   "Cut the output matrix into this many blocks (default: as few as fit)")
       ->check(CLI::Range(0, 4096));
+  command
+      .add_option("--speculation", flags.speculation,
+                  "Verify guesses of the next tokens, several in a step, where that is faster: "
+                  "auto; lookup (whenever earlier text suggests some); off. The answer is the same")
+      ->capture_default_str();
+  command
+      .add_option("--objective", flags.objective,
+                  "What to make fast: the answer to one request, or many at one time")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"one-stream", "many-streams"}));
+  command
+      .add_option("--tensor-parallel", flags.tensor_parallel,
+                  "Workers that compute each layer together: 1 none, 0 as many as is fastest by "
+                  "the measured links, or a number")
+      ->capture_default_str()
+      ->check(CLI::Range(0, 64));
+  command
+      .add_option(
+          "--embedding", flags.embedding,
+          "Who turns tokens into numbers: coordinator, the first worker of a stage (1, 2, "
+          "...), or auto: stage 1 where it has room and its link is slow; the answer is the "
+          "same")
+      ->capture_default_str();
+  command.add_flag("--lazy", flags.lazy,
+                   "Answer before all weights are in memory, and read from the workers' disks for "
+                   "every token what does not fit there; the answer is the same");
   if (with_sequences) {
     command.add_option("--sequences", flags.sequences, "Conversations answered at the same time")
         ->capture_default_str()
         ->check(CLI::Range(1, 4096));
   }
+}
+
+void AddDraftModelFlag(CLI::App& command, PlanFlags& flags) {
+  command.add_option(
+      "--draft-model", flags.draft_model,
+      "GGUF file of a small model with the same tokens, computed on this machine: it "
+      "guesses where earlier text does not help, if that is faster");
+}
+
+absl::StatusOr<serving::SpeculationMode> ToSpeculationMode(const PlanFlags& flags) {
+  const std::optional<serving::SpeculationMode> mode =
+      serving::SpeculationModeFromName(flags.speculation);
+  if (mode.has_value()) return *mode;
+  return absl::InvalidArgumentError(
+      absl::StrCat("--speculation can be auto, off or lookup, not '", flags.speculation, "'"));
+}
+
+// As PlanRequest::embedding_stage. More stages than any plan has are a slip of the keyboard.
+constexpr int64_t kMostStages = 1024;
+static absl::StatusOr<int64_t> ParseEmbedding(const std::string& place) {
+  if (place == "auto") return partition::kWhereItPays;
+  if (place == "coordinator") return 0;
+  int64_t stage = 0;
+  if (absl::SimpleAtoi(place, &stage) && stage > 0 && stage <= kMostStages) return stage;
+  return absl::InvalidArgumentError(absl::StrCat(
+      "--embedding can be auto, coordinator or the number of a stage, not '", place, "'"));
 }
 
 absl::StatusOr<partition::PlanRequest> ToPlanRequest(const PlanFlags& flags,
@@ -36,12 +114,29 @@ absl::StatusOr<partition::PlanRequest> ToPlanRequest(const PlanFlags& flags,
     return absl::InvalidArgumentError(absl::StrCat(
         "keys and values can be F16, F32 or Q8_0: --kv cannot be '", flags.kv_type, "'"));
   }
+  RENGA_ASSIGN_OR_RETURN(const serving::SpeculationMode speculation, ToSpeculationMode(flags));
   partition::PlanRequest request;
   request.context_tokens =
       flags.context > 0 ? flags.context : std::min(config.context_length, kDefaultContext);
   request.max_sequences = flags.sequences;
   request.kv_type = *kv_type;
+  RENGA_ASSIGN_OR_RETURN(request.wire_type, ParseWireType(flags.wire, config.d_model));
   request.head_blocks = flags.head_blocks;
+  request.objective = flags.objective == "one-stream" ? partition::Objective::kOneStream
+                                                      : partition::Objective::kManyStreams;
+  request.tensor_parallel = flags.tensor_parallel;
+  RENGA_ASSIGN_OR_RETURN(request.embedding_stage, ParseEmbedding(flags.embedding));
+  request.lazy = flags.lazy;
+  RENGA_ASSIGN_OR_RETURN(request.approximation, ToApproximation(flags.approximation, config));
+  if (request.approximation.late_percent > 0 && (flags.lazy || flags.tensor_parallel != 1)) {
+    return absl::InvalidArgumentError(
+        "--approximate late-slice goes neither with --lazy nor with --tensor-parallel");
+  }
+  // A row for each sequence, and one draft for them to share.
+  if (speculation != serving::SpeculationMode::kOff) {
+    request.max_step_outputs =
+        std::min(request.max_sequences + serving::kMaxDraftTokens, request.max_step_tokens);
+  }
   return request;
 }
 

@@ -7,6 +7,8 @@
 
 #include "CLI/App.hpp"
 #include "absl/status/statusor.h"
+#include "cli/approximation_flags.h"
+#include "coordinator/serving/speculation_policy.h"
 #include "model/model_config.h"
 #include "partition/plan.h"
 
@@ -17,16 +19,32 @@ struct PlanFlags {
   int64_t sequences = 1;
   int64_t head_blocks = 0;
   std::string kv_type = "F16";
+  std::string speculation = "auto";
+  std::string draft_model;  // GGUF file; empty: none
+  std::string wire = "f32";
+  std::string objective = "many-streams";
+  int64_t tensor_parallel = 1;  // as partition::PlanRequest's
+  std::string embedding = "auto";
+  bool lazy = false;
+  ApproximationFlags approximation;  // with flags of its own: AddApproximationFlags
 };
 
 inline constexpr int64_t kDefaultContext = 4096;
 // A server has more than one user.
 inline constexpr int64_t kDefaultServedSequences = 4;
 
-// Adds --context, --kv and --head-blocks; with `with_sequences` also --sequences.
+// Adds --context, --kv, --wire, --head-blocks, --objective, --tensor-parallel, --embedding,
+// --lazy and --speculation; with `with_sequences` also --sequences.
 void AddPlanFlags(CLI::App& command, PlanFlags& flags, bool with_sequences);
 
-// kInvalidArgument for a number format that KV can't have.
+// --draft-model, for commands that run the model.
+void AddDraftModelFlag(CLI::App& command, PlanFlags& flags);
+
+// kInvalidArgument when --speculation is none of its values.
+absl::StatusOr<serving::SpeculationMode> ToSpeculationMode(const PlanFlags& flags);
+
+// kInvalidArgument for a number format that keys and values, or this model's rows of activations,
+// can't have, and as ToSpeculationMode.
 absl::StatusOr<partition::PlanRequest> ToPlanRequest(const PlanFlags& flags,
                                                      const model::ModelConfig& config);
 

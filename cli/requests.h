@@ -1,4 +1,4 @@
-// One request from beginning to end, waited for: what the commands that are no servers need.
+// Requests from beginning to end, waited for: what the commands that are no servers need.
 #ifndef RENGA_CLI_REQUESTS_H_
 #define RENGA_CLI_REQUESTS_H_
 
@@ -21,6 +21,10 @@ struct GeneratedTokens {
 // Blocks until the request is done. Ctrl-C cancels it: kCancelled.
 absl::StatusOr<GeneratedTokens> Generate(LocalCluster& cluster,
                                          const serving::GenerateRequest& request);
+
+// The same for several requests side by side; the first error, if any.
+absl::StatusOr<std::vector<GeneratedTokens>> GenerateAll(
+    LocalCluster& cluster, const std::vector<serving::GenerateRequest>& requests);
 
 // Blocks; `on_row` gets each position's logits in order.
 absl::Status Score(LocalCluster& cluster, const serving::ScoreRequest& request,

@@ -46,10 +46,30 @@ void PrintTimings(const serving::GenerateResult& result) {
                static_cast<long long>(result.usage.prompt_tokens), prefill_s,
                static_cast<long long>(result.usage.completion_tokens),
                decode_s > 0 ? (generated - 1) / decode_s : 0.0);
+  if (result.screened_tokens > 0) {
+    std::fprintf(stderr, "the head proved %lld tokens without reading all of its rows\n",
+                 static_cast<long long>(result.screened_tokens));
+  }
+  if (result.approximated_tokens > 0) {
+    std::fprintf(stderr, "%lld tokens were approximated\n",
+                 static_cast<long long>(result.approximated_tokens));
+  }
+  if (result.guarded) {
+    std::fprintf(stderr,
+                 "the prompt has too many tokens outside the hot rows: all rows were read\n");
+  }
+  if (result.speculation.drafted == 0) return;
+  std::fprintf(stderr, "guessed %lld tokens ahead, %lld were right\n",
+               static_cast<long long>(result.speculation.drafted),
+               static_cast<long long>(result.speculation.accepted));
 }
 
 absl::Status Run(const RunFlags& flags) {
   RENGA_ASSIGN_OR_RETURN(const auto cluster, LocalCluster::Start(flags.cluster));
+  if (!flags.cluster.quiet) {
+    SayApproximationCost(cluster->coordinator().store(), flags.cluster.plan.approximation,
+                         flags.cluster.model);
+  }
   serving::TextEngine& text = cluster->coordinator().text();
   RENGA_ASSIGN_OR_RETURN(std::vector<model::TokenId> prompt, EncodePrompt(flags, text));
   absl::StatusOr<serving::GenerateResult> result = absl::InternalError("no result");
@@ -84,15 +104,18 @@ absl::Status Run(const RunFlags& flags) {
 void AddRunCommand(CLI::App& app, Invocation& invocation) {
   auto flags = std::make_shared<RunFlags>();
   CLI::App* command = app.add_subcommand("run", "Answer a prompt on this machine");
-  command->footer("Example:\n  renga run model.gguf \"Why is the sky blue?\"\n"
-                  "  renga run --workers 2 --memory 500MiB model.gguf \"Why is the sky blue?\"");
+  command->footer(
+      "Example:\n  renga run model.gguf \"Why is the sky blue?\"\n"
+      "  renga run --workers 2 --memory 500MiB model.gguf \"Why is the sky blue?\"\n"
+      "  renga run --memory 2GiB --lazy larger.gguf \"Why is the sky blue?\"");
   AddClusterFlags(*command, flags->cluster);
   command->add_option("prompt", flags->prompt, "The question (default: standard input)");
   command->add_option("--system", flags->system, "System message put before the question");
   command->add_flag("--raw", flags->raw, "Continue the text instead of answering it as a chat");
   command->add_flag("--timings", flags->timings, "Print speed on standard error");
-  command->add_option("-n,--max-tokens", flags->text.max_tokens,
-                      "Longest answer (default: until the model ends or the context is full)")
+  command
+      ->add_option("-n,--max-tokens", flags->text.max_tokens,
+                   "Longest answer (default: until the model ends or the context is full)")
       ->check(CLI::Range(int64_t{0}, int64_t{1} << 24));
   command->add_option("--stop", flags->text.stop, "End the answer before this text; repeatable")
       ->allow_extra_args(false);

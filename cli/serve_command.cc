@@ -21,6 +21,10 @@ struct ServeFlags {
 
 absl::Status Serve(const ServeFlags& flags) {
   RENGA_ASSIGN_OR_RETURN(const auto cluster, LocalCluster::Start(flags.cluster));
+  if (!flags.cluster.quiet) {
+    SayApproximationCost(cluster->coordinator().store(), flags.cluster.plan.approximation,
+                         flags.cluster.model);
+  }
   RENGA_ASSIGN_OR_RETURN(const auto server,
                          StartHttp(flags.http, flags.cluster.model, cluster->coordinator()));
   std::printf("ready: chat at http://%s/v1\n", flags.http.address.c_str());
@@ -41,12 +45,14 @@ void AddServeCommand(CLI::App& app, Invocation& invocation) {
       app.add_subcommand("serve", "Start an OpenAI-compatible server on this machine alone");
   command->footer("Example:\n  renga serve model.gguf --http 127.0.0.1:8080 --workers 2");
   AddClusterFlags(*command, flags->cluster);
-  command->add_option("--sequences", flags->cluster.plan.sequences,
-                      "Conversations answered at the same time")
+  command
+      ->add_option("--sequences", flags->cluster.plan.sequences,
+                   "Conversations answered at the same time")
       ->capture_default_str()
       ->check(CLI::Range(1, 4096));
   AddHttpFlags(*command, flags->http);
-  command->callback([flags, &invocation] { invocation.action = [flags] { return Serve(*flags); }; });
+  command->callback(
+      [flags, &invocation] { invocation.action = [flags] { return Serve(*flags); }; });
 }
 
 }  // namespace renga::cli

@@ -1,5 +1,6 @@
 // renga status: who is in the cluster, what they hold, where the time goes.
 #include <cstdio>
+#include <map>
 #include <memory>
 #include <string>
 
@@ -32,8 +33,9 @@ absl::StatusOr<nlohmann::json> FetchStatus(const StatusFlags& flags) {
   if (!flags.api_key.empty()) headers.emplace("Authorization", "Bearer " + flags.api_key);
   const httplib::Result result = client.Get("/renga/status", headers);
   if (!result) {
-    return absl::UnavailableError(absl::StrCat(
-        "nobody answers at ", flags.http, ": is `renga up` or `renga serve` running there (--http)?"));
+    return absl::UnavailableError(
+        absl::StrCat("nobody answers at ", flags.http,
+                     ": is `renga up` or `renga serve` running there (--http)?"));
   }
   if (result->status != 200) {
     return absl::UnavailableError(
@@ -62,6 +64,83 @@ void PrintWorker(const nlohmann::json& worker) {
               worker.value("compute_ms_per_step", 0.0), worker.value("path", "").c_str());
 }
 
+void PrintComparison(const std::string& what, const nlohmann::json& comparison) {
+  std::printf("%-40s %10.2f %10.2f\n", what.c_str(), comparison.value("measured_ms", 0.0),
+              comparison.value("predicted_ms", 0.0));
+}
+
+// Where a token's time goes: measured beside predicted.
+void PrintTimes(const nlohmann::json& status) {
+  const nlohmann::json stages = status.value("stage_times", nlohmann::json::array());
+  if (stages.empty()) return;
+  const nlohmann::json none = nlohmann::json::object();
+  std::printf("\n%-40s %10s %10s\n", "ms per token", "measured", "predicted");
+  for (const nlohmann::json& stage : stages) {
+    std::string names;
+    for (const nlohmann::json& name : stage.value("workers", nlohmann::json::array())) {
+      absl::StrAppend(&names, names.empty() ? "" : " + ", name.get<std::string>());
+    }
+    PrintComparison(absl::StrCat("hop to ", names), stage.value("hop", none));
+    const std::string layers = RangeText(stage.value("layers", nlohmann::json()));
+    PrintComparison(absl::StrCat("layers ", layers, " on ", names), stage.value("compute", none));
+  }
+  PrintComparison("output matrix", status.value("head", none));
+  PrintComparison("hop back", status.value("answer_hop", none));
+  PrintComparison("in all", {{"measured_ms", status.value("round_trip_ms_per_step", 0.0)},
+                             {"predicted_ms", status.value("predicted_ms_per_token", 0.0)}});
+  std::printf("\n");
+}
+
+// Where the weights of a worker's layers are, when it loads them lazily.
+void PrintResidency(const nlohmann::json& worker) {
+  const auto pinned = worker.value("pinned_weight_bytes", int64_t{0});
+  const auto streamed = worker.value("streamed_weight_bytes", int64_t{0});
+  if (pinned == 0 && streamed == 0) return;
+  std::printf("%s: %s of layers in memory", worker.value("name", "").c_str(),
+              base::FormatByteSize(worker.value("pinned_now_bytes", int64_t{0})).c_str());
+  std::printf(" of %s that stay there, %s read from disk for every step\n",
+              base::FormatByteSize(pinned).c_str(), base::FormatByteSize(streamed).c_str());
+}
+
+void PrintSpeculation(const nlohmann::json& speculation) {
+  const auto drafted = speculation.value("drafted_tokens", uint64_t{0});
+  if (drafted == 0) return;
+  std::printf("guessed ahead: %llu tokens, %llu were right, %lld steps saved\n",
+              static_cast<unsigned long long>(drafted),
+              static_cast<unsigned long long>(speculation.value("accepted_tokens", uint64_t{0})),
+              static_cast<long long>(speculation.value("saved_steps", int64_t{0})));
+}
+
+// Names of ends are ids: people know the workers by their names.
+void PrintLink(const nlohmann::json& link, const std::map<std::string, std::string>& names) {
+  const auto name = [&](const char* end) {
+    const std::string id = link.value(end, "");
+    const auto found = names.find(id);
+    return found == names.end() ? id : found->second;
+  };
+  const double megabytes_per_second = link.value("bytes_per_second", 0.0) / 1e6;
+  for (const nlohmann::json& time : link.value("times", nlohmann::json::array())) {
+    std::printf("link %s - %s: %lld bytes there and back in %.2f ms (p99 %.2f)\n",
+                name("from").c_str(), name("to").c_str(),
+                static_cast<long long>(time.value("bytes", int64_t{0})),
+                time.value("rtt_p50_us", 0.0) / 1000, time.value("rtt_p99_us", 0.0) / 1000);
+  }
+  if (megabytes_per_second > 0) {
+    std::printf("link %s - %s: %.0f MB/s\n", name("from").c_str(), name("to").c_str(),
+                megabytes_per_second);
+  }
+}
+
+void PrintLinks(const nlohmann::json& status) {
+  std::map<std::string, std::string> names;
+  for (const nlohmann::json& worker : status.value("workers", nlohmann::json::array())) {
+    names[worker.value("id", "")] = worker.value("name", "");
+  }
+  for (const nlohmann::json& link : status.value("links", nlohmann::json::array())) {
+    PrintLink(link, names);
+  }
+}
+
 absl::Status PrintStatus(const StatusFlags& flags) {
   RENGA_ASSIGN_OR_RETURN(const nlohmann::json status, FetchStatus(flags));
   if (flags.json) {
@@ -79,8 +158,12 @@ absl::Status PrintStatus(const StatusFlags& flags) {
     for (const nlohmann::json& worker : status.value("workers", nlohmann::json::array())) {
       PrintWorker(worker);
     }
-    std::printf("network and waiting: %.2f ms per step\n",
-                status.value("network_ms_per_step", 0.0));
+    for (const nlohmann::json& worker : status.value("workers", nlohmann::json::array())) {
+      PrintResidency(worker);
+    }
+    PrintTimes(status);
+    PrintSpeculation(status.value("speculation", nlohmann::json::object()));
+    PrintLinks(status);
   } catch (const nlohmann::json::exception& error) {
     return absl::UnavailableError(
         absl::StrCat(flags.http, " sent a status that can't be read: ", error.what()));

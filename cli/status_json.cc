@@ -1,8 +1,11 @@
 #include "cli/status_json.h"
 
+#include <algorithm>
 #include <string>
+#include <utility>
 
 #include "absl/time/time.h"
+#include "base/data_type.h"
 
 namespace renga::cli {
 namespace {
@@ -23,20 +26,71 @@ nlohmann::json ToJson(const cluster::WorkerStatus& worker) {
       {"offered_bytes", worker.offer.memory_bytes},
       {"used_bytes", worker.heartbeat.memory_used_bytes},
       {"resident_bytes", worker.heartbeat.resident_bytes},
+      {"pinned_weight_bytes", worker.heartbeat.pinned_weight_bytes},
+      {"pinned_now_bytes", worker.heartbeat.pinned_now_bytes},
+      {"streamed_weight_bytes", worker.heartbeat.streamed_weight_bytes},
       {"heartbeat_age_s", absl::ToDoubleSeconds(worker.heartbeat_age)},
   };
+  for (const cluster::KernelSpeed& kernel : worker.offer.kernels) {
+    json["kernels"].push_back({{"type", std::string(base::GetDataTypeInfo(kernel.type).name)},
+                               {"decode_bytes_per_second", kernel.decode_bytes_per_second},
+                               {"prefill_bytes_per_second", kernel.prefill_bytes_per_second}});
+  }
+  json["weight_bytes_per_second"] = worker.offer.weight_bytes_per_second;
+  json["copy_bytes_per_second"] = worker.offer.copy_bytes_per_second;
+  json["disk_bytes_per_second"] = worker.offer.disk_bytes_per_second;
+  json["layer_us"] = worker.offer.layer_us;
   if (worker.worker_index.has_value()) {
     if (!worker.shard.layers.empty()) json["layers"] = ToJson(worker.shard.layers);
     if (!worker.shard.head_rows.empty()) json["head_rows"] = ToJson(worker.shard.head_rows);
+    if (worker.shard.embedding) json["embedding"] = true;
     json["planned_bytes"] = worker.planned_bytes;
     json["fetched_bytes"] = worker.load.fetched;
     json["cached_bytes"] = worker.load.cached;
     json["predicted_ms_per_token"] = worker.predicted_ms;
     json["compute_ms_per_step"] =
         (worker.times.decode_layers_us + worker.times.decode_head_us) / 1000;
+    json["exchange_ms_per_step"] = worker.times.decode_exchange_us / 1000;
     json["queue_ms_per_step"] = worker.times.decode_queue_us / 1000;
   }
   return json;
+}
+
+nlohmann::json ToJson(const cluster::LinkProfile& link) {
+  nlohmann::json json = {{"from", link.from},
+                         {"to", link.to},
+                         {"bytes_per_second", link.bytes_per_second},
+                         {"measured_at_s", link.measured_at_s},
+                         {"times", nlohmann::json::array()}};
+  for (const cluster::LinkTime& time : link.times) {
+    json["times"].push_back({{"bytes", time.payload_bytes},
+                             {"rtt_p50_us", time.rtt_p50_us},
+                             {"rtt_p99_us", time.rtt_p99_us}});
+  }
+  return json;
+}
+
+nlohmann::json ToJson(const cluster::Comparison& comparison) {
+  return {{"predicted_ms", comparison.predicted_ms}, {"measured_ms", comparison.measured_ms}};
+}
+
+// Where a token's time was predicted to go, and where it goes.
+nlohmann::json StagesJson(const cluster::ClusterStatus& status) {
+  nlohmann::json stages = nlohmann::json::array();
+  for (const cluster::StageStatus& stage : status.stages) {
+    nlohmann::json names = nlohmann::json::array();
+    for (const cluster::WorkerStatus& worker : status.workers) {
+      const bool member =
+          worker.worker_index.has_value() && std::find(stage.workers.begin(), stage.workers.end(),
+                                                       *worker.worker_index) != stage.workers.end();
+      if (member) names.push_back(worker.name);
+    }
+    stages.push_back({{"workers", std::move(names)},
+                      {"layers", ToJson(stage.layers)},
+                      {"hop", ToJson(stage.hop)},
+                      {"compute", ToJson(stage.compute)}});
+  }
+  return stages;
 }
 
 }  // namespace
@@ -49,18 +103,30 @@ nlohmann::json ToJson(const cluster::ClusterStatus& status) {
       {"model", status.model_name},
       {"model_id", status.model_id},
       {"stages", status.stage_count},
+      {"wire", std::string(base::GetDataTypeInfo(status.limits.wire_type).name)},
       {"predicted_ms_per_token", status.predicted_token_ms},
       {"round_trip_ms_per_step", status.times.decode_round_trip_us / 1000},
       {"network_ms_per_step", status.times.decode_network_us / 1000},
       {"steps", status.times.steps},
+      {"stage_times", StagesJson(status)},
+      {"head", ToJson(status.head)},
+      {"answer_hop", ToJson(status.answer_hop)},
       {"plan", status.plan_text},
       {"warnings", status.warnings},
       {"workers", nlohmann::json::array()},
+      {"links", nlohmann::json::array()},
   };
   for (const cluster::WorkerStatus& worker : status.workers) {
     json["workers"].push_back(ToJson(worker));
   }
+  for (const cluster::LinkProfile& link : status.links) json["links"].push_back(ToJson(link));
   return json;
+}
+
+nlohmann::json SpeculationJson(const serving::ServingStats& stats) {
+  return {{"drafted_tokens", stats.drafted_tokens},
+          {"accepted_tokens", stats.accepted_tokens},
+          {"saved_steps", stats.saved_steps}};
 }
 
 }  // namespace renga::cli

@@ -2,6 +2,7 @@
 #include <cstdio>
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/notification.h"
@@ -12,6 +13,7 @@
 #include "cli/cluster_flags.h"
 #include "cli/command.h"
 #include "cli/coordinator.h"
+#include "cli/draft.h"
 #include "cli/http_flags.h"
 #include "cli/interrupt.h"
 #include "cli/lan_address.h"
@@ -37,12 +39,14 @@ struct UpFlags {
 };
 
 absl::StatusOr<std::unique_ptr<Coordinator>> StartCoordinator(
-    const UpFlags& flags, std::shared_ptr<StatePrinter> printer) {
+    const UpFlags& flags, std::unique_ptr<Draft> draft, std::shared_ptr<StatePrinter> printer) {
   CoordinatorOptions options;
+  options.draft = std::move(draft);
   options.model_path = flags.model;
   options.plan = flags.plan;
   options.expected_workers = flags.wait_for;
   options.listen_address = flags.listen;
+  options.measure_links = true;
   options.on_change = [printer](const cluster::ClusterStatus& status) { printer->Show(status); };
   options.on_hash_progress = [printer](int64_t done, int64_t total) {
     printer->ShowReading(done, total);
@@ -94,13 +98,27 @@ absl::StatusOr<std::unique_ptr<ChildProcess>> StartOwnWorker(const UpFlags& flag
   return ChildProcess::Start(executable, arguments, environment);
 }
 
+absl::StatusOr<std::unique_ptr<Draft>> StartDraft(const UpFlags& flags) {
+  if (flags.plan.draft_model.empty()) return nullptr;
+  ClusterFlags large;
+  large.threads = flags.threads;
+  large.plan = flags.plan;
+  large.quiet = flags.quiet;
+  return Draft::Start(large);
+}
+
 absl::Status Up(const UpFlags& flags) {
+  RENGA_ASSIGN_OR_RETURN(std::unique_ptr<Draft> draft, StartDraft(flags));
   ApplyVerbosity(flags.quiet, flags.verbose);
   RENGA_ASSIGN_OR_RETURN(const transport::HostPort listen, transport::ParseHostPort(flags.listen));
-  RENGA_ASSIGN_OR_RETURN(const int64_t memory_bytes, OfferedMemory(flags.memory, 1));
+  RENGA_ASSIGN_OR_RETURN(const int64_t memory_bytes, OfferedMemory(flags.memory, "cpu", 1));
   auto printer = std::make_shared<StatePrinter>(flags.quiet);
-  RENGA_ASSIGN_OR_RETURN(const auto coordinator, StartCoordinator(flags, printer));
+  RENGA_ASSIGN_OR_RETURN(const auto coordinator,
+                         StartCoordinator(flags, std::move(draft), printer));
   RENGA_ASSIGN_OR_RETURN(const auto server, StartHttp(flags.http, flags.model, *coordinator));
+  if (!flags.quiet) {
+    SayApproximationCost(coordinator->store(), flags.plan.approximation, flags.model);
+  }
   const std::string host = ReachableHost(listen.host);
   std::printf("join with:  %s\n", JoinLine(flags, *coordinator, host).c_str());
   std::printf("chat at:    http://%s/v1\n", flags.http.address.c_str());
@@ -138,6 +156,8 @@ void AddUpCommand(CLI::App& app, Invocation& invocation) {
   command->add_option("--state", flags->state, "Folder of the cluster's authority and token");
   command->add_flag("--insecure", flags->insecure, "Plain text between workers; loopback only");
   AddPlanFlags(*command, flags->plan, /*with_sequences=*/true);
+  AddApproximationFlags(*command, flags->plan.approximation);
+  AddDraftModelFlag(*command, flags->plan);
   AddHttpFlags(*command, flags->http);
   AddVerbosityFlags(*command, flags->quiet, flags->verbose);
   command->callback([flags, &invocation] { invocation.action = [flags] { return Up(*flags); }; });

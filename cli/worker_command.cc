@@ -28,6 +28,7 @@ struct WorkerFlags {
   std::string name;
   std::string memory;
   std::string listen = "0.0.0.0:0";
+  int group_port = 0;
   std::string advertise;
   std::string model;
   std::string cache;
@@ -35,6 +36,8 @@ struct WorkerFlags {
   int threads = 0;
   bool insecure = false;
   bool local = false;
+  bool keep_packed = true;
+  bool lazy_head = false;
   bool quiet = false;
   bool verbose = false;
 };
@@ -63,12 +66,15 @@ absl::StatusOr<worker::WorkerOptions> ToOptions(const WorkerFlags& flags) {
   worker::WorkerOptions options;
   options.name = flags.name;
   options.device = {.device = flags.device, .threads = flags.threads};
-  RENGA_ASSIGN_OR_RETURN(options.memory_bytes, OfferedMemory(flags.memory, 1));
+  RENGA_ASSIGN_OR_RETURN(options.memory_bytes, OfferedMemory(flags.memory, flags.device, 1));
   options.listen_address = flags.listen;
+  options.group_port = flags.group_port;
   options.advertise_host = flags.advertise;
   options.coordinator = {.address = flags.coordinator,
                          .name = std::string(transport::kCoordinatorName)};
   options.cache_directory = flags.cache.empty() ? base::CacheDirectory() : flags.cache;
+  if (flags.keep_packed) options.packed_directory = options.cache_directory;
+  if (flags.lazy_head) options.screen_directory = options.cache_directory;
   // A local cluster's workers have the model file itself.
   if (flags.local) options.cache_directory.clear();
   options.local_model_path = flags.model;
@@ -110,28 +116,40 @@ absl::Status RunWorker(WorkerFlags flags) {
 
 void AddWorkerCommand(CLI::App& app, Invocation& invocation) {
   auto flags = std::make_shared<WorkerFlags>();
-  CLI::App* command =
-      app.add_subcommand("worker", "Offer this machine's CPU and memory to a coordinator");
+  CLI::App* command = app.add_subcommand(
+      "worker", "Offer this machine's CPU, or its card, and memory to a coordinator");
   command->footer(
-      "Example:\n  renga worker 192.168.1.10:7400 --token 3f0c...e1.9ab4...77 --memory 4GiB");
+      "Example:\n"
+      "  renga worker 192.168.1.10:7400 --token 3f0c...e1.9ab4...77 --memory 4GiB\n"
+      "  renga worker 192.168.1.10:7400 --token 3f0c...e1.9ab4...77 --device cuda");
   command->add_option("coordinator", flags->coordinator, "HOST:PORT that `renga up` prints")
       ->required();
   command->add_option("--token", flags->token, "The join token that `renga up` prints")
       ->envname("RENGA_JOIN_TOKEN");
-  command->add_option("--memory", flags->memory,
-                      "Memory to offer, e.g. 3.5GiB (default: nine tenths of what is available)");
+  command->add_option(
+      "--memory", flags->memory,
+      "Memory to offer, e.g. 3.5GiB (default: nine tenths of what is available; of a "
+      "card, all that is free but 128 MiB)");
   command->add_option("-t,--threads", flags->threads, "Threads (default: all CPUs)")
       ->check(CLI::Range(1, 1024));
   command->add_option("--name", flags->name, "Name for people (default: the host's name)");
   command->add_option("--listen", flags->listen, "HOST:PORT other workers reach this one at")
       ->capture_default_str();
+  command
+      ->add_option("--group-port", flags->group_port,
+                   "Port where members of a tensor-parallel group connect (default: any)")
+      ->check(CLI::Range(0, 65535));
   command->add_option("--advertise", flags->advertise,
                       "Address others should use (default: the one the coordinator sees)");
   command->add_option("--model", flags->model,
                       "A copy of the model on this machine, to read instead of fetching");
   command->add_option("--cache", flags->cache, "Folder that keeps shipped shards");
-  command->add_option("--device", flags->device, "cpu, cpu-avx2, ... or reference")
+  command
+      ->add_option("--device", flags->device,
+                   "cpu, cpu-avx2, ..., cuda or cuda:1 (an NVIDIA card), or reference")
       ->capture_default_str();
+  AddPackedCacheFlag(*command, flags->keep_packed);
+  AddLazyHeadFlag(*command, flags->lazy_head);
   command->add_flag("--insecure", flags->insecure, "Plain text; loopback addresses only");
   command->add_flag("--local", flags->local, "Started by another renga on this machine")->group("");
   AddVerbosityFlags(*command, flags->quiet, flags->verbose);

@@ -1,6 +1,7 @@
 # Build options. ON and missing is an error, never a silent fallback.
 option(RENGA_NET "Build what needs gRPC: transport, worker service, coordinator, cli" ON)
 option(RENGA_TESTS "Build the tests" ON)
+option(RENGA_STATIC "Link all but the C library statically, for machines that lack them; needs RENGA_NET=OFF" OFF)
 option(RENGA_FUZZ "Build the libFuzzer targets (needs clang)" OFF)
 set(RENGA_SANITIZE "" CACHE STRING "Sanitizers for every target, e.g. address,undefined or thread")
 

@@ -20,6 +20,10 @@ if(RENGA_SANITIZE)
   endif()
 endif()
 
+if(RENGA_STATIC)
+  target_link_options(renga_flags INTERFACE -static-libstdc++ -static-libgcc)
+endif()
+
 if(RENGA_SANITIZE MATCHES "thread")
   # In every binary: what tells the sanitizer of Abseil's locks. A plain object, since the linker
   # would not take it out of a library.

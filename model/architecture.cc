@@ -81,7 +81,7 @@ TensorSpec EmbeddingTensor(const ModelConfig& config) {
   return {.name = "token_embd.weight",
           .rows = config.vocab_size,
           .columns = config.d_model,
-          .cut = Cut::kRows};
+          .cut = Cut::kVocabulary};
 }
 
 TensorSpec OutputNormTensor(const ModelConfig& config) {

@@ -20,11 +20,13 @@ namespace renga::model {
 // How a tensor may be divided over the members of a tensor-parallel group. A bias is cut along its
 // numbers, as its weight is along its rows.
 enum class Cut {
-  kNone,        // every member holds all of it (norms)
-  kQueryHeads,  // by rows, in units of a query head with its KV head's group
-  kKvHeads,     // by rows, in units of a KV head
-  kRows,        // by rows (feed-forward columns of gate and up, vocabulary rows)
-  kColumns,     // by columns: the input side of attention output and feed-forward down
+  kNone,                // every member holds all of it (norms)
+  kQueryHeads,          // by rows, in units of a query head with its KV head's group
+  kKvHeads,             // by rows, in units of a KV head
+  kFeedForward,         // by rows: gate and up
+  kVocabulary,          // by rows: embedding and output
+  kHeadColumns,         // by columns, in units of a query head: attention output
+  kFeedForwardColumns,  // by columns: feed-forward down
 };
 
 // A tensor an architecture expects. Rows x columns in the linear-layer sense: `columns` inputs
@@ -38,13 +40,25 @@ struct TensorSpec {
 };
 
 enum class OpKind {
-  kRmsNorm,          // out = rmsnorm(in) * weight, over the whole width
-  kHeadRmsNorm,      // in place on `in`: rmsnorm of each head of head_dim, * weight
-  kLinear,           // out = weight * in (+ bias)
-  kRope,             // in place on `in`, each head, at the token's position
-  kAttention,        // stores in2 = K, in3 = V at the token's position, out = attention(in = Q)
-  kSiluGate,         // out = silu(in) * in2; out may be the same buffer as in
-  kAdd,              // out = out + in
+  kRmsNorm,      // out = rmsnorm(in) * weight, over the whole width
+  kHeadRmsNorm,  // in place on `in`: rmsnorm of each head of head_dim, * weight
+  kLinear,       // out = weight * in (+ bias)
+  kRope,         // in place on `in`, each head, at the token's position, as the layer rotates
+  kAttention,    // stores in2 = K, in3 = V at the token's position, out = attention(in = Q) over
+                 // the positions that the layer sees
+  kSiluGate,     // out = silu(in) * in2; out may be the same buffer as in
+  kGeluGate,     // out = gelu(in) * in2, in the form with tanh; out may be the same buffer as in
+  kAllReduce,    // in place on `in`: the sum over the members of a tensor-parallel group, each
+                 // of which has computed a part; nothing for a stage of one
+  kAdd,          // out = out + in
+  kAddLate,      // the same with what the layer before has left in `in`; nothing in a stage's first
+};
+
+// Which of a step's rows an op works on; all but where a mode approximates (late_program.h).
+enum class OpRows {
+  kAll,
+  kComplete,  // those that are computed as the model says
+  kLate,      // the others
 };
 
 // One op of a layer. Buffers are indices into LayerProgram::buffer_widths, tensors are indices
@@ -58,6 +72,7 @@ struct Op {
   int weight = -1;
   int bias = -1;
   int64_t n_heads = 0;  // kHeadRmsNorm, kRope: heads in the buffer
+  OpRows rows = OpRows::kAll;
 };
 
 // One layer. Buffer 0 is the residual stream: input and output of the layer, width d_model.

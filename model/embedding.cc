@@ -18,12 +18,24 @@ absl::StatusOr<EmbeddingTable> EmbeddingTable::Create(const GgufFile& file,
                                             tensor->row_elements(), " numbers, not ", spec.rows,
                                             " of ", spec.columns));
   }
+  return Over(file.TensorBytes(*tensor), tensor->type, config);
+}
+
+absl::StatusOr<EmbeddingTable> EmbeddingTable::Over(std::span<const std::byte> bytes,
+                                                    base::DataType type,
+                                                    const ModelConfig& config) {
+  const TensorSpec spec = EmbeddingTensor(config);
   EmbeddingTable table;
-  table.bytes_ = file.TensorBytes(*tensor);
-  table.type_ = tensor->type;
+  table.bytes_ = bytes;
+  table.type_ = type;
   table.row_count_ = spec.rows;
   table.width_ = spec.columns;
-  RENGA_ASSIGN_OR_RETURN(table.row_bytes_, base::RowBytes(tensor->type, spec.columns));
+  table.scale_ = static_cast<float>(config.embedding_scale);
+  RENGA_ASSIGN_OR_RETURN(table.row_bytes_, base::RowBytes(type, spec.columns));
+  if (static_cast<int64_t>(bytes.size()) != table.row_bytes_ * spec.rows) {
+    return absl::InvalidArgumentError(absl::StrCat(spec.name, " has ", bytes.size(), " bytes, not ",
+                                                   spec.rows, " rows of ", table.row_bytes_));
+  }
   return table;
 }
 
@@ -39,6 +51,9 @@ absl::StatusOr<std::vector<float>> EmbeddingTable::Rows(std::span<const int32_t>
   for (size_t i = 0; i < ids.size(); ++i) {
     info.to_float(bytes_.data() + ids[i] * row_bytes_,
                   rows.data() + i * static_cast<size_t>(width_), width_);
+  }
+  if (scale_ != 1.0f) {
+    for (float& number : rows) number *= scale_;
   }
   return rows;
 }

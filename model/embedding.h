@@ -1,4 +1,5 @@
-// Rows of the embedding matrix, read from the model file as they are asked for.
+// Rows of the embedding matrix, decoded as they are asked for: from the mapped model file, or from
+// the copy of the matrix that a worker holds.
 #ifndef RENGA_MODEL_EMBEDDING_H_
 #define RENGA_MODEL_EMBEDDING_H_
 
@@ -14,14 +15,19 @@
 
 namespace renga::model {
 
-// Immutable; safe from any thread. Touches only the rows it reads: the file is mapped.
+// Immutable; safe from any thread. Touches only the rows it reads.
 class EmbeddingTable {
  public:
   // `file` outlives the table. kDataLoss when token_embd.weight is missing or has another shape
   // than the config says.
   static absl::StatusOr<EmbeddingTable> Create(const GgufFile& file, const ModelConfig& config);
+  // `bytes` is the tensor as stored, of type `type`, and outlives the table. kInvalidArgument when
+  // its size is not the one that the config says.
+  static absl::StatusOr<EmbeddingTable> Over(std::span<const std::byte> bytes, base::DataType type,
+                                             const ModelConfig& config);
 
-  // One row of d_model numbers for each id, one after another, decoded exactly.
+  // One row of d_model numbers for each id, one after another, decoded exactly and multiplied by
+  // the config's embedding_scale.
   // kInvalidArgument names an id outside the vocabulary.
   absl::StatusOr<std::vector<float>> Rows(std::span<const int32_t> ids) const;
 
@@ -36,6 +42,7 @@ class EmbeddingTable {
   int64_t row_count_ = 0;
   int64_t width_ = 0;
   int64_t row_bytes_ = 0;
+  float scale_ = 1.0f;
 };
 
 }  // namespace renga::model

@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/kv_type.h"
 #include "base/status_macros.h"
+#include "model/late_program.h"
 #include "model/step.h"
 
 namespace renga::model {
@@ -13,6 +14,7 @@ namespace {
 // Sums of a few of these still fit int64.
 constexpr int64_t kSaturated = int64_t{1} << 58;
 constexpr int64_t kFixedScratchBytes = int64_t{4} << 20;
+constexpr int64_t kGroupScratchBytes = int64_t{4} << 20;
 constexpr int64_t kFloatBytes = 4;
 // A backend may keep activations as int8 with a scale and a sum for each block: at most 2 bytes
 // per number.
@@ -24,12 +26,32 @@ int64_t Multiply(int64_t a, int64_t b) {
   return overflowed || result > kSaturated ? kSaturated : result;
 }
 
-absl::StatusOr<int64_t> BytesOf(const GgufFile& file, const TensorSpec& spec) {
+absl::StatusOr<const GgufTensor*> Find(const GgufFile& file, const TensorSpec& spec) {
   const GgufTensor* tensor = file.FindTensor(spec.name);
   if (tensor == nullptr) {
     return absl::NotFoundError(absl::StrCat("the model lacks the tensor ", spec.name));
   }
+  return tensor;
+}
+
+absl::StatusOr<int64_t> BytesOf(const GgufFile& file, const TensorSpec& spec) {
+  RENGA_ASSIGN_OR_RETURN(const GgufTensor* tensor, Find(file, spec));
   return tensor->byte_size;
+}
+
+// The model as a shard computes it.
+ModelConfig ConfigOf(const Model& model, const ShardSpec& spec) {
+  return spec.slice.has_value() ? SlicedConfig(model.config, *spec.slice) : model.config;
+}
+
+// One layer as a shard computes it.
+LayerProgram ProgramOf(const Model& model, const ShardSpec& spec, const RuntimeLimits& limits) {
+  if (limits.approximation.late_percent > 0) {
+    // Where there is none, loading says so.
+    auto late = MakeLateProgram(model, limits.approximation.late_percent);
+    if (late.ok()) return std::move(late->program);
+  }
+  return model.architecture->Program(ConfigOf(model, spec));
 }
 
 // Inputs of the widest linear op that the shard computes.
@@ -49,15 +71,17 @@ absl::StatusOr<ModelFootprint> MeasureModel(const GgufFile& file, const Model& m
   const ModelConfig& config = model.config;
   ModelFootprint footprint;
   for (int64_t layer = 0; layer < config.n_layers; ++layer) {
-    int64_t layer_bytes = 0;
+    LayerWeightBytes& bytes = footprint.layers.emplace_back();
     for (const TensorSpec& spec : model.architecture->LayerTensors(config, layer)) {
-      RENGA_ASSIGN_OR_RETURN(const int64_t bytes, BytesOf(file, spec));
-      layer_bytes += bytes;
+      RENGA_ASSIGN_OR_RETURN(const GgufTensor* tensor, Find(file, spec));
+      AddTensor(spec, tensor->byte_size, bytes);
+      footprint.layer_bytes_of[tensor->type] += tensor->byte_size;
+      Widen(spec, tensor->type, config, footprint.slice_units);
     }
-    footprint.layer_weight_bytes.push_back(layer_bytes);
   }
-  RENGA_ASSIGN_OR_RETURN(const int64_t head_bytes, BytesOf(file, OutputTensor(config)));
-  footprint.head_row_bytes = head_bytes / config.vocab_size;
+  RENGA_ASSIGN_OR_RETURN(const GgufTensor* head, Find(file, OutputTensor(config)));
+  footprint.head_row_bytes = head->byte_size / config.vocab_size;
+  footprint.head_type = head->type;
   RENGA_ASSIGN_OR_RETURN(footprint.embedding_bytes, BytesOf(file, EmbeddingTensor(config)));
   RENGA_ASSIGN_OR_RETURN(footprint.shared_bytes, BytesOf(file, OutputNormTensor(config)));
   if (config.rope_has_factors) {
@@ -67,6 +91,36 @@ absl::StatusOr<ModelFootprint> MeasureModel(const GgufFile& file, const Model& m
   return footprint;
 }
 
+void AddTensor(const TensorSpec& tensor, int64_t bytes, LayerWeightBytes& layer) {
+  switch (tensor.cut) {
+    case Cut::kNone:
+    case Cut::kVocabulary:
+      layer.uncut += bytes;
+      break;
+    case Cut::kQueryHeads:
+    case Cut::kHeadColumns:
+      layer.query_heads += bytes;
+      break;
+    case Cut::kKvHeads:
+      layer.kv_heads += bytes;
+      break;
+    case Cut::kFeedForward:
+    case Cut::kFeedForwardColumns:
+      layer.feed_forward += bytes;
+      break;
+  }
+}
+
+int64_t SliceBytes(const LayerWeightBytes& layer, const ModelConfig& config,
+                   const LayerSlice& slice) {
+  const auto share = [](int64_t bytes, const Range& part, int64_t whole) {
+    return bytes / whole * part.size() + bytes % whole * part.size() / whole;
+  };
+  return layer.uncut + share(layer.query_heads, slice.heads, config.n_heads) +
+         share(layer.kv_heads, KvHeadsOf(config, slice.heads), config.n_kv_heads) +
+         share(layer.feed_forward, slice.ff, config.d_ff);
+}
+
 int64_t KvBlockBytesPerLayer(const ModelConfig& config, base::DataType kv_type) {
   return 2 * kKvBlockTokens * config.n_kv_heads * base::KvHeadBytes(kv_type, config.head_dim);
 }
@@ -74,13 +128,16 @@ int64_t KvBlockBytesPerLayer(const ModelConfig& config, base::DataType kv_type) 
 ScratchParts MeasureScratch(const Model& model, const ShardSpec& spec,
                             const RuntimeLimits& limits) {
   ScratchParts parts;
-  if (spec.layers.empty() && spec.head_rows.empty()) return parts;
-  const LayerProgram program = model.architecture->Program(model.config);
+  if (spec.empty()) return parts;
+  const LayerProgram program = ProgramOf(model, spec, limits);
   const int64_t d_model = model.config.d_model;
   if (!spec.layers.empty()) {
     int64_t row_width = 0;
     for (const int64_t width : program.buffer_widths) row_width += width;
     parts.activations = Multiply(limits.max_step_tokens, row_width * kFloatBytes);
+    if (spec.slice.has_value()) {
+      parts.group = Multiply(limits.max_step_tokens, d_model * kFloatBytes) + kGroupScratchBytes;
+    }
   }
   parts.quantised =
       Multiply(limits.max_step_tokens, WidestInput(model, program, spec) * kQuantisedBytes);
@@ -100,14 +157,17 @@ ShardBytes MeasureShard(const Model& model, const ModelFootprint& footprint, con
                         const RuntimeLimits& limits) {
   ShardBytes bytes;
   for (int64_t layer = spec.layers.begin; layer < spec.layers.end; ++layer) {
-    bytes.weights += footprint.layer_weight_bytes[static_cast<size_t>(layer)];
+    const LayerWeightBytes& whole = footprint.layers[static_cast<size_t>(layer)];
+    bytes.weights +=
+        spec.slice.has_value() ? SliceBytes(whole, model.config, *spec.slice) : whole.total();
   }
   if (!spec.head_rows.empty()) bytes.weights += spec.head_rows.size() * footprint.head_row_bytes;
-  if (spec.layers.empty() && spec.head_rows.empty()) return bytes;
+  if (spec.empty()) return bytes;
+  if (spec.embedding) bytes.weights += footprint.embedding_bytes;
   bytes.weights += footprint.shared_bytes;
   if (!spec.layers.empty()) {
     bytes.kv = Multiply(Multiply(limits.kv_blocks, spec.layers.size()),
-                        KvBlockBytesPerLayer(model.config, limits.kv_type));
+                        KvBlockBytesPerLayer(ConfigOf(model, spec), limits.kv_type));
   }
   bytes.scratch = ScratchBytes(model, spec, limits);
   return bytes;

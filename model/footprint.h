@@ -4,24 +4,47 @@
 #define RENGA_MODEL_FOOTPRINT_H_
 
 #include <cstdint>
+#include <map>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "model/architecture.h"
 #include "model/gguf_file.h"
+#include "model/layer_slice.h"
 #include "model/shard_spec.h"
 
 namespace renga::model {
 
+// Bytes of one layer's weights as stored in its file, by how they are cut over a group.
+struct LayerWeightBytes {
+  int64_t uncut = 0;         // on every member
+  int64_t query_heads = 0;   // what is cut by query heads, all of them
+  int64_t kv_heads = 0;      // by KV heads
+  int64_t feed_forward = 0;  // by feed-forward columns
+  int64_t total() const { return uncut + query_heads + kv_heads + feed_forward; }
+};
+
 // Bytes of every part of a model as stored in its file.
 struct ModelFootprint {
-  std::vector<int64_t> layer_weight_bytes;  // one per layer
-  int64_t head_row_bytes = 0;               // one row of the output matrix
-  int64_t shared_bytes = 0;                 // output norm, rope factors: in every shard
-  int64_t embedding_bytes = 0;              // stays in the coordinator's file
+  std::vector<LayerWeightBytes> layers;
+  SliceUnits slice_units;       // that every layer may be cut at
+  int64_t head_row_bytes = 0;   // one row of the output matrix
+  int64_t shared_bytes = 0;     // output norm, rope factors: in every shard
+  int64_t embedding_bytes = 0;  // in the coordinator's file, or on one worker
+  // The formats of the layers' weights, all layers together, and of the output matrix: a processor
+  // reads some faster than others.
+  std::map<base::DataType, int64_t> layer_bytes_of;
+  base::DataType head_type = base::DataType::kInvalid;
 };
 // `model` must come from ReadModel of the same file; kNotFound names a tensor that is not there.
 absl::StatusOr<ModelFootprint> MeasureModel(const GgufFile& file, const Model& model);
+
+// Counts a tensor that is stored in `bytes` bytes.
+void AddTensor(const TensorSpec& tensor, int64_t bytes, LayerWeightBytes& layer);
+
+// What a member with this slice holds of the layer.
+int64_t SliceBytes(const LayerWeightBytes& layer, const ModelConfig& config,
+                   const LayerSlice& slice);
 
 // Keys and values of one block (kKvBlockTokens positions) for one layer.
 int64_t KvBlockBytesPerLayer(const ModelConfig& config, base::DataType kv_type);
@@ -33,9 +56,10 @@ struct ScratchParts {
   int64_t quantised = 0;    // T * 2 bytes * (inputs of the widest linear op of the shard)
   int64_t head = 0;         // O * 4 bytes * (head rows + d_model); 0 without head rows
   int64_t staging = 0;      // T * 4 bytes * d_model: rows that arrive while a step runs
+  int64_t group = 0;        // T * 4 bytes * d_model and what is on its way; 0 without a slice
   // Rope tables, the partial sums of attention, tables of KV blocks, alignment between tensors.
   int64_t fixed = 0;
-  int64_t total() const { return activations + quantised + head + staging + fixed; }
+  int64_t total() const { return activations + quantised + head + staging + group + fixed; }
 };
 ScratchParts MeasureScratch(const Model& model, const ShardSpec& spec, const RuntimeLimits& limits);
 int64_t ScratchBytes(const Model& model, const ShardSpec& spec, const RuntimeLimits& limits);
@@ -48,7 +72,7 @@ struct ShardBytes {
   int64_t scratch = 0;
   int64_t total() const { return weights + kv + scratch; }
 };
-// `spec` must lie inside the model: [0, n_layers) and [0, vocab_size).
+// `spec` must lie inside the model: [0, n_layers) and [0, vocab_size), CheckSlice for a slice.
 ShardBytes MeasureShard(const Model& model, const ModelFootprint& footprint, const ShardSpec& spec,
                         const RuntimeLimits& limits);
 

@@ -39,12 +39,12 @@ TEST_F(FootprintTest, PartsAddUpToTheFile) {
     options.tied_output = tied;
     Open(options);
     int64_t total = footprint_.embedding_bytes + footprint_.shared_bytes;
-    for (const int64_t bytes : footprint_.layer_weight_bytes) total += bytes;
+    for (const LayerWeightBytes& layer : footprint_.layers) total += layer.total();
     if (!tied) total += footprint_.head_row_bytes * options.vocab_size;
     EXPECT_EQ(total, file_->total_tensor_bytes());
     EXPECT_EQ(footprint_.head_row_bytes, 210);  // one Q6_K block
     EXPECT_EQ(footprint_.shared_bytes, 256 * 4 + 32 * 4);
-    EXPECT_EQ(footprint_.layer_weight_bytes.size(), 4u);
+    EXPECT_EQ(footprint_.layers.size(), 4u);
   }
 }
 
@@ -70,7 +70,7 @@ TEST_F(FootprintTest, FormulasAsWritten) {
   EXPECT_EQ(ScratchBytes(model_, spec, limits), parts.total());
 
   const ShardBytes bytes = MeasureShard(model_, footprint_, spec, limits);
-  EXPECT_EQ(bytes.weights, footprint_.layer_weight_bytes[1] + footprint_.layer_weight_bytes[2] +
+  EXPECT_EQ(bytes.weights, footprint_.layers[1].total() + footprint_.layers[2].total() +
                                100 * footprint_.head_row_bytes + footprint_.shared_bytes);
   EXPECT_EQ(bytes.kv, 10 * 2 * 2 * kKvBlockTokens * 128 * 2);
   EXPECT_EQ(bytes.total(), bytes.weights + bytes.kv + parts.total());

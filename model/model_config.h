@@ -3,8 +3,10 @@
 #ifndef RENGA_MODEL_MODEL_CONFIG_H_
 #define RENGA_MODEL_MODEL_CONFIG_H_
 
+#include <cmath>
 #include <cstdint>
 #include <string>
+#include <vector>
 
 namespace renga::model {
 
@@ -15,7 +17,7 @@ enum class RopeStyle {
 
 struct RopeConfig {
   RopeStyle style = RopeStyle::kNeighbours;
-  int64_t dims = 0;            // numbers of each head that are rotated
+  int64_t dims = 0;  // numbers of each head that are rotated
   double base = 10000.0;
   double position_scale = 1.0;  // linear scaling: positions are divided by this
 };
@@ -27,7 +29,7 @@ struct ModelConfig {
   int64_t d_model = 0;
   int64_t n_heads = 0;
   int64_t n_kv_heads = 0;
-  int64_t head_dim = 0;      // of keys and values; n_heads * head_dim need not be d_model
+  int64_t head_dim = 0;  // of keys and values; n_heads * head_dim need not be d_model
   int64_t d_ff = 0;
   int64_t vocab_size = 0;
   int64_t context_length = 0;  // trained context, tokens
@@ -35,9 +37,23 @@ struct ModelConfig {
   RopeConfig rope;
   bool rope_has_factors = false;  // rope_freqs.weight: divisors, one per rotated pair
   bool tied_output = false;       // the output matrix is the embedding matrix
+  double embedding_scale = 1.0;   // embedding rows are multiplied by this, the output matrix is not
+  float attention_scale = 0;      // of the scores; 0: 1/sqrt(head_dim)
+  // Layers whose tokens see the last `window` positions only, their own among them. They rotate by
+  // `window_rope`. Empty: no layer does; else one entry a layer.
+  std::vector<bool> windowed_layers;
+  int64_t window = 0;
+  RopeConfig window_rope;
 
   int64_t q_width() const { return n_heads * head_dim; }
   int64_t kv_width() const { return n_kv_heads * head_dim; }
+  bool IsWindowed(int64_t layer) const {
+    return !windowed_layers.empty() && windowed_layers[static_cast<size_t>(layer)];
+  }
+  const RopeConfig& RopeOf(int64_t layer) const { return IsWindowed(layer) ? window_rope : rope; }
+  float ScoreScale() const {
+    return attention_scale > 0 ? attention_scale : 1.0f / std::sqrt(static_cast<float>(head_dim));
+  }
 };
 
 }  // namespace renga::model

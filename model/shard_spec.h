@@ -3,8 +3,10 @@
 #define RENGA_MODEL_SHARD_SPEC_H_
 
 #include <cstdint>
+#include <optional>
 
 #include "base/data_type.h"
+#include "model/approximation.h"
 
 namespace renga::model {
 
@@ -17,9 +19,20 @@ struct Range {
   friend bool operator==(const Range&, const Range&) = default;
 };
 
+// What one member of a tensor-parallel group computes of each of its layers; see layer_slice.h.
+struct LayerSlice {
+  Range heads;  // query heads, with the KV heads that they read; may be empty
+  Range ff;     // feed-forward columns: rows of gate and up, inputs of down; may be empty
+  friend bool operator==(const LayerSlice&, const LayerSlice&) = default;
+};
+
 struct ShardSpec {
-  Range layers;     // may be empty: a worker with only a head block
+  Range layers;                                    // may be empty: a worker with something else
+  std::optional<LayerSlice> slice = std::nullopt;  // of every layer; nullopt: whole layers
   Range head_rows;  // vocabulary rows of the output matrix; may be empty
+  // The whole embedding matrix: this worker turns tokens into rows, for the first stage.
+  bool embedding = false;
+  bool empty() const { return layers.empty() && head_rows.empty() && !embedding; }
   friend bool operator==(const ShardSpec&, const ShardSpec&) = default;
 };
 
@@ -29,6 +42,9 @@ struct RuntimeLimits {
   int64_t max_step_tokens = 0;   // rows of the largest step
   int64_t max_step_outputs = 0;  // rows of the largest step that go through the head
   base::DataType kv_type = base::DataType::kF16;  // kF16, kF32 or kQ8_0
+  // In which activations travel between workers: kF32, kF16 or kQ8_0 (base/wire_type.h).
+  base::DataType wire_type = base::DataType::kF32;
+  Approximation approximation = {};
 };
 
 }  // namespace renga::model

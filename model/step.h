@@ -21,10 +21,10 @@ inline constexpr int64_t kKvBlockTokens = 32;
 struct KvCommand {
   enum class Kind {
     kAppendBlocks,  // `blocks` join the end of the sequence's table (created when unknown)
-    kTruncate,      // the sequence keeps its first `tokens` positions; whole blocks beyond are freed
-    kShare,         // `sequence` (new) begins with `source`'s first `tokens` positions; whole
-                    // blocks only: tokens % kKvBlockTokens == 0
-    kFree,          // the sequence ends; its blocks are freed where no other shares them
+    kTruncate,  // the sequence keeps its first `tokens` positions; whole blocks beyond are freed
+    kShare,     // `sequence` (new) begins with `source`'s first `tokens` positions; whole
+                // blocks only: tokens % kKvBlockTokens == 0
+    kFree,      // the sequence ends; its blocks are freed where no other shares them
   };
   Kind kind = Kind::kFree;
   SequenceId sequence = 0;
@@ -43,6 +43,15 @@ struct StepSlot {
   int64_t output_count = 0;
   // What the head answers for each output: the best `top_k` rows, or with top_k == 0 every logit.
   int64_t top_k = 0;
+  // Without it, and with top_k > 0, a head need not know HeadRow::sum_exp: it may find the best
+  // rows without looking at all of them.
+  bool sum_wanted = true;
+  // Above 0, with top_k == 0: only rows whose logits are no further than this from the best one are
+  // wanted, and `ids` says which they are. A head block knows its own best alone, so it may answer
+  // more than that.
+  float within = 0;
+  // Hot rows alone (Approximation::hot_rows) do not do for this sequence.
+  bool all_rows = false;
 };
 
 struct Step {
@@ -68,7 +77,8 @@ struct Step {
 struct HeadRow {
   std::vector<int32_t> ids;   // best first (ties: lower id first); empty when all logits are given
   std::vector<float> logits;  // of `ids`, or of every row of the block
-  // log(sum(exp(logit))) of the block's rows = max_logit + log(sum_exp).
+  // log(sum(exp(logit))) of the block's rows = max_logit + log(sum_exp). A sum of 0: not known, as
+  // the slot did not want it.
   float max_logit = 0;
   double sum_exp = 0;
 };

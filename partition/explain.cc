@@ -1,8 +1,8 @@
 #include "partition/explain.h"
 
 #include <algorithm>
-#include <array>
 #include <cstddef>
+#include <optional>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -12,8 +12,7 @@
 namespace renga::partition {
 namespace {
 
-constexpr size_t kColumns = 8;
-using Row = std::array<std::string, kColumns>;
+using Row = std::vector<std::string>;
 
 // "0-10": first and last, both included, as people count.
 std::string RangeText(const model::Range& range) {
@@ -22,28 +21,37 @@ std::string RangeText(const model::Range& range) {
   return absl::StrCat(range.begin, "-", range.end - 1);
 }
 
-Row WorkerRow(const WorkerProfile& profile, const WorkerPlan& worker) {
-  return {profile.id,
-          RangeText(worker.spec.layers),
-          RangeText(worker.spec.head_rows),
-          base::FormatByteSize(worker.bytes.weights),
-          base::FormatByteSize(worker.bytes.kv),
-          base::FormatByteSize(worker.bytes.scratch),
-          absl::StrCat(base::FormatByteSize(worker.bytes.total()), " / ",
-                       base::FormatByteSize(profile.memory_bytes)),
-          absl::StrFormat("%.2f", worker.predicted_ms)};
+bool HasGroups(const Plan& plan) {
+  return std::any_of(plan.stages.begin(), plan.stages.end(),
+                     [](const StagePlan& stage) { return stage.members.size() > 1; });
+}
+
+Row WorkerRow(const WorkerProfile& profile, const WorkerPlan& worker, bool with_slices) {
+  Row row = {profile.id, RangeText(worker.spec.layers)};
+  if (with_slices) {
+    const std::optional<model::LayerSlice>& slice = worker.spec.slice;
+    row.push_back(slice.has_value() ? RangeText(slice->heads) : "all");
+    row.push_back(slice.has_value() ? RangeText(slice->ff) : "all");
+  }
+  row.insert(row.end(),
+             {RangeText(worker.spec.head_rows), base::FormatByteSize(worker.bytes.weights),
+              base::FormatByteSize(worker.bytes.kv), base::FormatByteSize(worker.bytes.scratch),
+              absl::StrCat(base::FormatByteSize(worker.bytes.total()), " / ",
+                           base::FormatByteSize(profile.memory_bytes)),
+              absl::StrFormat("%.2f", worker.predicted_ms)});
+  return row;
 }
 
 std::string FormatTable(const std::vector<Row>& rows) {
-  std::array<size_t, kColumns> widths{};
+  std::vector<size_t> widths(rows[0].size());
   for (const Row& row : rows) {
-    for (size_t i = 0; i < kColumns; ++i) widths[i] = std::max(widths[i], row[i].size());
+    for (size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], row[i].size());
   }
   std::string text;
   for (const Row& row : rows) {
     // The first column is a name and aligned left; the others are numbers.
     absl::StrAppendFormat(&text, "%-*s", static_cast<int>(widths[0]), row[0]);
-    for (size_t i = 1; i < kColumns; ++i) {
+    for (size_t i = 1; i < row.size(); ++i) {
       absl::StrAppendFormat(&text, "  %*s", static_cast<int>(widths[i]), row[i]);
     }
     text += '\n';
@@ -54,34 +62,117 @@ std::string FormatTable(const std::vector<Row>& rows) {
 // Indices of the workers that hold something: stages in order, then those with only a head block.
 std::vector<int> BusyWorkers(const Plan& plan) {
   std::vector<int> busy;
-  for (const StagePlan& stage : plan.stages) busy.push_back(stage.worker);
+  for (const StagePlan& stage : plan.stages) {
+    for (const StageMember& member : stage.members) busy.push_back(member.worker);
+  }
   for (const HeadPlan& head : plan.heads) {
     if (plan.workers[head.worker].spec.layers.empty()) busy.push_back(head.worker);
   }
   return busy;
 }
 
+// Where one stream's time goes, and the largest part of it.
+std::string TimesText(const Plan& plan) {
+  double compute = 0;
+  double sums = 0;
+  double hops = 0;
+  double disk = 0;
+  for (const StageTimes& stage : plan.times.stages) {
+    compute += stage.compute;
+    sums += stage.sums;
+    hops += stage.hop;
+    disk += stage.disk;
+  }
+  struct Part {
+    const char* name;
+    double ms;
+    const char* bound;
+  };
+  const Part parts[] = {
+      {"layers", compute, "reading the layers' weights"},
+      {"sums inside groups", sums, "the network inside tensor-parallel groups"},
+      {"hops", hops, "the network between stages"},
+      {"disk", disk, "reading weights from disk"},
+      {"head", plan.times.head, "the output matrix"},
+      {"coordinator", plan.times.coordinator, "the coordinator's own work"},
+  };
+  std::string text = absl::StrFormat("one stream: %.2f ms per token (%.1f tok/s) =", plan.stream_ms,
+                                     1e3 / plan.stream_ms);
+  const Part* largest = &parts[0];
+  const char* sign = " ";
+  for (const Part& part : parts) {
+    if (part.ms > largest->ms) largest = &part;
+    if (part.ms <= 0) continue;
+    absl::StrAppendFormat(&text, "%s%.2f %s", sign, part.ms, part.name);
+    sign = " + ";
+  }
+  absl::StrAppendFormat(&text, "; bound by %s (%.0f %%)\n", largest->bound,
+                        100 * largest->ms / plan.stream_ms);
+  absl::StrAppendFormat(&text,
+                        "many streams: a step every %.2f ms (%.1f per second) while all stages are "
+                        "busy, a token for each sequence in it\n",
+                        plan.slowest_ms, 1e3 / plan.slowest_ms);
+  return text;
+}
+
 }  // namespace
 
 std::string ExplainPlan(const Plan& plan, const std::vector<WorkerProfile>& workers) {
-  std::vector<Row> rows = {{"worker", "layers", "head rows", "weights", "KV cache", "scratch",
-                            "total / offered", "predicted ms"}};
-  for (const int i : BusyWorkers(plan)) rows.push_back(WorkerRow(workers[i], plan.workers[i]));
+  const bool with_slices = HasGroups(plan);
+  Row titles = {"worker", "layers"};
+  if (with_slices) titles.insert(titles.end(), {"heads", "ff columns"});
+  titles.insert(titles.end(),
+                {"head rows", "weights", "KV cache", "scratch", "total / offered", "predicted ms"});
+  std::vector<Row> rows = {titles};
+  for (const int i : BusyWorkers(plan)) {
+    rows.push_back(WorkerRow(workers[i], plan.workers[i], with_slices));
+  }
   std::string text = FormatTable(rows);
   for (size_t i = 0; i < plan.workers.size(); ++i) {
     if (!plan.workers[i].idle()) continue;
     absl::StrAppend(&text, workers[i].id, "  idle: ", plan.workers[i].idle_reason, "\n");
+  }
+  for (size_t i = 0; i < plan.workers.size(); ++i) {
+    if (plan.workers[i].streamed_bytes <= 0) continue;
+    absl::StrAppend(&text, workers[i].id, " reads ",
+                    base::FormatByteSize(plan.workers[i].streamed_bytes),
+                    " of weights from disk for every step\n");
+  }
+  if (plan.embedding_worker != kCoordinator) {
+    absl::StrAppend(&text, workers[plan.embedding_worker].id,
+                    " turns tokens into rows: its weights include the embedding\n");
   }
   const model::RuntimeLimits& limits = plan.limits;
   absl::StrAppendFormat(
       &text, "KV cache: %d positions in all, %s; a step: at most %d tokens, %d outputs\n",
       limits.kv_blocks * model::kKvBlockTokens, base::GetDataTypeInfo(limits.kv_type).name,
       limits.max_step_tokens, limits.max_step_outputs);
-  absl::StrAppendFormat(&text,
-                        "predicted compute: %.2f ms per token for one stream, %.2f ms for the "
-                        "slowest worker (reading its weights; hops not counted)\n",
-                        plan.stream_ms, plan.slowest_ms);
+  text += TimesText(plan);
+  if (!plan.exact) {
+    absl::StrAppendFormat(&text, "not every plan was looked at: none can take less than %.2f ms\n",
+                          plan.bound_ms);
+  }
   for (const std::string& note : plan.notes) absl::StrAppend(&text, "note: ", note, "\n");
+  return text;
+}
+
+std::string ExplainChanges(const Plan& plan, Objective objective,
+                           const std::vector<Change>& changes) {
+  const bool one_stream = objective == Objective::kOneStream;
+  const double now = one_stream ? plan.stream_ms : plan.slowest_ms;
+  std::string text = absl::StrFormat("what if (%s, now %.2f ms):\n",
+                                     one_stream ? "ms per token" : "ms of the slowest", now);
+  size_t width = 0;
+  for (const Change& change : changes) width = std::max(width, change.name.size());
+  for (const Change& change : changes) {
+    absl::StrAppendFormat(&text, "  %-*s  ", static_cast<int>(width), change.name);
+    if (change.fits) {
+      absl::StrAppendFormat(&text, "%8.2f ms  %+.0f %%\n", change.ms,
+                            100 * (change.ms - now) / now);
+    } else {
+      text += "the model does not fit\n";
+    }
+  }
   return text;
 }
 

@@ -6,13 +6,18 @@
 #include <vector>
 
 #include "partition/plan.h"
+#include "partition/what_if.h"
 
 namespace renga::partition {
 
 // A table of fixed-width columns, one line per worker in the order of stages, then head-only
-// workers, then the idle ones with their reasons; below it the limits, the prediction and the
-// notes. `workers` are the profiles the plan was made from. Ends with a newline.
+// workers, then the idle ones with their reasons; below it the limits, where a token's time goes,
+// and the notes. `workers` are the profiles the plan was made from. Ends with a newline.
 std::string ExplainPlan(const Plan& plan, const std::vector<WorkerProfile>& workers);
+
+// A line for each change, beside what the plan takes now.
+std::string ExplainChanges(const Plan& plan, Objective objective,
+                           const std::vector<Change>& changes);
 
 }  // namespace renga::partition
 

@@ -6,75 +6,66 @@
 namespace renga::partition {
 namespace {
 
-// Rows per holder if each could have a share in proportion to its speed; those whose capacity is
-// smaller get their capacity, and the others share what that leaves.
-std::vector<double> ProportionalShares(int64_t n_rows, const std::vector<HeadHolder>& holders) {
-  std::vector<double> shares(holders.size(), -1);  // -1: not settled yet
-  for (bool settled_one = true; settled_one;) {
-    settled_one = false;
-    double rows_left = static_cast<double>(n_rows);
-    double speed_left = 0;
-    for (size_t i = 0; i < holders.size(); ++i) {
-      if (shares[i] >= 0) {
-        rows_left -= shares[i];
-      } else {
-        speed_left += holders[i].bytes_per_second;
-      }
-    }
-    for (size_t i = 0; i < holders.size() && !settled_one; ++i) {
-      const double capacity = static_cast<double>(holders[i].row_capacity);
-      if (shares[i] < 0 && rows_left * holders[i].bytes_per_second / speed_left > capacity) {
-        shares[i] = capacity;
-        settled_one = true;
-      }
-    }
-    if (settled_one) continue;
-    for (size_t i = 0; i < holders.size(); ++i) {
-      if (shares[i] < 0) shares[i] = rows_left * holders[i].bytes_per_second / speed_left;
-    }
+// Rows that a holder computes within `ms`.
+int64_t RowsWithin(const HeadHolder& holder, double ms, int64_t least) {
+  // Rounding must not cost the row that `ms` was computed for.
+  const double rows = std::floor((ms - holder.fixed_ms) / holder.ms_per_row * (1 + 1e-12) + 1e-9);
+  if (!(rows > static_cast<double>(least))) return std::min(least, holder.row_capacity);
+  if (rows >= static_cast<double>(holder.row_capacity)) return holder.row_capacity;
+  return static_cast<int64_t>(rows);
+}
+
+// Gives every holder at least `least` rows.
+std::optional<std::vector<int64_t>> Split(int64_t n_rows, const std::vector<HeadHolder>& holders,
+                                          int64_t least) {
+  double enough_ms = 0;
+  int64_t room = 0;
+  for (const HeadHolder& holder : holders) {
+    if (holder.row_capacity < least) return std::nullopt;
+    const int64_t rows = std::min(holder.row_capacity, n_rows);
+    room += rows;
+    enough_ms =
+        std::max(enough_ms, holder.fixed_ms + static_cast<double>(rows) * holder.ms_per_row);
   }
-  return shares;
+  const auto count = static_cast<int64_t>(holders.size());
+  if (room < n_rows || (least > 0 && count > n_rows / least)) return std::nullopt;
+
+  const auto rows_within = [&](double ms) {
+    int64_t rows = 0;
+    for (const HeadHolder& holder : holders) rows += RowsWithin(holder, ms, least);
+    return rows;
+  };
+  double low = 0;
+  double high = enough_ms;
+  // Halved until no double lies between.
+  for (int i = 0; i < 100 && rows_within(low) < n_rows; ++i) {
+    const double middle = low + (high - low) / 2;
+    (rows_within(middle) >= n_rows ? high : low) = middle;
+  }
+  std::vector<int64_t> rows;
+  int64_t too_many = -n_rows;
+  for (const HeadHolder& holder : holders) {
+    rows.push_back(RowsWithin(holder, high, least));
+    too_many += rows.back();
+  }
+  for (size_t i = rows.size(); i > 0 && too_many > 0; --i) {
+    const int64_t fewer = std::min(too_many, rows[i - 1] - least);
+    rows[i - 1] -= fewer;
+    too_many -= fewer;
+  }
+  return rows;
 }
 
 }  // namespace
 
-std::optional<std::vector<model::Range>> SplitRows(int64_t n_rows,
-                                                   const std::vector<HeadHolder>& holders) {
-  const int64_t count = static_cast<int64_t>(holders.size());
-  if (count == 0 || count > n_rows) return std::nullopt;
-  int64_t room = 0;
-  for (const HeadHolder& holder : holders) {
-    if (holder.row_capacity < 1) return std::nullopt;
-    room += std::min(holder.row_capacity, n_rows);
-  }
-  if (room < n_rows) return std::nullopt;
+std::optional<std::vector<int64_t>> SplitRows(int64_t n_rows,
+                                              const std::vector<HeadHolder>& holders) {
+  return Split(n_rows, holders, 0);
+}
 
-  std::vector<int64_t> rows(holders.size());
-  const std::vector<double> shares = ProportionalShares(n_rows, holders);
-  int64_t left = n_rows;
-  for (size_t i = 0; i < holders.size(); ++i) {
-    const int64_t share = static_cast<int64_t>(std::floor(std::max(shares[i], 1.0)));
-    rows[i] = std::min(share, holders[i].row_capacity);
-    left -= rows[i];
-  }
-  // Rounding leaves a few rows over, or, where tiny shares were raised to one, a few too many.
-  for (size_t i = 0; left > 0; i = (i + 1) % rows.size()) {
-    if (rows[i] >= holders[i].row_capacity) continue;
-    ++rows[i];
-    --left;
-  }
-  while (left < 0) {
-    --*std::max_element(rows.begin(), rows.end());
-    ++left;
-  }
-
-  std::vector<model::Range> blocks;
-  int64_t begin = 0;
-  for (const int64_t size : rows) {
-    blocks.push_back({begin, begin + size});
-    begin += size;
-  }
-  return blocks;
+std::optional<std::vector<int64_t>> SplitRowsOverAll(int64_t n_rows,
+                                                     const std::vector<HeadHolder>& holders) {
+  return Split(n_rows, holders, 1);
 }
 
 }  // namespace renga::partition

@@ -6,21 +6,23 @@
 #include <optional>
 #include <vector>
 
-#include "model/shard_spec.h"
-
 namespace renga::partition {
 
-// A worker that is to hold a block.
+// A worker that may hold a block, which takes it fixed_ms + rows * ms_per_row.
 struct HeadHolder {
-  double bytes_per_second = 0;
+  double ms_per_row = 0;     // above 0
+  double fixed_ms = 0;       // the way there and back, where it is not on the last stage
   int64_t row_capacity = 0;  // the most rows it has memory for
 };
 
-// Contiguous blocks [0, n_rows), one per holder in their order, none empty: in proportion to speed,
-// so that all blocks take equally long, as far as capacities allow. nullopt when the holders have
-// no room for all rows, or there are more holders than rows.
-std::optional<std::vector<model::Range>> SplitRows(int64_t n_rows,
-                                                   const std::vector<HeadHolder>& holders);
+// Rows for each holder, n_rows in all, so that the slowest block takes the least time; exact.
+// Holders that only make it slower get none. nullopt when they have no room for all rows.
+std::optional<std::vector<int64_t>> SplitRows(int64_t n_rows,
+                                              const std::vector<HeadHolder>& holders);
+
+// The same, but no holder gets none: nullopt also when there are more of them than rows.
+std::optional<std::vector<int64_t>> SplitRowsOverAll(int64_t n_rows,
+                                                     const std::vector<HeadHolder>& holders);
 
 }  // namespace renga::partition
 

@@ -1,42 +1,54 @@
-// Dividing the layers over workers whose order is fixed.
+// Dividing the layers over stages whose workers and order are fixed.
 #ifndef RENGA_PARTITION_LAYER_SPLIT_H_
 #define RENGA_PARTITION_LAYER_SPLIT_H_
 
+#include <cstdint>
 #include <optional>
 #include <vector>
 
 #include "model/shard_spec.h"
 #include "partition/plan.h"
-#include "partition/shard_costs.h"
+#include "partition/stage_options.h"
 
 namespace renga::partition {
 
-// Workers in the order of the stages; each is to get at least one layer.
-struct Lineup {
-  std::vector<int> workers;             // indices into the profiles
-  std::vector<model::Range> head_rows;  // beside its layers; one per worker, may be empty
+struct LineupStage {
+  std::vector<int> kinds;  // of its workers, ascending
+  int64_t head_rows = 0;   // of the output matrix, beside its layers
+  friend bool operator==(const LineupStage&, const LineupStage&) = default;
 };
+// Stages in order; each is to get at least one layer.
+using Lineup = std::vector<LineupStage>;
+
+// What a search compares: the objective's own time first.
+struct Value {
+  double first = 0;
+  double second = 0;
+};
+// Times that differ by rounding only are equal.
+inline constexpr double kSameTime = 1e-9;
+bool Better(const Value& a, const Value& b);
+Value ValueFor(Objective objective, double stream_ms, double slowest_ms);
 
 struct LayerSplit {
-  std::vector<model::Range> layers;  // one per worker of the lineup, none empty
-  double slowest_ms = 0;
-  double total_ms = 0;
+  std::vector<const StageOption*> options;  // one per stage
+  std::vector<model::Range> layers;         // one per stage, none empty
+  double slowest_ms = 0;                    // of the stages, head rows included, and of the hops
+  // Stages, the hops to them, and the last one's head rows with their way back.
+  double stream_ms = 0;
 };
 
-// The split with the least time of the slowest stage and, among those, the least sum, that keeps
-// every worker within its memory. Exact, by dynamic programming: O(workers * layers^2). nullopt
-// when none fits.
-std::optional<LayerSplit> SplitLayers(const ShardCosts& costs,
-                                      const std::vector<WorkerProfile>& workers,
-                                      const Lineup& lineup);
+// kOneStream: the least stream_ms and, among those, the least slowest_ms; kManyStreams the other
+// way round. Within every worker's memory. Exact, by dynamic programming:
+// O(stages * layers^2), with a bisection for the second. nullopt when none fits.
+std::optional<LayerSplit> SplitLayers(StageOptions& options, const Lineup& lineup,
+                                      Objective objective);
+// What SplitLayers would find, sooner: for kOneStream the second time is not the least.
+std::optional<Value> MeasureLineup(StageOptions& options, const Lineup& lineup,
+                                   Objective objective);
 
-// An order of some of `candidates` (indices, at most 12 are looked at) that can hold all layers,
-// the last of them with `last_head_rows` too; empty when no order of any of them can. For the odd
-// case that the orders tried before all fail: with layers of unequal size the order can matter.
-std::vector<int> FindFittingOrder(const ShardCosts& costs,
-                                  const std::vector<WorkerProfile>& workers,
-                                  const std::vector<int>& candidates,
-                                  const model::Range& last_head_rows);
+// A head's way back to the coordinator from the members of the last stage.
+double ReturnMs(const CostModel& costs, const std::vector<int>& kinds);
 
 }  // namespace renga::partition
 

@@ -2,24 +2,24 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <map>
 #include <utility>
 
+#include "model/layer_slice.h"
 #include "partition/head_split.h"
+#include "partition/local_search.h"
+#include "partition/lower_bound.h"
 
 namespace renga::partition {
 namespace {
 
 using model::Range;
 
-// With more workers than this, only a few orders are tried: each worker in the last place is not.
-constexpr size_t kMaxWorkersTriedLast = 16;
-
-// A worker is left idle when the slowest worker takes less than this part of the time without it.
-// Measured speeds vary by tens of percent; whom the user let join should not drop out for that.
-constexpr double kWorthDropping = 0.75;
-
-// The last plan is kept when its slowest worker takes at most this much more than the best plan's.
+// The last plan is kept when it takes at most this much more than the best plan.
 constexpr double kWorthKeeping = 1.25;
+
+// Several head blocks are messages more per token: worth it for this part of the time.
+constexpr double kWorthSpreading = 0.95;
 
 // Sorts placed ranges and tells whether they cover [0, size), each number once.
 template <typename Placed>
@@ -34,44 +34,94 @@ bool CoverExactly(std::vector<Placed>& placed, Range Placed::*range, int64_t siz
   return next == size;
 }
 
-bool Better(const Candidate& a, const Candidate& b) {
-  return std::pair(a.slowest_ms, a.total_ms) < std::pair(b.slowest_ms, b.total_ms);
+// Adds a worker's shard to the stage of its layers. Whether stages make sense is checked later.
+void AddMember(int worker, const model::ShardSpec& spec, std::vector<StagePlan>& stages) {
+  auto stage = std::find_if(stages.begin(), stages.end(), [&](const StagePlan& other) {
+    return other.layers == spec.layers && spec.slice.has_value();
+  });
+  if (stage == stages.end()) {
+    stage = stages.insert(stages.end(), {.members = {}, .layers = spec.layers});
+  }
+  stage->members.push_back({.worker = worker, .slice = spec.slice});
 }
 
-void KeepBetter(std::optional<Candidate> candidate, std::optional<Candidate>& best) {
-  if (candidate && (!best || Better(*candidate, *best))) best = std::move(candidate);
+// One whole member, or slices that cover the layers once; sorts these.
+bool IsWhole(StagePlan& stage, const model::ModelConfig& config, const model::SliceUnits& units) {
+  if (stage.members.size() == 1 && !stage.members[0].slice.has_value()) return true;
+  std::vector<model::LayerSlice> slices;
+  for (const StageMember& member : stage.members) {
+    if (!member.slice.has_value()) return false;
+  }
+  std::sort(stage.members.begin(), stage.members.end(),
+            [](const StageMember& a, const StageMember& b) {
+              const auto key = [](const StageMember& member) {
+                return std::pair(member.slice->heads.begin + member.slice->heads.end,
+                                 member.slice->ff.begin + member.slice->ff.end);
+              };
+              return key(a) < key(b);
+            });
+  for (const StageMember& member : stage.members) slices.push_back(*member.slice);
+  return model::CheckGroup(config, units, slices).ok();
+}
+
+size_t WorkersIn(const std::vector<StagePlan>& stages) {
+  size_t workers = 0;
+  for (const StagePlan& stage : stages) workers += stage.members.size();
+  return workers;
 }
 
 }  // namespace
 
 std::vector<model::ShardSpec> SpecsOf(const Candidate& candidate, size_t worker_count) {
   std::vector<model::ShardSpec> specs(worker_count);
-  for (const StagePlan& stage : candidate.stages) specs[stage.worker].layers = stage.layers;
+  for (const StagePlan& stage : candidate.stages) {
+    for (const StageMember& member : stage.members) {
+      specs[member.worker].layers = stage.layers;
+      specs[member.worker].slice = member.slice;
+    }
+  }
   for (const HeadPlan& head : candidate.heads) specs[head.worker].head_rows = head.rows;
   return specs;
 }
 
-PlanSearch::PlanSearch(const ShardCosts& costs, const std::vector<WorkerProfile>& workers,
+PlanSearch::PlanSearch(const ShardCosts& bytes, const std::vector<WorkerProfile>& workers,
                        const PlanRequest& request)
-    : costs_(costs), workers_(workers), request_(request) {
-  const int64_t smallest = costs.SmallestLayerBytes();
-  for (size_t i = 0; i < workers.size(); ++i) {
-    if (workers[i].memory_bytes >= smallest) usable_.push_back(static_cast<int>(i));
-  }
-  stage_limit_ = std::min<size_t>(workers.size(), costs.layer_count());
-  if (request.max_workers > 0) stage_limit_ = std::min<size_t>(stage_limit_, request.max_workers);
+    : bytes_(bytes),
+      workers_(workers),
+      request_(request),
+      kinds_(workers, request.links),
+      costs_(bytes, kinds_, request),
+      options_(costs_) {}
+
+size_t PlanSearch::WorkerLimit() const {
+  return request_.max_workers > 0 ? std::min<size_t>(request_.max_workers, workers_.size())
+                                  : workers_.size();
 }
 
-std::optional<Candidate> PlanSearch::Run() const {
+Value PlanSearch::ValueOf(const Candidate& candidate) const {
+  return ValueFor(request_.objective, candidate.times.stream(), candidate.times.slowest);
+}
+
+bool PlanSearch::Fits() {
+  any_fit_ = true;
+  const bool fits = BestOfAll().has_value();
+  any_fit_ = false;
+  return fits;
+}
+
+std::optional<Candidate> PlanSearch::Run() {
   std::optional<Candidate> best = BestOfAll();
   if (!best) return std::nullopt;
   std::optional<Candidate> previous = Previous();
-  if (!previous || previous->stages.size() != best->stages.size() ||
+  if (!previous || WorkersIn(previous->stages) != WorkersIn(best->stages) ||
+      previous->stages.size() != best->stages.size() ||
       previous->heads.size() != best->heads.size() ||
-      previous->slowest_ms > kWorthKeeping * best->slowest_ms) {
+      ValueOf(*previous).first > kWorthKeeping * ValueOf(*best).first) {
     return best;
   }
-  previous->too_slow = std::move(best->too_slow);
+  previous->found_ms = best->found_ms;
+  previous->with_one_more = std::move(best->with_one_more);
+  previous->bound_ms = best->bound_ms;
   return previous;
 }
 
@@ -88,197 +138,239 @@ std::optional<Candidate> PlanSearch::Previous() const {
     if (found == workers_.end() || taken[worker]) return std::nullopt;
     taken[worker] = true;
     if (!shard.spec.layers.empty()) {
-      candidate.stages.push_back({static_cast<int>(worker), shard.spec.layers});
+      AddMember(static_cast<int>(worker), shard.spec, candidate.stages);
     }
     if (!shard.spec.head_rows.empty()) {
       candidate.heads.push_back({static_cast<int>(worker), shard.spec.head_rows});
     }
   }
-  if (!CoverExactly(candidate.stages, &StagePlan::layers, costs_.layer_count()) ||
-      !CoverExactly(candidate.heads, &HeadPlan::rows, costs_.vocab_size())) {
+  for (StagePlan& stage : candidate.stages) {
+    if (!IsWhole(stage, bytes_.config(), bytes_.footprint().slice_units)) return std::nullopt;
+  }
+  if (!CoverExactly(candidate.stages, &StagePlan::layers, bytes_.layer_count()) ||
+      !CoverExactly(candidate.heads, &HeadPlan::rows, bytes_.vocab_size())) {
     return std::nullopt;
   }
   const auto used = std::count(taken.begin(), taken.end(), true);
   if (request_.max_workers > 0 && used > request_.max_workers) return std::nullopt;
   const std::vector<model::ShardSpec> specs = SpecsOf(candidate, workers_.size());
   for (size_t i = 0; i < specs.size(); ++i) {
-    if (taken[i] && !costs_.Fits(workers_[i], specs[i])) return std::nullopt;
+    if (taken[i] && !bytes_.Fits(workers_[i], specs[i])) return std::nullopt;
   }
-  AddTimes(candidate);
+  candidate.times = costs_.Price(candidate.stages, candidate.heads);
   return candidate;
 }
 
-std::optional<Candidate> PlanSearch::BestOfAll() const {
-  if (usable_.empty()) return std::nullopt;
-  for (const HeadMode mode : {HeadMode::kFixedBlocks, HeadMode::kLeftOver}) {
-    std::optional<Candidate> best = BestOverOrders(mode);
-    if (!best) continue;
-    return request_.use_every_worker ? best : WithoutSlowWorkers(*std::move(best), mode);
+std::optional<Found> PlanSearch::Search(int64_t last_head_rows) {
+  const SearchRules rules = {
+      .objective = any_fit_ ? Objective::kOneStream : request_.objective,
+      .max_workers = static_cast<int64_t>(WorkerLimit()),
+      .use_every_worker = request_.use_every_worker && !any_fit_,
+      .tensor_parallel = request_.tensor_parallel,
+      .last_head_rows = last_head_rows,
+      .worth_dropping = request_.worth_dropping,
+      .any_fit = any_fit_,
+  };
+  std::optional<Found> found;
+  if (CanSearchExactly(costs_)) found = SearchExactly(options_, rules);
+  if (found && (found->exact || any_fit_)) {
+    found->bound_ms = found->value.first;
+    return found;
   }
-  return std::nullopt;
+  std::optional<Found> local = SearchLocally(options_, rules);
+  if (local && (!found || Better(local->value, found->value))) found = std::move(local);
+  if (found) found->bound_ms = LowerBound(costs_, rules);
+  return found;
 }
 
-std::optional<Candidate> PlanSearch::BestOverOrders(HeadMode mode) const {
-  std::optional<Candidate> best;
-  for (const std::vector<int>& order : Orders()) KeepBetter(Place(order, mode), best);
-  if (best) return best;
-  const Range last_rows = mode == HeadMode::kFixedBlocks && request_.head_blocks <= 1
-                              ? Range{0, costs_.vocab_size()}
-                              : Range{};
-  const std::vector<int> order = FindFittingOrder(costs_, workers_, usable_, last_rows);
-  if (order.empty() || order.size() > stage_limit_) return std::nullopt;
-  return Place(order, mode);
+std::optional<Candidate> PlanSearch::BestOfAll() {
+  if (request_.head_blocks > 1 || (request_.head_blocks == 1 && request_.tensor_parallel != 1)) {
+    std::optional<Candidate> forced = HeadInBlocks(request_.head_blocks);
+    if (!forced) forced = HeadAfterLayers();
+    if (forced) return forced;
+  }
+  std::optional<Candidate> best = HeadOnLastStage();
+  if (best && (request_.head_blocks > 0 || any_fit_)) return best;
+  // With many streams the last stage has fewer layers instead: the head waits for nobody.
+  if (best && request_.objective == Objective::kManyStreams) return best;
+  std::optional<Candidate> spread = HeadAfterLayers();
+  if (!best || (spread && ValueOf(*spread).first < kWorthSpreading * ValueOf(*best).first)) {
+    return spread;
+  }
+  return best;
 }
 
-std::optional<Candidate> PlanSearch::WithoutSlowWorkers(Candidate candidate, HeadMode mode) const {
-  while (candidate.stages.size() > 1) {
-    std::vector<int> order;
-    for (const StagePlan& stage : candidate.stages) order.push_back(stage.worker);
-    const auto slowest = std::min_element(order.begin(), order.end(), [this](int a, int b) {
-      return workers_[a].bytes_per_second < workers_[b].bytes_per_second;
-    });
-    const int dropped = *slowest;
-    order.erase(slowest);
-    std::optional<Candidate> without = Place(order, mode);
-    if (!without || without->slowest_ms >= kWorthDropping * candidate.slowest_ms) break;
-    without->too_slow = std::move(candidate.too_slow);
-    without->too_slow.push_back({dropped, candidate.slowest_ms});
-    candidate = *std::move(without);
+// Stages with their workers' indices: of each kind in their order.
+Candidate PlanSearch::ToCandidate(const Found& found, const LayerSplit& split) const {
+  Candidate candidate;
+  candidate.found_ms = found.value.first;
+  candidate.with_one_more = found.with_one_more;
+  candidate.bound_ms = found.bound_ms;
+  candidate.exact = found.exact;
+  std::vector<size_t> used(kinds_.count(), 0);
+  for (size_t i = 0; i < split.options.size(); ++i) {
+    const StageShape& shape = split.options[i]->shape;
+    StagePlan& stage = candidate.stages.emplace_back();
+    stage.layers = split.layers[i];
+    for (size_t j = 0; j < shape.kinds.size(); ++j) {
+      const int kind = shape.kinds[j];
+      StageMember& member = stage.members.emplace_back();
+      member.worker = kinds_.WorkersOf(kind)[used[kind]++];
+      if (!shape.slices.empty()) member.slice = shape.slices[j];
+    }
   }
   return candidate;
 }
 
-// The strongest of the usable workers when there are more than a plan may use, in the given order.
-std::vector<int> PlanSearch::Strongest(bool by_memory) const {
-  std::vector<int> chosen = usable_;
-  if (chosen.size() <= stage_limit_) return chosen;
-  std::stable_sort(chosen.begin(), chosen.end(), [&](int a, int b) {
-    return by_memory ? workers_[a].memory_bytes > workers_[b].memory_bytes
-                     : workers_[a].bytes_per_second > workers_[b].bytes_per_second;
-  });
-  chosen.resize(stage_limit_);
-  std::sort(chosen.begin(), chosen.end());
-  return chosen;
-}
-
-// Orders worth trying, the given one first so that it wins ties. Layers of a model are nearly
-// alike, so the order matters little except for who is last and holds the head.
-std::vector<std::vector<int>> PlanSearch::Orders() const {
-  std::vector<std::vector<int>> orders;
-  for (const bool by_memory : {false, true}) {
-    const std::vector<int> given = Strongest(by_memory);
-    orders.push_back(given);
-    if (given.size() <= kMaxWorkersTriedLast) {
-      for (size_t i = 0; i + 1 < given.size(); ++i) {
-        std::vector<int> moved = given;
-        std::rotate(moved.begin() + i, moved.begin() + i + 1, moved.end());
-        orders.push_back(std::move(moved));
-      }
+// The rows that stages hold beside their layers, from the last stage backwards.
+void PlanSearch::AddHeadOfGroups(const LayerSplit& split, Candidate& candidate) const {
+  int64_t next = candidate.heads.empty() ? 0 : candidate.heads.back().rows.end;
+  for (size_t i = split.options.size(); i > 0; --i) {
+    const std::vector<int64_t>& rows = split.options[i - 1]->head_rows;
+    for (size_t j = 0; j < rows.size(); ++j) {
+      if (rows[j] == 0) continue;
+      candidate.heads.push_back(
+          {candidate.stages[i - 1].members[j].worker, {next, next + rows[j]}});
+      next += rows[j];
     }
-    for (const bool largest_last : {true, false}) {
-      std::vector<int> sorted = given;
-      std::stable_sort(sorted.begin(), sorted.end(), [&](int a, int b) {
-        const int64_t x = workers_[a].memory_bytes;
-        const int64_t y = workers_[b].memory_bytes;
-        return largest_last ? x < y : x > y;
-      });
-      orders.push_back(std::move(sorted));
-    }
-    if (usable_.size() <= stage_limit_) break;  // both choices are the same
   }
-  return orders;
 }
 
-std::optional<Candidate> PlanSearch::Place(const std::vector<int>& order, HeadMode mode) const {
-  return mode == HeadMode::kFixedBlocks ? PlaceFixedBlocks(order) : PlaceLeftOver(order);
+std::optional<Candidate> PlanSearch::HeadOnLastStage() {
+  const std::optional<Found> found = Search(bytes_.vocab_size());
+  if (!found) return std::nullopt;
+  const std::optional<LayerSplit> split = SplitLayers(options_, found->lineup, request_.objective);
+  if (!split) return std::nullopt;
+  Candidate candidate = ToCandidate(*found, *split);
+  AddHeadOfGroups(*split, candidate);
+  candidate.times = costs_.Price(candidate.stages, candidate.heads);
+  return candidate;
 }
 
 // Who may hold a head block: the stages from the last backwards, then workers that no layers were
 // left for.
-std::vector<int> PlanSearch::HeadHolders(const std::vector<int>& order) const {
-  std::vector<int> holders(order.rbegin(), order.rend());
-  const size_t limit = request_.max_workers > 0 ? request_.max_workers : workers_.size();
-  for (size_t i = 0; i < workers_.size() && holders.size() < limit; ++i) {
+std::vector<int> PlanSearch::HeadHolders(const Candidate& candidate) const {
+  std::vector<int> holders;
+  for (auto stage = candidate.stages.rbegin(); stage != candidate.stages.rend(); ++stage) {
+    for (const StageMember& member : stage->members) holders.push_back(member.worker);
+  }
+  const std::vector<int> with_layers = holders;
+  for (size_t i = 0; i < workers_.size() && holders.size() < WorkerLimit(); ++i) {
     const int worker = static_cast<int>(i);
-    if (std::find(order.begin(), order.end(), worker) != order.end()) continue;
-    if (costs_.HeadRowCapacity(workers_[i], {}) > 0) holders.push_back(worker);
+    if (std::find(with_layers.begin(), with_layers.end(), worker) != with_layers.end()) continue;
+    if (bytes_.HeadRowCapacity(workers_[i], {}) > 0) holders.push_back(worker);
   }
   return holders;
 }
 
-std::optional<Candidate> PlanSearch::PlaceFixedBlocks(const std::vector<int>& order) const {
-  std::vector<int> holders = HeadHolders(order);
-  const int64_t wanted = std::min(std::max<int64_t>(request_.head_blocks, 1), costs_.vocab_size());
-  holders.resize(std::min<size_t>(holders.size(), wanted));
-  std::vector<HeadHolder> rows_for;
-  for (const int worker : holders) {
-    const bool is_stage = std::find(order.begin(), order.end(), worker) != order.end();
-    const int64_t capacity =
-        is_stage ? costs_.vocab_size() : costs_.HeadRowCapacity(workers_[worker], {});
-    rows_for.push_back({workers_[worker].bytes_per_second, capacity});
+// A wanted number of blocks, in proportion to speed, decided before the layers.
+std::optional<Candidate> PlanSearch::HeadInBlocks(int64_t count) {
+  std::optional<Candidate> best;
+  for (const int64_t last_rows : {(bytes_.vocab_size() + count - 1) / count, int64_t{0}}) {
+    const std::optional<Found> found = Search(last_rows);
+    if (!found) continue;
+    std::optional<Candidate> candidate = PlaceBlocks(*found, count);
+    if (candidate && (!best || Better(ValueOf(*candidate), ValueOf(*best)))) {
+      best = std::move(candidate);
+    }
   }
-  const std::optional<std::vector<Range>> blocks = SplitRows(costs_.vocab_size(), rows_for);
-  if (!blocks) return std::nullopt;
+  return best;
+}
 
-  Candidate candidate;
-  Lineup lineup{.workers = order, .head_rows = std::vector<Range>(order.size())};
+std::optional<Candidate> PlanSearch::PlaceBlocks(const Found& found, int64_t count) {
+  Lineup lineup = found.lineup;
+  lineup.back().head_rows = 0;
+  const std::optional<LayerSplit> without = SplitLayers(options_, lineup, request_.objective);
+  if (!without) return std::nullopt;
+  const Candidate layers = ToCandidate(found, *without);
+  std::vector<int> holders = HeadHolders(layers);
+  holders.resize(std::min({static_cast<int64_t>(holders.size()), count, bytes_.vocab_size()}));
+  const size_t with_layers = std::min(holders.size(), WorkersIn(layers.stages));
+  std::vector<HeadHolder> rows_for;
   for (size_t i = 0; i < holders.size(); ++i) {
-    candidate.heads.push_back({holders[i], (*blocks)[i]});
-    const auto stage = std::find(order.begin(), order.end(), holders[i]);
-    if (stage != order.end()) lineup.head_rows[stage - order.begin()] = (*blocks)[i];
+    rows_for.push_back({.ms_per_row = costs_.HeadMsPerRow(kinds_.KindOf(holders[i])),
+                        .fixed_ms = 0,
+                        .row_capacity = i < with_layers
+                                            ? bytes_.vocab_size()
+                                            : bytes_.HeadRowCapacity(workers_[holders[i]], {})});
   }
-  const std::optional<LayerSplit> split = SplitLayers(costs_, workers_, lineup);
+  const std::optional<std::vector<int64_t>> rows = SplitRowsOverAll(bytes_.vocab_size(), rows_for);
+  if (!rows) return std::nullopt;
+  for (size_t i = 0; i < with_layers; ++i) {
+    size_t stage = 0;
+    while (std::none_of(layers.stages[stage].members.begin(), layers.stages[stage].members.end(),
+                        [&](const StageMember& member) { return member.worker == holders[i]; })) {
+      ++stage;
+    }
+    lineup[stage].head_rows += (*rows)[i];
+  }
+  const std::optional<LayerSplit> split = SplitLayers(options_, lineup, request_.objective);
   if (!split) return std::nullopt;
-  for (size_t i = 0; i < order.size(); ++i) {
-    candidate.stages.push_back({order[i], split->layers[i]});
+  Candidate candidate = ToCandidate(found, *split);
+  AddHeadOfGroups(*split, candidate);
+  for (size_t i = with_layers; i < holders.size(); ++i) {
+    const int64_t next = candidate.heads.empty() ? 0 : candidate.heads.back().rows.end;
+    candidate.heads.push_back({holders[i], {next, next + (*rows)[i]}});
   }
-  AddTimes(candidate);
+  candidate.times = costs_.Price(candidate.stages, candidate.heads);
   return candidate;
 }
 
-std::optional<Candidate> PlanSearch::PlaceLeftOver(const std::vector<int>& order) const {
-  const Lineup lineup{.workers = order, .head_rows = std::vector<Range>(order.size())};
-  const std::optional<LayerSplit> split = SplitLayers(costs_, workers_, lineup);
+// Layers first, then the rows where memory is left, in as many blocks as make it fastest.
+std::optional<Candidate> PlanSearch::HeadAfterLayers() {
+  const std::optional<Found> found = Search(0);
+  if (!found) return std::nullopt;
+  const std::optional<LayerSplit> split = SplitLayers(options_, found->lineup, request_.objective);
   if (!split) return std::nullopt;
-  Candidate candidate;
-  for (size_t i = 0; i < order.size(); ++i) {
-    candidate.stages.push_back({order[i], split->layers[i]});
-  }
-
-  std::vector<int> holders;
-  std::vector<HeadHolder> rows_for;
-  for (const int worker : HeadHolders(order)) {
-    const auto stage = std::find(order.begin(), order.end(), worker);
-    const Range layers = stage == order.end() ? Range{} : split->layers[stage - order.begin()];
-    const int64_t capacity = costs_.HeadRowCapacity(workers_[worker], layers);
-    if (capacity == 0) continue;
-    holders.push_back(worker);
-    rows_for.push_back({workers_[worker].bytes_per_second, capacity});
-  }
-  const size_t most = std::min<size_t>(holders.size(), costs_.vocab_size());
-  size_t count = 1;
-  if (request_.head_blocks > 0) count = std::min<size_t>(most, request_.head_blocks);
-  for (; count <= most && count > 0; ++count) {
-    const auto blocks =
-        SplitRows(costs_.vocab_size(), {rows_for.begin(), rows_for.begin() + count});
-    if (blocks) {
-      for (size_t i = 0; i < count; ++i) candidate.heads.push_back({holders[i], (*blocks)[i]});
-      AddTimes(candidate);
-      return candidate;
-    }
-    if (request_.head_blocks > 0) break;
-  }
-  return std::nullopt;
+  Candidate candidate = ToCandidate(*found, *split);
+  if (!AddHeadByTime(candidate)) return std::nullopt;
+  return candidate;
 }
 
-void PlanSearch::AddTimes(Candidate& candidate) const {
+bool PlanSearch::AddHeadByTime(Candidate& candidate) const {
   const std::vector<model::ShardSpec> specs = SpecsOf(candidate, workers_.size());
-  for (size_t i = 0; i < specs.size(); ++i) {
-    if (specs[i] == model::ShardSpec{}) continue;
-    const double ms = costs_.Milliseconds(workers_[i], specs[i]);
-    candidate.slowest_ms = std::max(candidate.slowest_ms, ms);
-    candidate.total_ms += ms;
+  const PlanTimes times = costs_.Price(candidate.stages, {});
+  std::map<int, double> busy;
+  for (size_t i = 0; i < candidate.stages.size(); ++i) {
+    for (const StageMember& member : candidate.stages[i].members) {
+      busy[member.worker] = times.stages[i].compute + times.stages[i].sums;
+    }
   }
+  const int last = candidate.stages.back().members[0].worker;
+  std::vector<int> holders = HeadHolders(candidate);
+  std::erase_if(holders, [&](int worker) {
+    return bytes_.HeadRowCapacity(workers_[worker], specs[worker]) == 0;
+  });
+  std::vector<HeadHolder> rows_for;
+  for (size_t i = 0; i < holders.size(); ++i) {
+    const int kind = kinds_.KindOf(holders[i]);
+    HeadHolder holder{
+        .ms_per_row = costs_.HeadMsPerRow(kind),
+        .fixed_ms = 0,
+        .row_capacity = bytes_.HeadRowCapacity(workers_[holders[i]], specs[holders[i]])};
+    if (request_.objective == Objective::kManyStreams) {
+      holder.fixed_ms = busy[holders[i]];
+    } else {
+      const double way = specs[holders[i]].layers == candidate.stages.back().layers
+                             ? 0
+                             : costs_.HopMs(kinds_.KindOf(last), {&kind, 1});
+      holder.fixed_ms = way + costs_.ReturnMs(kind);
+    }
+    rows_for.push_back(holder);
+  }
+  if (request_.head_blocks > 0) {
+    rows_for.resize(std::min<size_t>(rows_for.size(), request_.head_blocks));
+  }
+  const std::optional<std::vector<int64_t>> rows = SplitRows(bytes_.vocab_size(), rows_for);
+  if (!rows) return false;
+  int64_t next = 0;
+  for (size_t i = 0; i < rows->size(); ++i) {
+    if ((*rows)[i] == 0) continue;
+    candidate.heads.push_back({holders[i], {next, next + (*rows)[i]}});
+    next += (*rows)[i];
+  }
+  candidate.times = costs_.Price(candidate.stages, candidate.heads);
+  return true;
 }
 
 }  // namespace renga::partition

@@ -1,4 +1,4 @@
-// The search behind MakePlan: which workers, in which order, with which head blocks.
+// The search behind MakePlan: stages and their workers first, then the blocks of the head.
 #ifndef RENGA_PARTITION_PLAN_SEARCH_H_
 #define RENGA_PARTITION_PLAN_SEARCH_H_
 
@@ -6,9 +6,13 @@
 #include <vector>
 
 #include "model/shard_spec.h"
+#include "partition/cost_model.h"
+#include "partition/exact_search.h"
 #include "partition/layer_split.h"
+#include "partition/machine_kinds.h"
 #include "partition/plan.h"
 #include "partition/shard_costs.h"
+#include "partition/stage_options.h"
 
 namespace renga::partition {
 
@@ -16,15 +20,13 @@ namespace renga::partition {
 struct Candidate {
   std::vector<StagePlan> stages;
   std::vector<HeadPlan> heads;
-  double slowest_ms = 0;  // per worker, head block included
-  double total_ms = 0;
-  // Workers left out because the plan is much better without them, and how slow the slowest worker
-  // would be with each.
-  struct TooSlow {
-    int worker = 0;
-    double slowest_ms_with_it = 0;
-  };
-  std::vector<TooSlow> too_slow;
+  PlanTimes times;
+  // What the search of stages found, by the objective's own time, and by kind if one more of it
+  // had to be used.
+  double found_ms = 0;
+  std::vector<double> with_one_more;
+  double bound_ms = 0;
+  bool exact = false;
 };
 
 // What each of `worker_count` workers holds; empty specs for the idle.
@@ -33,40 +35,42 @@ std::vector<model::ShardSpec> SpecsOf(const Candidate& candidate, size_t worker_
 // Not thread-safe. What it is made from outlives it; the request's sizes must have been checked.
 class PlanSearch {
  public:
-  PlanSearch(const ShardCosts& costs, const std::vector<WorkerProfile>& workers,
+  PlanSearch(const ShardCosts& bytes, const std::vector<WorkerProfile>& workers,
              const PlanRequest& request);
+  PlanSearch(const PlanSearch&) = delete;
+  PlanSearch& operator=(const PlanSearch&) = delete;
 
   // nullopt when nothing fits. Deterministic.
-  std::optional<Candidate> Run() const;
+  std::optional<Candidate> Run();
+  // Whether there is any plan; sooner than Run.
+  bool Fits();
 
-  // Workers that can hold at least one layer.
-  const std::vector<int>& usable() const { return usable_; }
-  // The most workers a plan may use for layers.
-  size_t stage_limit() const { return stage_limit_; }
+  const CostModel& costs() const { return costs_; }
+  const MachineKinds& kinds() const { return kinds_; }
 
  private:
-  enum class HeadMode {
-    kFixedBlocks,  // the request's number of blocks (automatic: one), decided before the layers
-    kLeftOver,     // layers first, then the rows where memory is left
-  };
-
-  std::optional<Candidate> BestOverOrders(HeadMode mode) const;
-  std::optional<Candidate> WithoutSlowWorkers(Candidate candidate, HeadMode mode) const;
-  std::vector<std::vector<int>> Orders() const;
-  std::vector<int> Strongest(bool by_memory) const;
-  std::optional<Candidate> Place(const std::vector<int>& order, HeadMode mode) const;
-  std::optional<Candidate> PlaceFixedBlocks(const std::vector<int>& order) const;
-  std::optional<Candidate> PlaceLeftOver(const std::vector<int>& order) const;
+  std::optional<Found> Search(int64_t last_head_rows);
+  std::optional<Candidate> BestOfAll();
+  std::optional<Candidate> HeadOnLastStage();
+  std::optional<Candidate> HeadInBlocks(int64_t count);
+  std::optional<Candidate> HeadAfterLayers();
+  std::optional<Candidate> PlaceBlocks(const Found& found, int64_t count);
   std::optional<Candidate> Previous() const;
-  std::optional<Candidate> BestOfAll() const;
-  std::vector<int> HeadHolders(const std::vector<int>& order) const;
-  void AddTimes(Candidate& candidate) const;
 
-  const ShardCosts& costs_;
+  Candidate ToCandidate(const Found& found, const LayerSplit& split) const;
+  void AddHeadOfGroups(const LayerSplit& split, Candidate& candidate) const;
+  bool AddHeadByTime(Candidate& candidate) const;
+  std::vector<int> HeadHolders(const Candidate& candidate) const;
+  Value ValueOf(const Candidate& candidate) const;
+  size_t WorkerLimit() const;
+
+  const ShardCosts& bytes_;
   const std::vector<WorkerProfile>& workers_;
   const PlanRequest& request_;
-  std::vector<int> usable_;
-  size_t stage_limit_ = 0;
+  const MachineKinds kinds_;
+  const CostModel costs_;
+  StageOptions options_;
+  bool any_fit_ = false;
 };
 
 }  // namespace renga::partition

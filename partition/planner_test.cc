@@ -49,8 +49,11 @@ void ExpectSound(const Plan& plan, const TestModel& model,
     ASSERT_EQ(stage.layers.begin, next_layer);
     ASSERT_FALSE(stage.layers.empty());
     next_layer = stage.layers.end;
-    ASSERT_TRUE(used.insert(stage.worker).second);
-    ASSERT_EQ(plan.workers[stage.worker].spec.layers, stage.layers);
+    ASSERT_FALSE(stage.members.empty());
+    for (const StageMember& member : stage.members) {
+      ASSERT_TRUE(used.insert(member.worker).second);
+      ASSERT_EQ(plan.workers[member.worker].spec.layers, stage.layers);
+    }
   }
   ASSERT_EQ(next_layer, model.model.config.n_layers);
   int64_t next_row = 0;
@@ -80,7 +83,7 @@ void ExpectSound(const Plan& plan, const TestModel& model,
         model::MeasureShard(model.model, model.footprint, worker.spec, plan.limits);
     ASSERT_EQ(worker.bytes.total(), bytes.total());
     ASSERT_LE(bytes.total(), workers[i].memory_bytes);
-    ASSERT_LE(worker.predicted_ms, plan.slowest_ms);
+    ASSERT_LE(worker.predicted_ms, plan.slowest_ms * (1 + 1e-9));
   }
 }
 
@@ -94,7 +97,7 @@ TEST(PlannerTest, DividesLayersBySpeed) {
   EXPECT_EQ(plan.workers[1].spec.layers.size(), 8);
   // One head block, on the last stage.
   ASSERT_EQ(plan.heads.size(), 1u);
-  EXPECT_EQ(plan.heads[0].worker, plan.stages[1].worker);
+  EXPECT_EQ(plan.heads[0].worker, plan.stages[1].members[0].worker);
 }
 
 TEST(PlannerTest, ShiftsLayersToWhereThereIsMemory) {
@@ -165,6 +168,144 @@ TEST(PlannerTest, NoisyMeasurementsDropNobody) {
   }
 }
 
+PlanRequest OneStream(double latency_us) {
+  PlanRequest request = Request();
+  request.objective = Objective::kOneStream;
+  request.links.default_link = {.latency_us = latency_us, .bytes_per_second = 1e9};
+  return request;
+}
+
+TEST(PlannerTest, OneStreamLeavesOutWhoOnlyAddsAHop) {
+  const TestModel model = MakeTestModel(std::vector<int64_t>(8, 10 * kMiB), 100);
+  std::vector<WorkerProfile> workers = {Worker("slow", 300, 9), Worker("fast", 300, 10)};
+  ASSERT_OK_AND_ASSIGN(const Plan alone, PlanFor(model, workers, OneStream(500)));
+  ExpectSound(alone, model, workers, OneStream(500));
+  EXPECT_EQ(alone.stages.size(), 1u);
+  EXPECT_THAT(alone.workers[0].idle_reason, HasSubstr("only add a hop"));
+  EXPECT_TRUE(alone.exact);
+  EXPECT_NEAR(alone.stream_ms, alone.bound_ms, 1e-6);
+  // Without room for all layers on the fast one, it is needed.
+  workers[1].memory_bytes = 60 * kMiB;
+  ASSERT_OK_AND_ASSIGN(const Plan both, PlanFor(model, workers, OneStream(500)));
+  ExpectSound(both, model, workers, OneStream(500));
+  EXPECT_EQ(both.stages.size(), 2u);
+  EXPECT_GT(both.workers[1].spec.layers.size(), both.workers[0].spec.layers.size());
+}
+
+TEST(PlannerTest, GroupsWhereTheNetworkIsFastEnough) {
+  const TestModel model = MakeTestModel(std::vector<int64_t>(8, 10 * kMiB), 100, true);
+  const std::vector<WorkerProfile> workers = {Worker("a", 300, 10), Worker("b", 300, 10)};
+  PlanRequest fast = OneStream(10);
+  fast.tensor_parallel = 0;
+  ASSERT_OK_AND_ASSIGN(const Plan group, PlanFor(model, workers, fast));
+  ExpectSound(group, model, workers, fast);
+  ASSERT_EQ(group.stages.size(), 1u);
+  EXPECT_EQ(group.stages[0].members.size(), 2u);
+  EXPECT_THAT(ExplainPlan(group, workers), AllOf(HasSubstr("ff columns"), HasSubstr("0-255")));
+  PlanRequest slow = OneStream(5000);
+  slow.tensor_parallel = 0;
+  ASSERT_OK_AND_ASSIGN(const Plan alone, PlanFor(model, workers, slow));
+  EXPECT_EQ(alone.stages[0].members.size(), 1u);
+  // Groups that nobody asked for are not made, and a group is kept as it was.
+  ASSERT_OK_AND_ASSIGN(const Plan off, PlanFor(model, workers, OneStream(10)));
+  EXPECT_EQ(off.stages[0].members.size(), 1u);
+  fast.previous = {{"b", group.workers[0].spec}, {"a", group.workers[1].spec}};
+  ASSERT_OK_AND_ASSIGN(const Plan kept, PlanFor(model, workers, fast));
+  ExpectSound(kept, model, workers, fast);
+  EXPECT_EQ(kept.workers[1].spec, group.workers[0].spec);
+  fast.tensor_parallel = 3;
+  fast.previous.clear();
+  EXPECT_THAT(PlanFor(model, workers, fast),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("groups of 3")));
+}
+
+TEST(PlannerTest, TheEmbeddingGoesWhereItIsAskedForOrPays) {
+  const TestModel model = MakeTestModel({kMiB, kMiB, kMiB, kMiB}, 2000);
+  const std::vector<WorkerProfile> workers = {Worker("a", 16, 10), Worker("b", 16, 10)};
+  PlanRequest request = Request();
+  request.max_workers = 2;
+  request.use_every_worker = true;
+  ASSERT_OK_AND_ASSIGN(const Plan plain, PlanFor(model, workers, request));
+  EXPECT_EQ(plain.embedding_worker, kCoordinator);
+
+  for (const int64_t stage : {1, 2}) {
+    request.embedding_stage = stage;
+    ASSERT_OK_AND_ASSIGN(const Plan plan, PlanFor(model, workers, request));
+    ExpectSound(plan, model, workers, request);
+    const int holder = plan.stages[stage - 1].members[0].worker;
+    EXPECT_EQ(plan.embedding_worker, holder);
+    EXPECT_TRUE(plan.workers[holder].spec.embedding);
+    EXPECT_FALSE(plan.workers[1 - holder].spec.embedding);
+    EXPECT_EQ(plan.workers[holder].bytes.weights,
+              plain.workers[holder].bytes.weights + model.footprint.embedding_bytes);
+  }
+  // A stage or room that is not there: the coordinator keeps it and says so.
+  request.embedding_stage = 3;
+  ASSERT_OK_AND_ASSIGN(const Plan no_stage, PlanFor(model, workers, request));
+  EXPECT_EQ(no_stage.embedding_worker, kCoordinator);
+  EXPECT_THAT(no_stage.notes, ::testing::ElementsAre(HasSubstr("the plan has 2")));
+  std::vector<WorkerProfile> small = workers;
+  for (WorkerProfile& worker : small) {
+    worker.memory_bytes = std::max(plain.workers[0].bytes.total(), plain.workers[1].bytes.total());
+  }
+  request.embedding_stage = 1;
+  ASSERT_OK_AND_ASSIGN(const Plan no_room, PlanFor(model, small, request));
+  EXPECT_EQ(no_room.embedding_worker, kCoordinator);
+  EXPECT_THAT(no_room.notes, ::testing::ElementsAre(HasSubstr("no room")));
+
+  // By itself only where rows take long to send.
+  request.embedding_stage = kWhereItPays;
+  ASSERT_OK_AND_ASSIGN(const Plan fast, PlanFor(model, workers, request));
+  EXPECT_EQ(fast.embedding_worker, kCoordinator);
+  request.links.default_link = {.latency_us = 100, .bytes_per_second = 1e5};
+  ASSERT_OK_AND_ASSIGN(const Plan slow, PlanFor(model, workers, request));
+  EXPECT_EQ(slow.embedding_worker, slow.stages[0].members[0].worker);
+  // A token's four bytes instead of a row's 1024.
+  EXPECT_NEAR(slow.times.stages[0].hop, 0.1 + 4 / 1e5 * 1e3, 1e-9);
+  request.embedding_stage = 0;
+  ASSERT_OK_AND_ASSIGN(const Plan rows, PlanFor(model, workers, request));
+  EXPECT_NEAR(rows.stream_ms - slow.stream_ms, 1020 / 1e5 * 1e3, 1e-9);
+  EXPECT_LE(slow.bound_ms, slow.slowest_ms);
+}
+
+TEST(PlannerTest, OneStreamSpreadsALargeHead) {
+  const TestModel model = MakeTestModel(std::vector<int64_t>(4, 50 * kMiB), 100 * 1024);
+  const std::vector<WorkerProfile> workers = {Worker("a", 250, 10), Worker("b", 250, 10)};
+  ASSERT_OK_AND_ASSIGN(const Plan plan, PlanFor(model, workers, OneStream(100)));
+  ExpectSound(plan, model, workers, OneStream(100));
+  EXPECT_EQ(plan.heads.size(), 2u);
+}
+
+TEST(PlannerTest, ChangesAreThePlansOfOtherClusters) {
+  const TestModel model = MakeTestModel(std::vector<int64_t>(8, 10 * kMiB), 100);
+  const std::vector<WorkerProfile> workers = {Worker("a", 60, 10), Worker("b", 60, 20)};
+  const PlanRequest request = OneStream(500);
+  ASSERT_OK_AND_ASSIGN(const Plan plan, PlanFor(model, workers, request));
+  ASSERT_OK_AND_ASSIGN(const std::vector<Change> changes,
+                       ExploreChanges(model.model, model.footprint, workers, request, plan));
+  ASSERT_EQ(changes.size(), 5u);
+  EXPECT_EQ(changes[0].name, "without 'a'");
+  EXPECT_FALSE(changes[0].fits);
+  EXPECT_EQ(changes[3].name, "one more like 'b'");
+  ASSERT_OK_AND_ASSIGN(const Plan more,
+                       PlanFor(model, {workers[0], workers[1], Worker("c", 60, 20)}, request));
+  EXPECT_NEAR(changes[3].ms, more.stream_ms, 1e-9);
+  EXPECT_LT(changes[4].ms, plan.stream_ms);
+  EXPECT_THAT(ExplainChanges(plan, request.objective, changes),
+              AllOf(HasSubstr("does not fit"), HasSubstr("links twice as fast")));
+}
+
+TEST(PlannerTest, FormatsHaveTheirOwnSpeed) {
+  TestModel model = MakeTestModel(std::vector<int64_t>(8, 10 * kMiB), 100);
+  model.footprint.layer_bytes_of = {{base::DataType::kQ4_K, 60 * kMiB},
+                                    {base::DataType::kQ6_K, 20 * kMiB}};
+  std::vector<WorkerProfile> workers = {Worker("a", 300, 10)};
+  ASSERT_OK_AND_ASSIGN(const Plan same, PlanFor(model, workers, Request()));
+  workers[0].bytes_per_second_of = {{base::DataType::kQ6_K, 5e9}};
+  ASSERT_OK_AND_ASSIGN(const Plan slower, PlanFor(model, workers, Request()));
+  EXPECT_NEAR(slower.times.stages[0].compute, 1.25 * same.times.stages[0].compute, 1e-9);
+}
+
 TEST(PlannerTest, WorkerLimitKeepsTheStrongest) {
   const TestModel model = MakeTestModel(std::vector<int64_t>(8, 10 * kMiB), 100);
   const std::vector<WorkerProfile> workers = {Worker("a", 300, 1), Worker("b", 300, 9),
@@ -187,7 +328,7 @@ TEST(PlannerTest, ForcedHeadBlocksGoFromTheLastStageBackwards) {
     ExpectSound(plan, model, workers, request);
     ASSERT_EQ(static_cast<int64_t>(plan.heads.size()), std::min<int64_t>(blocks, 3));
     for (size_t i = 0; i < plan.heads.size(); ++i) {
-      EXPECT_EQ(plan.heads[i].worker, plan.stages[2 - i].worker);
+      EXPECT_EQ(plan.heads[i].worker, plan.stages[2 - i].members[0].worker);
     }
     EXPECT_EQ(plan.notes.size(), blocks == 4 ? 1u : 0u);
   }
@@ -319,6 +460,12 @@ TEST(PlannerTest, BadInputIsRefusedInWords) {
   refuses([](PlanRequest& r) { r.head_blocks = -1; });
   refuses([](PlanRequest& r) { r.max_workers = -1; });
   refuses([](PlanRequest& r) { r.kv_type = base::DataType::kQ4_0; });
+  refuses([](PlanRequest& r) { r.wire_type = base::DataType::kQ4_0; });
+  refuses([](PlanRequest& r) { r.tensor_parallel = -1; });
+  refuses([](PlanRequest& r) { r.coordinator_us = NAN; });
+  refuses([](PlanRequest& r) { r.worth_dropping = 0; });
+  refuses([](PlanRequest& r) { r.links.default_link.latency_us = -1; });
+  refuses([](PlanRequest& r) { r.links.pairs = {{0, 1, {}}}; });
 }
 
 // The number that follows `label` in a message.

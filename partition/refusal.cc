@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "base/byte_size.h"
 #include "model/step.h"
@@ -34,9 +35,11 @@ class WhatIf {
          const std::vector<WorkerProfile>& workers, const PlanRequest& request)
       : model_(model), footprint_(footprint), costs_(costs), workers_(workers), request_(request) {}
 
-  // With other workers.
-  std::optional<Candidate> Place(const std::vector<WorkerProfile>& workers) const {
-    return PlanSearch(costs_, workers, request_).Run();
+  // Layers by speed over workers of whatever memory.
+  std::optional<Candidate> PlaceBySpeed(const std::vector<WorkerProfile>& workers) const {
+    PlanRequest request = request_;
+    request.objective = Objective::kManyStreams;
+    return PlanSearch(costs_, workers, request).Run();
   }
 
   std::vector<WorkerProfile> WorkersOffering(int64_t bytes) const {
@@ -51,7 +54,8 @@ class WhatIf {
     int64_t high = enough_bytes / kMiB + 1;
     while (low + 1 < high) {
       const int64_t middle = low + (high - low) / 2;
-      (Place(WorkersOffering(middle * kMiB)) ? high : low) = middle;
+      const std::vector<WorkerProfile> workers = WorkersOffering(middle * kMiB);
+      (PlanSearch(costs_, workers, request_).Fits() ? high : low) = middle;
     }
     return high;
   }
@@ -62,7 +66,7 @@ class WhatIf {
       PlanRequest request = request_;
       request.context_tokens = blocks * model::kKvBlockTokens;
       const ShardCosts costs(model_, footprint_, LimitsOf(request));
-      return PlanSearch(costs, workers_, request).Run().has_value();
+      return PlanSearch(costs, workers_, request).Fits();
     };
     int64_t low = kLeastContextSuggested / model::kKvBlockTokens;
     int64_t high = (request_.context_tokens + model::kKvBlockTokens - 1) / model::kKvBlockTokens;
@@ -81,7 +85,7 @@ class WhatIf {
     const auto fits = [&](int64_t more) {
       std::vector<WorkerProfile> workers = workers_;
       workers.insert(workers.end(), more, kind);
-      return PlanSearch(costs_, workers, request).Run().has_value();
+      return PlanSearch(costs_, workers, request).Fits();
     };
     int64_t high = 1;
     while (high <= kMaxWorkersSuggested && !fits(high)) high *= 2;
@@ -158,6 +162,22 @@ std::vector<std::string> Remedies(const WhatIf& what_if, int64_t enough_bytes,
   return remedies;
 }
 
+// What the same workers would do with --lazy.
+std::string LazyRemedy(const model::Model& model, const model::ModelFootprint& footprint,
+                       const std::vector<WorkerProfile>& workers, const PlanRequest& request) {
+  const std::string none =
+      "; not even --lazy would do: keys and values, scratch and the output "
+      "matrix do not fit";
+  if (request.lazy) return none;
+  const std::optional<Plan> plan = MakeDiskPlan(model, footprint, workers, request);
+  if (!plan) return none;
+  int64_t streamed = 0;
+  for (const WorkerPlan& worker : plan->workers) streamed += worker.streamed_bytes;
+  return absl::StrFormat(
+      ", or --lazy, which reads %s of weights from disk for every token: about %.3g tokens/s",
+      FormatByteSize(streamed), 1e3 / plan->stream_ms);
+}
+
 }  // namespace
 
 absl::Status ExplainRefusal(const model::Model& model, const model::ModelFootprint& footprint,
@@ -166,8 +186,13 @@ absl::Status ExplainRefusal(const model::Model& model, const model::ModelFootpri
   const WhatIf what_if(model, footprint, costs, workers, request);
   // A quarter of int64: several of them can be added.
   constexpr int64_t kNoLimit = std::numeric_limits<int64_t>::max() / 4;
-  const std::optional<Candidate> by_speed = what_if.Place(what_if.WorkersOffering(kNoLimit));
+  const std::optional<Candidate> by_speed = what_if.PlaceBySpeed(what_if.WorkersOffering(kNoLimit));
   if (!by_speed) {
+    if (request.tensor_parallel > 1) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "this model's layers cannot be divided over groups of ", request.tensor_parallel, " of ",
+          Count(workers.size(), "worker"), ": ask for smaller groups, or for none"));
+    }
     return absl::InternalError("no plan was found even with unlimited memory");
   }
   const Needs needs = NeedsBySpeed(costs, workers, *by_speed);
@@ -184,7 +209,8 @@ absl::Status ExplainRefusal(const model::Model& model, const model::ModelFootpri
       FormatByteSize(needs.total.kv), ", scratch ", FormatByteSize(needs.total.scratch), "), but ",
       Count(workers.size(), "worker"), workers.size() == 1 ? " offers " : " offer ",
       FormatByteSize(offered), "; divided by speed, ", absl::StrJoin(needs.lacking, ", "),
-      "; what would fit: ", absl::StrJoin(Remedies(what_if, enough, workers), ", or ")));
+      "; what would fit: ", absl::StrJoin(Remedies(what_if, enough, workers), ", or "),
+      LazyRemedy(model, footprint, workers, request)));
 }
 
 }  // namespace renga::partition

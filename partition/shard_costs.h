@@ -1,9 +1,10 @@
-// What a shard costs on a worker: bytes by model::MeasureShard, time by the worker's speed.
-// Answers are kept, since a search asks for the same shards again and again.
+// How many bytes a shard takes, as model::MeasureShard says, for a search that asks for thousands
+// of shards: what does not depend on the layers is measured once, the rest are sums over layers.
 #ifndef RENGA_PARTITION_SHARD_COSTS_H_
 #define RENGA_PARTITION_SHARD_COSTS_H_
 
 #include <cstdint>
+#include <optional>
 #include <tuple>
 #include <vector>
 
@@ -26,30 +27,34 @@ class ShardCosts {
   bool Fits(const WorkerProfile& worker, const model::ShardSpec& spec) const {
     return Bytes(spec).total() <= worker.memory_bytes;
   }
-  // To read the shard's weights once.
-  double Milliseconds(const WorkerProfile& worker, const model::ShardSpec& spec) const {
-    return static_cast<double>(Bytes(spec).weights) / worker.bytes_per_second * 1e3;
-  }
-  // Time of `rows` rows of the output matrix alone.
-  double HeadMilliseconds(const WorkerProfile& worker, int64_t rows) const {
-    return static_cast<double>(rows * footprint_.head_row_bytes) / worker.bytes_per_second * 1e3;
-  }
-  // The most rows of the output matrix that fit beside `layers`; 0 when none does.
-  int64_t HeadRowCapacity(const WorkerProfile& worker, const model::Range& layers) const;
+  // The most rows of the output matrix that fit beside `beside`, which has none; 0 when none does.
+  int64_t HeadRowCapacity(const WorkerProfile& worker, const model::ShardSpec& beside) const;
   // The least memory that holds one layer, whichever is smallest.
   int64_t SmallestLayerBytes() const;
 
   int64_t layer_count() const { return model_.config.n_layers; }
   int64_t vocab_size() const { return model_.config.vocab_size; }
+  const model::ModelConfig& config() const { return model_.config; }
+  const model::ModelFootprint& footprint() const { return footprint_; }
   const model::RuntimeLimits& limits() const { return limits_; }
 
  private:
+  // Shards that differ in their layers only.
+  struct Family {
+    model::ShardBytes without_layers;
+    int64_t kv_per_layer = 0;
+    std::vector<int64_t> weights_before;  // (layers + 1): of layers [0, l)
+  };
+  // Bytes depend on how many head rows there are, not on which.
+  using Key = std::tuple<bool, int64_t, int64_t, int64_t, int64_t, int64_t, bool>;
+
+  const Family& FamilyOf(const model::ShardSpec& spec) const;
+  Family MeasureFamily(const model::ShardSpec& spec) const;
+
   const model::Model& model_;
   const model::ModelFootprint& footprint_;
   const model::RuntimeLimits limits_;
-  // Bytes depend on how many head rows there are, not on which.
-  using Key = std::tuple<int64_t, int64_t, int64_t>;
-  mutable absl::flat_hash_map<Key, model::ShardBytes> bytes_;
+  mutable absl::flat_hash_map<Key, Family> families_;
 };
 
 }  // namespace renga::partition

@@ -16,8 +16,10 @@ struct TestModel {
   model::ModelFootprint footprint;
 };
 
-// A llama of width 256 with layers of the given sizes.
-inline TestModel MakeTestModel(std::vector<int64_t> layer_bytes, int64_t vocab_size) {
+// A llama of width 256 with layers of the given sizes; with `slices` groups can divide their
+// attention (40 %) and their feed-forward.
+inline TestModel MakeTestModel(const std::vector<int64_t>& layer_bytes, int64_t vocab_size,
+                               bool slices = false) {
   TestModel made;
   made.model.architecture = *model::FindArchitecture("llama");
   model::ModelConfig& config = made.model.config;
@@ -32,7 +34,14 @@ inline TestModel MakeTestModel(std::vector<int64_t> layer_bytes, int64_t vocab_s
   config.context_length = 4096;
   config.norm_epsilon = 1e-5;
   config.rope.dims = 32;
-  made.footprint.layer_weight_bytes = std::move(layer_bytes);
+  made.footprint.slice_units = {.heads = 1, .ff = 64};
+  for (const int64_t bytes : layer_bytes) {
+    const int64_t part = slices ? bytes / 10 : 0;
+    made.footprint.layers.push_back({.uncut = bytes - 10 * part,
+                                     .query_heads = 3 * part,
+                                     .kv_heads = part,
+                                     .feed_forward = 6 * part});
+  }
   made.footprint.head_row_bytes = 1024;
   made.footprint.shared_bytes = 1024;
   made.footprint.embedding_bytes = vocab_size * 1024;

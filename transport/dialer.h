@@ -20,7 +20,7 @@ class ServerCredentials;
 namespace renga::transport {
 
 // Raised whenever a message changes its meaning.
-inline constexpr uint32_t kProtocolVersion = 1;
+inline constexpr uint32_t kProtocolVersion = 3;
 absl::string_view BuildVersion();
 
 // Pieces of tensors as shipped, hashed and cached.

@@ -20,6 +20,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/testing/status_matchers.h"
+#include "base/testing/temp_folder.h"
 #include "proto/cluster.grpc.pb.h"
 #include "transport/enroll.h"
 #include "transport/grpc_status.h"
@@ -209,8 +210,7 @@ TEST_F(DialerTest, EnrolmentGivesAnIdentityThatOpensDoors) {
 }
 
 TEST_F(DialerTest, AnIdentityIsKeptForItsClusterOnly) {
-  std::string folder = ::testing::TempDir() + "renga-enroll-XXXXXX";
-  ASSERT_NE(::mkdtemp(folder.data()), nullptr);
+  const std::string folder = testing::NewTempFolder();
   EnrollOptions options = {.coordinator_address = server_->address, .join_token = Token()};
   ASSERT_OK_AND_ASSIGN(const Identity first, LoadOrEnroll(folder, options));
   EnrollOptions wrong_token = options;

@@ -3,13 +3,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include <cstdlib>
 #include <string>
 
 #include "base/file.h"
 #include "base/testing/status_matchers.h"
+#include "base/testing/temp_folder.h"
 
 namespace renga::transport {
 namespace {
@@ -17,11 +17,7 @@ namespace {
 using ::renga::testing::StatusIs;
 using ::testing::HasSubstr;
 
-std::string NewFolder() {
-  std::string path = ::testing::TempDir() + "renga-identity-XXXXXX";
-  EXPECT_NE(::mkdtemp(path.data()), nullptr);
-  return path + "/state";
-}
+std::string NewFolder() { return testing::NewTempFolder() + "/state"; }
 
 int Mode(const std::string& path) {
   struct stat info = {};

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <memory>
 #include <string>
 #include <utility>
 
@@ -87,11 +88,18 @@ absl::StatusOr<model::StepSlot> FromProto(const proto::StepSlot& message) {
   RENGA_RETURN_IF_ERROR(
       CheckRange(message.output_count(), 0, message.token_count(), "slot.output_count"));
   RENGA_RETURN_IF_ERROR(CheckRange(message.top_k(), 0, kMaxConfigNumber, "slot.top_k"));
+  if (!std::isfinite(message.within()) || message.within() < 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("slot.within is ", message.within(), ", not 0 or more"));
+  }
   return model::StepSlot{.sequence = message.sequence(),
                          .first_position = message.first_position(),
                          .token_count = message.token_count(),
                          .output_count = message.output_count(),
-                         .top_k = message.top_k()};
+                         .top_k = message.top_k(),
+                         .sum_wanted = !message.sum_not_wanted(),
+                         .within = message.within(),
+                         .all_rows = message.all_rows()};
 }
 
 absl::Status CheckPositive(double value, absl::string_view field) {
@@ -100,6 +108,16 @@ absl::Status CheckPositive(double value, absl::string_view field) {
 }
 
 // Ranges first, then how the numbers fit each other.
+absl::Status CheckWindow(const proto::ModelConfig& message) {
+  if (message.windowed_layers().empty()) return absl::OkStatus();
+  if (message.windowed_layers_size() != message.n_layers()) {
+    return absl::InvalidArgumentError("config.windowed_layers is not one for each layer");
+  }
+  RENGA_RETURN_IF_ERROR(CheckRange(message.window(), 1, kMaxConfigNumber, "config.window"));
+  RENGA_RETURN_IF_ERROR(CheckPositive(message.window_rope_base(), "config.window_rope_base"));
+  return CheckPositive(message.window_rope_position_scale(), "config.window_rope_position_scale");
+}
+
 absl::Status CheckConfig(const proto::ModelConfig& message) {
   if (message.architecture().size() > kMaxNameBytes || message.name().size() > kMaxNameBytes) {
     return absl::InvalidArgumentError("config has a name that is too long");
@@ -123,7 +141,14 @@ absl::Status CheckConfig(const proto::ModelConfig& message) {
   }
   RENGA_RETURN_IF_ERROR(CheckPositive(message.norm_epsilon(), "config.norm_epsilon"));
   RENGA_RETURN_IF_ERROR(CheckPositive(message.rope_base(), "config.rope_base"));
-  return CheckPositive(message.rope_position_scale(), "config.rope_position_scale");
+  RENGA_RETURN_IF_ERROR(CheckPositive(message.rope_position_scale(), "config.rope_position_scale"));
+  if (message.embedding_scale() != 0) {
+    RENGA_RETURN_IF_ERROR(CheckPositive(message.embedding_scale(), "config.embedding_scale"));
+  }
+  if (message.attention_scale() != 0) {
+    RENGA_RETURN_IF_ERROR(CheckPositive(message.attention_scale(), "config.attention_scale"));
+  }
+  return CheckWindow(message);
 }
 
 }  // namespace
@@ -147,6 +172,9 @@ proto::Step ToProto(const model::Step& step) {
     to.set_token_count(slot.token_count);
     to.set_output_count(slot.output_count);
     to.set_top_k(slot.top_k);
+    to.set_sum_not_wanted(!slot.sum_wanted);
+    to.set_all_rows(slot.all_rows);
+    to.set_within(slot.within);
   }
   return message;
 }
@@ -196,6 +224,13 @@ proto::ModelConfig ToProto(const model::ModelConfig& config) {
   message.set_rope_position_scale(config.rope.position_scale);
   message.set_rope_has_factors(config.rope_has_factors);
   message.set_tied_output(config.tied_output);
+  if (config.embedding_scale != 1) message.set_embedding_scale(config.embedding_scale);
+  message.set_attention_scale(config.attention_scale);
+  if (config.windowed_layers.empty()) return message;
+  for (const bool windowed : config.windowed_layers) message.add_windowed_layers(windowed);
+  message.set_window(config.window);
+  message.set_window_rope_base(config.window_rope.base);
+  message.set_window_rope_position_scale(config.window_rope.position_scale);
   return message;
 }
 
@@ -220,7 +255,48 @@ absl::StatusOr<model::ModelConfig> FromProto(const proto::ModelConfig& message) 
   config.rope.position_scale = message.rope_position_scale();
   config.rope_has_factors = message.rope_has_factors();
   config.tied_output = message.tied_output();
+  if (message.embedding_scale() != 0) config.embedding_scale = message.embedding_scale();
+  config.attention_scale = message.attention_scale();
+  if (message.windowed_layers().empty()) return config;
+  config.windowed_layers.assign(message.windowed_layers().begin(), message.windowed_layers().end());
+  config.window = message.window();
+  config.window_rope = config.rope;
+  config.window_rope.base = message.window_rope_base();
+  config.window_rope.position_scale = message.window_rope_position_scale();
   return config;
+}
+
+proto::Approximation ToProto(const model::Approximation& approximation, int64_t vocab_size) {
+  proto::Approximation message;
+  message.set_late_percent(static_cast<uint32_t>(approximation.late_percent));
+  message.set_at_most_percent(static_cast<uint32_t>(approximation.at_most_percent));
+  if (approximation.hot_rows == nullptr) return message;
+  std::string& bits = *message.mutable_hot_rows();
+  bits.assign(static_cast<size_t>((vocab_size + 7) / 8), '\0');
+  for (const int32_t row : *approximation.hot_rows) {
+    bits[static_cast<size_t>(row / 8)] |= static_cast<char>(1 << row % 8);
+  }
+  return message;
+}
+
+absl::StatusOr<model::Approximation> FromProto(const proto::Approximation& message,
+                                               const model::ModelConfig& config) {
+  model::Approximation approximation{.late_percent = message.late_percent(),
+                                     .at_most_percent = message.at_most_percent()};
+  const std::string& bits = message.hot_rows();
+  if (!bits.empty()) {
+    if (static_cast<int64_t>(bits.size()) != (config.vocab_size + 7) / 8) {
+      return absl::InvalidArgumentError(absl::StrCat("approximation.hot_rows has ", bits.size(),
+                                                     " bytes for ", config.vocab_size, " rows"));
+    }
+    auto rows = std::make_shared<model::RowSet>();
+    for (size_t row = 0; row < bits.size() * 8; ++row) {
+      if ((bits[row / 8] >> row % 8 & 1) != 0) rows->push_back(static_cast<int32_t>(row));
+    }
+    approximation.hot_rows = std::move(rows);
+  }
+  RENGA_RETURN_IF_ERROR(model::CheckApproximation(approximation, config));
+  return approximation;
 }
 
 proto::HeadRow ToProto(const model::HeadRow& row) {
@@ -254,31 +330,6 @@ absl::StatusOr<model::HeadRow> FromProto(const proto::HeadRow& message, int64_t 
   row.max_logit = message.max_logit();
   row.sum_exp = message.sum_exp();
   return row;
-}
-
-absl::StatusOr<std::vector<float>> UnpackActivations(const proto::StepFrame& frame, int64_t rows,
-                                                     int64_t d_model) {
-  if (frame.activation_type() != proto::ACTIVATION_TYPE_F32) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("frame.activation_type is unknown: ", frame.activation_type()));
-  }
-  // Both factors are bounded where they were checked, so the product cannot overflow.
-  RENGA_RETURN_IF_ERROR(CheckRange(rows, 0, kMaxStepTokens, "frame's rows"));
-  RENGA_RETURN_IF_ERROR(CheckRange(d_model, 1, kMaxWidth, "d_model"));
-  const int64_t expected = rows * d_model * static_cast<int64_t>(sizeof(float));
-  if (static_cast<int64_t>(frame.activations().size()) != expected) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "frame.activations has ", frame.activations().size(), " bytes, not ", expected));
-  }
-  std::vector<float> values(static_cast<size_t>(rows * d_model));
-  if (expected > 0)
-    std::memcpy(values.data(), frame.activations().data(), frame.activations().size());
-  return values;
-}
-
-void PackActivations(std::span<const float> rows, proto::StepFrame& frame) {
-  frame.set_activation_type(proto::ACTIVATION_TYPE_F32);
-  frame.set_activations(std::string(reinterpret_cast<const char*>(rows.data()), rows.size_bytes()));
 }
 
 }  // namespace renga::transport

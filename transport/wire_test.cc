@@ -11,6 +11,7 @@
 namespace renga::transport {
 namespace {
 
+using ::renga::testing::IsOkAndHolds;
 using ::renga::testing::StatusIs;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
@@ -109,6 +110,13 @@ model::ModelConfig GoodConfig() {
   config.rope = {.style = model::RopeStyle::kHalves, .dims = 16, .base = 5e5, .position_scale = 2};
   config.rope_has_factors = true;
   config.tied_output = true;
+  config.embedding_scale = 8;
+  config.attention_scale = 0.5f;
+  config.windowed_layers = {true, false};
+  config.window = 16;
+  config.window_rope = config.rope;
+  config.window_rope.base = 1e4;
+  config.window_rope.position_scale = 4;
   return config;
 }
 
@@ -116,6 +124,14 @@ TEST(WireTest, ConfigGoesBothWays) {
   ASSERT_OK_AND_ASSIGN(const model::ModelConfig back, FromProto(ToProto(GoodConfig())));
   EXPECT_EQ(ToProto(back).SerializeAsString(), ToProto(GoodConfig()).SerializeAsString());
   EXPECT_EQ(back.rope.style, model::RopeStyle::kHalves);
+  EXPECT_EQ(back.embedding_scale, 8);
+  EXPECT_EQ(back.attention_scale, 0.5f);
+  EXPECT_EQ(back.windowed_layers, GoodConfig().windowed_layers);
+  EXPECT_EQ(back.window, 16);
+  EXPECT_EQ(back.window_rope.style, model::RopeStyle::kHalves);
+  EXPECT_EQ(back.window_rope.dims, 16);
+  EXPECT_EQ(back.window_rope.base, 1e4);
+  EXPECT_EQ(back.window_rope.position_scale, 4);
 }
 
 TEST(WireTest, BadConfigsNameTheField) {
@@ -142,6 +158,12 @@ TEST(WireTest, BadConfigsNameTheField) {
       {"norm_epsilon", [=](auto& m) { m.set_norm_epsilon(nan); }},
       {"rope_base", [=](auto& m) { m.set_rope_base(infinity); }},
       {"rope_position_scale", [](auto& m) { m.set_rope_position_scale(0); }},
+      {"embedding_scale", [=](auto& m) { m.set_embedding_scale(nan); }},
+      {"attention_scale", [](auto& m) { m.set_attention_scale(-1); }},
+      {"windowed_layers", [](auto& m) { m.add_windowed_layers(true); }},
+      {"window", [](auto& m) { m.set_window(0); }},
+      {"window_rope_base", [=](auto& m) { m.set_window_rope_base(infinity); }},
+      {"window_rope_position_scale", [](auto& m) { m.set_window_rope_position_scale(0); }},
       {"name", [](auto& m) { m.set_name(std::string(5000, 'x')); }},
   };
   for (const Case& c : cases) {
@@ -193,6 +215,91 @@ TEST(WireTest, ActivationsMustHaveExactlyTheExpectedSize) {
   EXPECT_THAT(UnpackActivations(frame, int64_t{1} << 62, 4), StatusIs(kInvalid));
   frame.set_activation_type(proto::ACTIVATION_TYPE_UNSPECIFIED);
   EXPECT_THAT(UnpackActivations(frame, 2, 3), StatusIs(kInvalid, HasSubstr("activation_type")));
+}
+
+// Two rows of 64 numbers of ordinary size.
+std::vector<float> OrdinaryRows() {
+  std::vector<float> rows;
+  for (int i = 0; i < 128; ++i) rows.push_back(static_cast<float>(i % 41 - 20) * 0.37f);
+  return rows;
+}
+
+TEST(WireTest, NarrowActivationsArriveRoundedAndInFewerBytes) {
+  const std::vector<float> rows = OrdinaryRows();
+  const struct {
+    base::DataType type;
+    size_t bytes;
+    float tolerance;  // half a unit of the format at 7.4, the largest magnitude
+  } cases[] = {{base::DataType::kF32, 512, 0},
+               {base::DataType::kF16, 256, 7.4f / 2048},
+               {base::DataType::kQ8_0, 136, 7.4f / 254 * 1.01f}};
+  for (const auto& c : cases) {
+    proto::StepFrame frame;
+    PackActivations(rows, frame, c.type);
+    EXPECT_EQ(frame.activations().size(), c.bytes);
+    ASSERT_OK_AND_ASSIGN(const std::vector<float> back, UnpackActivations(frame, 2, 64, c.type));
+    ASSERT_EQ(back.size(), rows.size());
+    for (size_t i = 0; i < rows.size(); ++i) EXPECT_NEAR(back[i], rows[i], c.tolerance);
+    EXPECT_EQ(back, AsReceived(rows, c.type));
+  }
+}
+
+TEST(WireTest, ActivationsOfAnotherTypeOrSizeThanThePlansAreRefused) {
+  using base::DataType;
+  for (const DataType sent : {DataType::kF32, DataType::kF16, DataType::kQ8_0}) {
+    proto::StepFrame frame;
+    PackActivations(OrdinaryRows(), frame, sent);
+    for (const DataType planned : {DataType::kF32, DataType::kF16, DataType::kQ8_0}) {
+      const auto back = UnpackActivations(frame, 2, 64, planned);
+      if (sent == planned) {
+        EXPECT_OK(back.status());
+      } else {
+        EXPECT_THAT(back, StatusIs(kInvalid, HasSubstr("activation_type")));
+      }
+    }
+    EXPECT_THAT(UnpackActivations(frame, 3, 64, sent), StatusIs(kInvalid));
+    EXPECT_THAT(UnpackActivations(frame, 1, 64, sent), StatusIs(kInvalid));
+    frame.mutable_activations()->pop_back();
+    EXPECT_THAT(UnpackActivations(frame, 2, 64, sent), StatusIs(kInvalid, HasSubstr("bytes")));
+  }
+  proto::StepFrame frame;
+  PackActivations(OrdinaryRows(), frame, DataType::kQ8_0);
+  EXPECT_THAT(UnpackActivations(frame, 2, 63, DataType::kQ8_0), StatusIs(kInvalid));
+}
+
+TEST(WireTest, WireTypesHaveNumbersAndOthersHaveNone) {
+  using base::DataType;
+  for (const DataType type : {DataType::kF32, DataType::kF16, DataType::kQ8_0}) {
+    EXPECT_THAT(FromProto(ToProto(type)), IsOkAndHolds(type));
+  }
+  EXPECT_EQ(ToProto(DataType::kQ4_K), proto::ACTIVATION_TYPE_UNSPECIFIED);
+  EXPECT_THAT(FromProto(proto::ACTIVATION_TYPE_UNSPECIFIED), StatusIs(kInvalid));
+  EXPECT_THAT(FromProto(static_cast<proto::ActivationType>(99)), StatusIs(kInvalid));
+}
+
+TEST(WireTest, ApproximationsComeBackAndWrongOnesAreRefused) {
+  model::ModelConfig config;
+  config.vocab_size = 13;
+  model::Approximation approximation{.late_percent = 25, .at_most_percent = 0};
+  EXPECT_THAT(FromProto(ToProto(approximation, 13), config), IsOkAndHolds(approximation));
+  approximation.hot_rows = std::make_shared<const model::RowSet>(model::RowSet{0, 7, 8, 12});
+  const proto::Approximation good = ToProto(approximation, 13);
+  EXPECT_THAT(FromProto(good, config), IsOkAndHolds(approximation));
+
+  proto::Approximation wrong = good;
+  wrong.set_late_percent(101);
+  EXPECT_THAT(FromProto(wrong, config), StatusIs(kInvalid));
+  wrong = good;
+  wrong.set_at_most_percent(0xffffffff);
+  EXPECT_THAT(FromProto(wrong, config), StatusIs(kInvalid));
+  wrong = good;
+  wrong.mutable_hot_rows()->push_back('\0');
+  EXPECT_THAT(FromProto(wrong, config), StatusIs(kInvalid, HasSubstr("hot_rows")));
+  wrong = good;
+  wrong.set_hot_rows(std::string(2, '\xff'));  // rows 13 to 15
+  EXPECT_THAT(FromProto(wrong, config), StatusIs(kInvalid));
+  wrong.set_hot_rows(std::string(2, '\0'));
+  EXPECT_THAT(FromProto(wrong, config), StatusIs(kInvalid));
 }
 
 TEST(WireTest, NoRowsAreAFrameWithoutBytes) {

@@ -30,6 +30,8 @@ constexpr absl::Duration kTick = absl::Milliseconds(100);
 // After a break the members get a moment to be noticed as lost: a broken stream is seen before
 // the broken connection it belongs to.
 constexpr absl::Duration kSettle = absl::Milliseconds(300);
+// A plan without the links' times is better than none.
+constexpr absl::Duration kLongestSurvey = absl::Seconds(5);
 // A pipeline that breaks sooner than this was never good: the next one waits longer.
 constexpr absl::Duration kShortLife = absl::Seconds(5);
 constexpr absl::Duration kLongestSettle = absl::Seconds(30);
@@ -111,6 +113,8 @@ class ClusterManager::Impl {
   // Waiting or broken.
   void TryToPlan(const std::vector<Member>& members);
   std::optional<std::string> ReasonToWait(const std::vector<Member>& members) const;
+  bool WaitsForLinks();
+  void GoOnWaiting(const std::string& reason);
   void Refuse(const absl::Status& refusal);
   void StartLoading(Placement placement, const std::vector<Member>& members);
   uint64_t NextEpoch(const std::vector<Member>& members);
@@ -146,7 +150,8 @@ class ClusterManager::Impl {
   LastPlacement last_;                               // what stood last, maybe before a restart
   std::string trouble_;  // why there is no pipeline, beyond what the planner says
   bool ever_ready_ = false;
-  absl::Duration not_before_;  // the next plan
+  absl::Duration not_before_;                   // the next plan
+  std::optional<absl::Duration> survey_began_;  // that a plan waits for
   absl::Duration broken_at_ = -absl::InfiniteDuration();
   absl::Duration ready_at_;
   absl::Duration settle_ = kSettle;
@@ -235,25 +240,39 @@ std::optional<std::string> ClusterManager::Impl::ReasonToWait(
   return std::nullopt;
 }
 
-void ClusterManager::Impl::TryToPlan(const std::vector<Member>& members) {
-  if (const std::optional<std::string> reason = ReasonToWait(members)) {
-    refused_for_.reset();
-    absl::MutexLock lock(&mutex_);
-    refusal_ = absl::OkStatus();
-    std::string sentence = trouble_.empty() ? *reason : absl::StrCat(trouble_, "; ", *reason);
-    changed_ = changed_ || sentence != view_.sentence;
-    view_.sentence = std::move(sentence);
-    return;
+bool ClusterManager::Impl::WaitsForLinks() {
+  if (options_.links == nullptr || options_.links->Complete()) {
+    survey_began_.reset();
+    return false;
   }
+  if (!survey_began_.has_value()) survey_began_ = Now();
+  return Now() < *survey_began_ + kLongestSurvey;
+}
+
+// Nothing is to be done before `reason` is over.
+void ClusterManager::Impl::GoOnWaiting(const std::string& reason) {
+  refused_for_.reset();
+  absl::MutexLock lock(&mutex_);
+  refusal_ = absl::OkStatus();
+  std::string sentence = trouble_.empty() ? reason : absl::StrCat(trouble_, "; ", reason);
+  changed_ = changed_ || sentence != view_.sentence;
+  view_.sentence = std::move(sentence);
+}
+
+void ClusterManager::Impl::TryToPlan(const std::vector<Member>& members) {
+  if (const std::optional<std::string> reason = ReasonToWait(members)) return GoOnWaiting(*reason);
   if (Now() < not_before_) return;
   std::vector<Member> candidates;
   for (const Member& member : members) {
     if (member.alive && !failures_.LeavesOut(member, Now())) candidates.push_back(member);
   }
   if (refused_for_ == Identify(candidates)) return;
+  if (WaitsForLinks()) return GoOnWaiting("measuring the links between the workers");
   absl::StatusOr<Placement> placement =
       candidates.empty() ? absl::UnavailableError("no worker is left that can be asked")
-                         : PlaceModel(*options_.store, candidates, options_.request, last_);
+                         : PlaceModel(*options_.store, candidates, options_.request, last_,
+                                      options_.links != nullptr ? options_.links->Links()
+                                                                : std::vector<LinkProfile>());
   {
     absl::MutexLock lock(&mutex_);
     view_.left_out = failures_.Reasons(members, Now());
@@ -399,7 +418,11 @@ void ClusterManager::Impl::StartPipeline() {
   PipelineOptions options;
   options.model = options_.store->model();
   options.limits = last_placement_->limits;
-  options.stage_count = last_placement_->stage_count;
+  options.stages = last_placement_->stages;
+  options.embedding_worker = last_placement_->embedding;
+  options.embed = [store = options_.store](std::span<const model::TokenId> tokens) {
+    return store->embeddings().Rows(tokens);
+  };
   options.step_deadline = options_.step_deadline;
   options.on_broken = [wake = wake_] { wake->Signal(); };
   for (const PlacedWorker& placed : last_placement_->workers) {
@@ -497,7 +520,9 @@ ClusterStatus ClusterManager::Impl::Status() const {
     view = view_;
     if (pipeline_ != nullptr) view.times = pipeline_->times();
   }
-  return MakeStatus(view, *options_.store, options_.membership->Members(), Now());
+  ClusterStatus status = MakeStatus(view, *options_.store, options_.membership->Members(), Now());
+  if (options_.links != nullptr) status.links = options_.links->Links();
+  return status;
 }
 
 absl::Status ClusterManager::Impl::WaitUntilReady(absl::Duration timeout,

@@ -15,6 +15,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "coordinator/cluster/cluster_status.h"
+#include "coordinator/cluster/link_survey.h"
 #include "coordinator/cluster/membership.h"
 #include "coordinator/cluster/model_store.h"
 #include "coordinator/cluster/pipeline.h"
@@ -32,6 +33,8 @@ class ClusterManager : public PipelineSource {
     const ModelStore* store = nullptr;
     Membership* membership = nullptr;
     transport::Dialer* dialer = nullptr;
+    // Measures links; plans wait for it, but not for long. Null: links are not measured.
+    const LinkSurvey* links = nullptr;
 
     partition::PlanRequest request;
     // The first plan waits until this many workers are there; 0: until the model fits.

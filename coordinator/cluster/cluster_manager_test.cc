@@ -23,6 +23,7 @@ using ::renga::testing::StatusIs;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 
+constexpr model::TokenId kToken = 7;
 constexpr int64_t kEnough = 64 << 20;  // memory for the whole model
 
 class ClusterManagerTest : public ::testing::Test {
@@ -81,18 +82,19 @@ class ClusterManagerTest : public ::testing::Test {
     step.slots.push_back({.sequence = 1, .token_count = 1, .output_count = 1, .top_k = 0});
     auto promise = std::make_shared<std::promise<absl::StatusOr<StepOutcome>>>();
     auto future = promise->get_future();
-    std::vector<float> rows(static_cast<size_t>(store_->model().config.d_model), 2.0f);
-    pipeline.Submit(
-        std::move(step), std::move(rows),
-        [promise](absl::StatusOr<StepOutcome> outcome) { promise->set_value(std::move(outcome)); });
+    pipeline.Submit(std::move(step), {kToken}, [promise](absl::StatusOr<StepOutcome> outcome) {
+      promise->set_value(std::move(outcome));
+    });
     return future;
   }
   void ExpectItWorks() {
     ASSERT_OK_AND_ASSIGN(const StepOutcome outcome, Decode());
     ASSERT_EQ(outcome.rows.size(), 1u);
     ASSERT_EQ(outcome.rows[0].logits.size(), 2100u);
+    ASSERT_OK_AND_ASSIGN(const std::vector<float> row,
+                         store_->embeddings().Rows(std::vector<model::TokenId>{kToken}));
     for (int64_t id = 0; id < 2100; id += 100) {
-      EXPECT_EQ(outcome.rows[0].logits[static_cast<size_t>(id)], FakeLogit(2.0f, id));
+      EXPECT_EQ(outcome.rows[0].logits[static_cast<size_t>(id)], FakeLogit(row[0], id));
     }
   }
 
@@ -131,10 +133,10 @@ TEST_F(ClusterManagerTest, WaitsForWorkersThenLoadsThemAndRuns) {
   EXPECT_EQ(first.layers().begin(), 0);
   EXPECT_EQ(first.layers().end(), second.layers().begin());
   EXPECT_EQ(second.layers().end(), 6);
-  EXPECT_EQ(first.next_stage().worker_id(), "w-b");
-  EXPECT_EQ(first.next_stage().address(), "inproc:w-b");
+  EXPECT_EQ(first.next_stage(0).worker_id(), "w-b");
+  EXPECT_EQ(first.next_stage(0).address(), "inproc:w-b");
   EXPECT_EQ(first.heads_size(), 0);
-  EXPECT_FALSE(second.has_next_stage());
+  EXPECT_EQ(second.next_stage_size(), 0);
   EXPECT_EQ(second.heads_size(), 2);
   for (const proto::TensorEntry& entry : first.manifest().tensors()) {
     const ManifestTensor& tensor = store_->manifest().tensors[entry.index()];

@@ -9,6 +9,7 @@
 
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
+#include "coordinator/cluster/link_book.h"
 #include "coordinator/cluster/membership.h"
 #include "coordinator/cluster/step_times.h"
 #include "model/shard_spec.h"
@@ -58,6 +59,23 @@ struct WorkerStatus {
   WorkerTimes times;  // measured
 };
 
+// A number that the plan was made with, and what it then was; measured is 0 before the first step.
+struct Comparison {
+  double predicted_ms = 0;
+  double measured_ms = 0;
+};
+
+// A stage's part of a token's time.
+struct StageStatus {
+  std::vector<uint32_t> workers;  // indices of its members
+  model::Range layers;
+  // To it from the stage before, or from the coordinator. Only the sum over all hops is measured,
+  // as what is left of round trips; it is divided here as the plan divided it, or
+  // alike when links were not measured.
+  Comparison hop;
+  Comparison compute;  // of its slowest member, with what it waits for the others
+};
+
 struct ClusterStatus {
   ClusterState state = ClusterState::kWaiting;
   std::string sentence;  // for users: what is going on, or what is missing, with numbers
@@ -67,10 +85,14 @@ struct ClusterStatus {
   model::RuntimeLimits limits;  // of the present plan
   int64_t stage_count = 0;
   double predicted_token_ms = 0;
-  PipelineTimes times;    // measured
-  std::string plan_text;  // partition::ExplainPlan; empty without a plan
+  PipelineTimes times;              // measured
+  std::vector<StageStatus> stages;  // of the present plan
+  Comparison head;                  // the slowest head block
+  Comparison answer_hop;            // to it, where it is on no stage, and back to the coordinator
+  std::string plan_text;            // partition::ExplainPlan; empty without a plan
   std::vector<std::string> warnings;
   std::vector<WorkerStatus> workers;  // the plan's in order, then idle ones, then lost ones
+  std::vector<LinkProfile> links;     // between those that are there, as far as measured
 };
 
 }  // namespace renga::cluster

@@ -44,6 +44,14 @@ proto::Hello GoodHello() {
   return hello;
 }
 
+proto::KernelSpeed Kernel(double decode, double prefill) {
+  proto::KernelSpeed kernel;
+  kernel.set_gguf_type(base::GetDataTypeInfo(base::DataType::kQ4_K).gguf_id);
+  kernel.set_decode_bytes_per_second(decode);
+  kernel.set_prefill_bytes_per_second(prefill);
+  return kernel;
+}
+
 // A worker's Join stream, blocking.
 class JoinClient {
  public:
@@ -161,7 +169,11 @@ class CoordinatorServerTest : public ::testing::Test {
 TEST_F(CoordinatorServerTest, AnEnrolledWorkerJoinsUnderTheNameInItsCertificate) {
   ASSERT_OK_AND_ASSIGN(const transport::Identity identity, Enroll(authority_->token()));
   JoinClient client(Dial(identity));
-  client.Say(GoodHello());
+  proto::Hello hello = GoodHello();
+  *hello.mutable_offer()->add_kernels() = Kernel(2e9, 3e10);
+  hello.mutable_offer()->add_kernels()->set_gguf_type(9999);  // of a newer build: left out
+  hello.mutable_offer()->set_disk_bytes_per_second(5e8);
+  client.Say(hello);
   const auto notice = client.Hear();
   ASSERT_TRUE(notice.has_value());
   EXPECT_EQ(notice->welcome().worker_id(), identity.name);
@@ -172,6 +184,10 @@ TEST_F(CoordinatorServerTest, AnEnrolledWorkerJoinsUnderTheNameInItsCertificate)
   EXPECT_EQ(member.name, "ada");
   EXPECT_EQ(member.address, "127.0.0.1:7421") << "the host the coordinator sees";
   EXPECT_EQ(member.offer.memory_bytes, 100 << 20);
+  EXPECT_EQ(member.offer.disk_bytes_per_second, 5e8);
+  ASSERT_EQ(member.offer.kernels.size(), 1u);
+  EXPECT_EQ(member.offer.kernels[0].type, base::DataType::kQ4_K);
+  EXPECT_EQ(member.offer.kernels[0].prefill_bytes_per_second, 3e10);
   EXPECT_TRUE(member.alive);
 }
 
@@ -290,6 +306,16 @@ TEST_F(CoordinatorServerTest, AbsurdHellosAreRefused) {
       changed([](proto::Hello& h) { h.mutable_offer()->set_memory_bytes(int64_t{1} << 60); }),
       changed([](proto::Hello& h) { h.mutable_offer()->set_memory_available_bytes(-1); }),
       changed([](proto::Hello& h) { h.mutable_offer()->set_threads(1u << 20); }),
+      changed([](proto::Hello& h) { h.mutable_offer()->set_disk_bytes_per_second(-1); }),
+      changed([](proto::Hello& h) { h.mutable_offer()->set_copy_bytes_per_second(1e30); }),
+      changed([](proto::Hello& h) { *h.mutable_offer()->add_kernels() = Kernel(0, 1e9); }),
+      changed([](proto::Hello& h) { *h.mutable_offer()->add_kernels() = Kernel(1e9, -1); }),
+      changed([](proto::Hello& h) {
+        for (int i = 0; i < 2; ++i) *h.mutable_offer()->add_kernels() = Kernel(1e9, 1e9);
+      }),
+      changed([](proto::Hello& h) {
+        for (int i = 0; i < 65; ++i) *h.mutable_offer()->add_kernels() = Kernel(1e9, 1e9);
+      }),
       changed([](proto::Hello& h) { h.mutable_offer()->set_weight_bytes_per_second(-1); }),
       changed([](proto::Hello& h) {
         h.mutable_offer()->set_weight_bytes_per_second(std::numeric_limits<double>::quiet_NaN());

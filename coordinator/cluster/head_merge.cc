@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <limits>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -17,8 +18,8 @@ bool Better(float logit_a, int32_t id_a, float logit_b, int32_t id_b) {
   return id_a < id_b;
 }
 
-absl::Status CheckTopRows(const model::HeadRow& row, const model::Range& rows, int64_t top_k) {
-  const auto wanted = static_cast<size_t>(std::min(top_k, rows.size()));
+// `wanted` ids of the block, best first.
+absl::Status CheckBestRows(const model::HeadRow& row, const model::Range& rows, size_t wanted) {
   if (row.ids.size() != wanted || row.logits.size() != wanted) {
     return absl::InternalError(absl::StrCat("a head block of ", rows.size(), " rows answered ",
                                             row.ids.size(), " ids and ", row.logits.size(),
@@ -45,6 +46,10 @@ absl::Status CheckTopRows(const model::HeadRow& row, const model::Range& rows, i
   return absl::OkStatus();
 }
 
+absl::Status CheckTopRows(const model::HeadRow& row, const model::Range& rows, int64_t top_k) {
+  return CheckBestRows(row, rows, static_cast<size_t>(std::min(top_k, rows.size())));
+}
+
 absl::Status CheckAllRows(const model::HeadRow& row, const model::Range& rows) {
   if (!row.ids.empty() || row.logits.size() != static_cast<size_t>(rows.size())) {
     return absl::InternalError(absl::StrCat("a head block of ", rows.size(), " rows answered ",
@@ -52,6 +57,12 @@ absl::Status CheckAllRows(const model::HeadRow& row, const model::Range& rows) {
                                             " logits where all logits were asked"));
   }
   return absl::OkStatus();
+}
+
+// Rows near the block's best one, or all of them.
+absl::Status CheckNearRows(const model::HeadRow& row, const model::Range& rows) {
+  if (row.ids.empty()) return CheckAllRows(row, rows);
+  return CheckBestRows(row, rows, row.ids.size());
 }
 
 // Output `index` of every block.
@@ -63,6 +74,11 @@ void MergeSums(const std::vector<HeadBlock>& blocks, size_t index, model::HeadRo
   merged.sum_exp = 0;
   for (const HeadBlock& block : blocks) {
     const model::HeadRow& part = block.outputs[index];
+    const bool silent = part.max_logit == -std::numeric_limits<float>::infinity();
+    if (part.sum_exp == 0 && !silent) {  // not known, so neither is the whole
+      merged.sum_exp = 0;
+      return;
+    }
     // Minus infinity minus itself is not a number; such a block adds nothing.
     if (part.max_logit == merged.max_logit) {
       merged.sum_exp += part.sum_exp;
@@ -73,16 +89,19 @@ void MergeSums(const std::vector<HeadBlock>& blocks, size_t index, model::HeadRo
   }
 }
 
-void MergeTopRows(const std::vector<HeadBlock>& blocks, size_t index, int64_t top_k,
-                  model::HeadRow& merged) {
+void MergeBestRows(const std::vector<HeadBlock>& blocks, size_t index, int64_t most,
+                   model::HeadRow& merged) {
   std::vector<std::pair<float, int32_t>> candidates;
   for (const HeadBlock& block : blocks) {
     const model::HeadRow& part = block.outputs[index];
-    for (size_t i = 0; i < part.ids.size(); ++i) {
-      candidates.emplace_back(part.logits[i], part.ids[i]);
+    for (size_t i = 0; i < part.logits.size(); ++i) {
+      const int32_t id = part.ids.empty()
+                             ? static_cast<int32_t>(block.rows.begin + static_cast<int64_t>(i))
+                             : part.ids[i];
+      if (!std::isnan(part.logits[i])) candidates.emplace_back(part.logits[i], id);
     }
   }
-  const size_t kept = std::min(candidates.size(), static_cast<size_t>(top_k));
+  const size_t kept = std::min(candidates.size(), static_cast<size_t>(most));
   std::partial_sort(
       candidates.begin(), candidates.begin() + static_cast<ptrdiff_t>(kept), candidates.end(),
       [](const auto& a, const auto& b) { return Better(a.first, a.second, b.first, b.second); });
@@ -115,8 +134,9 @@ absl::Status CheckHeadBlock(const model::Step& step, const HeadBlock& block) {
       if (std::isnan(row.max_logit) || std::isnan(row.sum_exp)) {
         return absl::DataLossError("a head block answered a sum that is not a number");
       }
-      RENGA_RETURN_IF_ERROR(slot.top_k > 0 ? CheckTopRows(row, block.rows, slot.top_k)
-                                           : CheckAllRows(row, block.rows));
+      RENGA_RETURN_IF_ERROR(slot.top_k > 0    ? CheckTopRows(row, block.rows, slot.top_k)
+                            : slot.within > 0 ? CheckNearRows(row, block.rows)
+                                              : CheckAllRows(row, block.rows));
     }
   }
   return absl::OkStatus();
@@ -129,8 +149,13 @@ std::vector<model::HeadRow> MergeHeadBlocks(const model::Step& step,
   size_t index = 0;
   for (const model::StepSlot& slot : step.slots) {
     for (int64_t i = 0; i < slot.output_count; ++i, ++index) {
-      if (slot.top_k > 0) {
-        MergeTopRows(blocks, index, slot.top_k, merged[index]);
+      const bool near =
+          slot.within > 0 && std::any_of(blocks.begin(), blocks.end(), [&](const HeadBlock& block) {
+            return !block.outputs[index].ids.empty();
+          });
+      if (slot.top_k > 0 || near) {
+        const int64_t most = slot.top_k > 0 ? slot.top_k : blocks.back().rows.end;
+        MergeBestRows(blocks, index, most, merged[index]);
       } else {
         MergeAllRows(blocks, index, merged[index]);
       }

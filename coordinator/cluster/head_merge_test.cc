@@ -90,6 +90,26 @@ TEST(HeadMergeTest, BlocksOfMinusInfinityAddNothing) {
   EXPECT_FALSE(std::isnan(MergeHeadBlocks(step, {silent, silent})[0].sum_exp));
 }
 
+TEST(HeadMergeTest, RowsNearTheBestComeTogether) {
+  model::Step step = StepAsking({0});
+  step.slots[0].within = 3;
+  const HeadBlock few{{0, 4}, {{.ids = {2, 0}, .logits = {5, 3}, .max_logit = 5, .sum_exp = 2}}};
+  const HeadBlock all{{4, 6}, {{.ids = {}, .logits = {1, 4}, .max_logit = 4, .sum_exp = 2}}};
+  ASSERT_OK(CheckHeadBlock(step, few));
+  ASSERT_OK(CheckHeadBlock(step, all));
+  const std::vector<model::HeadRow> mixed = MergeHeadBlocks(step, {few, all});
+  EXPECT_EQ(mixed[0].ids, (std::vector<int32_t>{2, 5, 0, 4}));
+  EXPECT_EQ(mixed[0].logits, (std::vector<float>{5, 4, 3, 1}));
+  HeadBlock first = all;
+  first.rows = {0, 2};
+  HeadBlock second = all;
+  second.rows = {2, 4};
+  EXPECT_EQ(MergeHeadBlocks(step, {first, second})[0].logits, (std::vector<float>{1, 4, 1, 4}));
+  HeadBlock bad = few;
+  bad.outputs[0].ids = {0, 4};
+  EXPECT_THAT(CheckHeadBlock(step, bad), StatusIs(absl::StatusCode::kInternal));
+}
+
 TEST(HeadMergeTest, StepsWithoutOutputsMergeToNothing) {
   model::Step step;
   step.slots.push_back({.token_count = 8, .output_count = 0});

@@ -2,12 +2,15 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
+#include <vector>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "absl/strings/strip.h"
+#include "base/data_type.h"
 #include "base/status_macros.h"
 #include "transport/dialer.h"
 #include "transport/hello.h"
@@ -20,7 +23,9 @@ constexpr size_t kMaxHostBytes = 253;
 // More than any machine has, and small enough that sums over a cluster cannot overflow.
 constexpr int64_t kMaxMemoryBytes = int64_t{1} << 50;
 constexpr double kMaxBytesPerSecond = 1e15;
+constexpr double kMaxLayerMicroseconds = 1e6;
 constexpr uint32_t kMaxThreads = 1 << 16;
+constexpr int kMaxKernels = 64;
 // Epochs are milliseconds since 1970: this one is thousands of years away.
 constexpr uint64_t kMaxEpoch = uint64_t{1} << 48;
 
@@ -33,6 +38,40 @@ absl::Status CheckText(absl::string_view what, absl::string_view text) {
     return absl::InvalidArgumentError(absl::StrCat("the ", what, " holds control characters"));
   }
   return absl::OkStatus();
+}
+
+absl::Status CheckSpeed(absl::string_view what, double bytes_per_second, double least) {
+  if (std::isfinite(bytes_per_second) && bytes_per_second >= least &&
+      bytes_per_second <= kMaxBytesPerSecond) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("the measured speed of ", what, " is no speed: ", bytes_per_second));
+}
+
+// Formats that this build does not know are left out: nothing is planned with them.
+absl::StatusOr<std::vector<KernelSpeed>> CheckKernels(const proto::DeviceOffer& offer) {
+  if (offer.kernels_size() > kMaxKernels) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("the speeds of ", offer.kernels_size(), " formats are too many"));
+  }
+  std::vector<KernelSpeed> kernels;
+  for (const proto::KernelSpeed& kernel : offer.kernels()) {
+    const auto type = base::DataTypeFromGgufId(kernel.gguf_type());
+    if (!type.has_value()) continue;
+    const absl::string_view name = base::GetDataTypeInfo(*type).name;
+    RENGA_RETURN_IF_ERROR(CheckSpeed(name, kernel.decode_bytes_per_second(), 1));
+    RENGA_RETURN_IF_ERROR(CheckSpeed(name, kernel.prefill_bytes_per_second(), 1));
+    const bool known = std::any_of(kernels.begin(), kernels.end(),
+                                   [&](const KernelSpeed& other) { return other.type == *type; });
+    if (known) {
+      return absl::InvalidArgumentError(absl::StrCat("the speed of ", name, " is there twice"));
+    }
+    kernels.push_back({.type = *type,
+                       .decode_bytes_per_second = kernel.decode_bytes_per_second(),
+                       .prefill_bytes_per_second = kernel.prefill_bytes_per_second()});
+  }
+  return kernels;
 }
 
 absl::StatusOr<WorkerOffer> CheckOffer(const proto::DeviceOffer& offer) {
@@ -54,12 +93,34 @@ absl::StatusOr<WorkerOffer> CheckOffer(const proto::DeviceOffer& offer) {
     return absl::InvalidArgumentError(
         absl::StrCat("the number of threads is absurd: ", offer.threads()));
   }
+  RENGA_ASSIGN_OR_RETURN(std::vector<KernelSpeed> kernels, CheckKernels(offer));
+  RENGA_RETURN_IF_ERROR(CheckSpeed("copying", offer.copy_bytes_per_second(), 0));
+  RENGA_RETURN_IF_ERROR(CheckSpeed("the disk", offer.disk_bytes_per_second(), 0));
+  if (!(offer.layer_us() >= 0 && offer.layer_us() <= kMaxLayerMicroseconds)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("the time of a layer is no time: ", offer.layer_us(), " us"));
+  }
   return WorkerOffer{.device_path = offer.device_path(),
                      .device_name = offer.device_name(),
                      .memory_bytes = offer.memory_bytes(),
                      .memory_available_bytes = offer.memory_available_bytes(),
                      .weight_bytes_per_second = speed,
-                     .threads = offer.threads()};
+                     .threads = offer.threads(),
+                     .kernels = std::move(kernels),
+                     .copy_bytes_per_second = offer.copy_bytes_per_second(),
+                     .disk_bytes_per_second = offer.disk_bytes_per_second(),
+                     .layer_us = offer.layer_us()};
+}
+
+absl::StatusOr<std::string> AddressAt(const std::string& host, uint32_t port) {
+  if (port == 0 || port > 65535) {
+    return absl::InvalidArgumentError(absl::StrCat("the worker's port is no port: ", port));
+  }
+  const bool bare_ipv6 = absl::StrContains(host, ':') && !absl::StartsWith(host, "[");
+  const std::string address =
+      bare_ipv6 ? absl::StrCat("[", host, "]:", port) : absl::StrCat(host, ":", port);
+  RENGA_RETURN_IF_ERROR(transport::ParseHostPort(address).status());
+  return address;
 }
 
 absl::StatusOr<std::string> AddressOf(const proto::Hello& hello, const HelloSource& source) {
@@ -75,15 +136,14 @@ absl::StatusOr<std::string> AddressOf(const proto::Hello& hello, const HelloSour
   if (host.empty() || host.size() > kMaxHostBytes) {
     return absl::InvalidArgumentError("no usable host to reach the worker at: use --advertise");
   }
-  if (hello.listen_port() == 0 || hello.listen_port() > 65535) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("the worker's port is no port: ", hello.listen_port()));
-  }
-  const bool bare_ipv6 = absl::StrContains(host, ':') && !absl::StartsWith(host, "[");
-  const std::string address = bare_ipv6 ? absl::StrCat("[", host, "]:", hello.listen_port())
-                                        : absl::StrCat(host, ":", hello.listen_port());
-  RENGA_RETURN_IF_ERROR(transport::ParseHostPort(address).status());
-  return address;
+  return AddressAt(host, hello.listen_port());
+}
+
+// "" when the worker joins no groups.
+absl::StatusOr<std::string> GroupAddressOf(const proto::Hello& hello, const std::string& address) {
+  const auto host_port = transport::ParseHostPort(address);
+  if (hello.group_port() == 0 || !host_port.ok()) return "";
+  return AddressAt(host_port->host, hello.group_port());
 }
 
 }  // namespace
@@ -113,6 +173,7 @@ absl::StatusOr<JoinRequest> CheckHello(const proto::Hello& hello, const HelloSou
   JoinRequest request;
   RENGA_ASSIGN_OR_RETURN(request.offer, CheckOffer(hello.offer()));
   RENGA_ASSIGN_OR_RETURN(request.address, AddressOf(hello, source));
+  RENGA_ASSIGN_OR_RETURN(request.group_address, GroupAddressOf(hello, request.address));
   request.id = source.id;
   request.name = hello.worker_name().empty() ? request.address : hello.worker_name();
   request.resident_epoch = hello.resident_epoch();
@@ -120,11 +181,12 @@ absl::StatusOr<JoinRequest> CheckHello(const proto::Hello& hello, const HelloSou
 }
 
 absl::StatusOr<Heartbeat> CheckHeartbeat(const proto::Heartbeat& heartbeat) {
-  if (heartbeat.memory_used_bytes() < 0 || heartbeat.memory_used_bytes() > kMaxMemoryBytes ||
-      heartbeat.resident_bytes() < 0 || heartbeat.resident_bytes() > kMaxMemoryBytes) {
+  for (const int64_t bytes :
+       {heartbeat.memory_used_bytes(), heartbeat.resident_bytes(), heartbeat.pinned_weight_bytes(),
+        heartbeat.pinned_now_bytes(), heartbeat.streamed_weight_bytes()}) {
+    if (bytes >= 0 && bytes <= kMaxMemoryBytes) continue;
     return absl::InvalidArgumentError(
-        absl::StrCat("a heartbeat with absurd memory: ", heartbeat.memory_used_bytes(), " and ",
-                     heartbeat.resident_bytes(), " bytes"));
+        absl::StrCat("a heartbeat with absurd memory: ", bytes, " bytes"));
   }
   // The next epoch is greater than any that a worker knows of.
   if (heartbeat.epoch() > kMaxEpoch) {
@@ -134,7 +196,10 @@ absl::StatusOr<Heartbeat> CheckHeartbeat(const proto::Heartbeat& heartbeat) {
   return Heartbeat{.epoch = heartbeat.epoch(),
                    .steps_done = heartbeat.steps_done(),
                    .memory_used_bytes = heartbeat.memory_used_bytes(),
-                   .resident_bytes = heartbeat.resident_bytes()};
+                   .resident_bytes = heartbeat.resident_bytes(),
+                   .pinned_weight_bytes = heartbeat.pinned_weight_bytes(),
+                   .pinned_now_bytes = heartbeat.pinned_now_bytes(),
+                   .streamed_weight_bytes = heartbeat.streamed_weight_bytes()};
 }
 
 }  // namespace renga::cluster

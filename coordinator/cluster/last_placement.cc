@@ -29,6 +29,34 @@ bool ReadRange(const Json& json, model::Range& range) {
   return range.begin >= 0 && range.begin <= range.end;
 }
 
+Json ToJson(const std::vector<KernelSpeed>& kernels) {
+  Json json = Json::array();
+  for (const KernelSpeed& kernel : kernels) {
+    json.push_back({{"type", base::GetDataTypeInfo(kernel.type).name},
+                    {"decode", kernel.decode_bytes_per_second},
+                    {"prefill", kernel.prefill_bytes_per_second}});
+  }
+  return json;
+}
+
+bool ReadKernels(const Json& json, std::vector<KernelSpeed>& kernels) {
+  if (!json.is_array()) return false;
+  for (const Json& entry : json) {
+    if (!entry.is_object() || !entry.contains("type") || !entry["type"].is_string() ||
+        !entry.contains("decode") || !entry["decode"].is_number() || !entry.contains("prefill") ||
+        !entry["prefill"].is_number()) {
+      return false;
+    }
+    const auto type = base::DataTypeFromName(entry["type"].get<std::string>());
+    const KernelSpeed kernel = {.type = type.value_or(base::DataType::kInvalid),
+                                .decode_bytes_per_second = entry["decode"].get<double>(),
+                                .prefill_bytes_per_second = entry["prefill"].get<double>()};
+    if (!type.has_value() || kernel.decode_bytes_per_second <= 0) return false;
+    kernels.push_back(kernel);
+  }
+  return true;
+}
+
 bool ReadShard(const Json& json, LastShard& shard) {
   if (!json.is_object()) return false;
   for (const char* key : {"id", "name", "layers", "head_rows", "weight_bytes_per_second"}) {
@@ -38,9 +66,15 @@ bool ReadShard(const Json& json, LastShard& shard) {
       !json["weight_bytes_per_second"].is_number()) {
     return false;
   }
+  if (json.contains("kernels") && !ReadKernels(json["kernels"], shard.kernels)) return false;
   shard.worker_id = json["id"].get<std::string>();
   shard.worker_name = json["name"].get<std::string>();
   shard.weight_bytes_per_second = json["weight_bytes_per_second"].get<double>();
+  if (json.contains("heads") != json.contains("ff")) return false;
+  if (json.contains("heads")) {
+    model::LayerSlice& slice = shard.spec.slice.emplace();
+    if (!ReadRange(json["heads"], slice.heads) || !ReadRange(json["ff"], slice.ff)) return false;
+  }
   return ReadRange(json["layers"], shard.spec.layers) &&
          ReadRange(json["head_rows"], shard.spec.head_rows);
 }
@@ -68,7 +102,9 @@ std::vector<Member> WithSettledSpeeds(std::vector<Member> members, const LastPla
     if (shard == nullptr) continue;
     double& speed = member.offer.weight_bytes_per_second;
     const double before = shard->weight_bytes_per_second;
-    if (speed <= before * kSameMachine && before <= speed * kSameMachine) speed = before;
+    if (speed > before * kSameMachine || before > speed * kSameMachine) continue;
+    speed = before;
+    member.offer.kernels = shard->kernels;
   }
   return members;
 }
@@ -89,11 +125,17 @@ absl::StatusOr<LastPlacement> ReadLastPlacement(const std::string& path) {
 absl::Status WriteLastPlacement(const std::string& path, const LastPlacement& last) {
   Json json = Json::array();
   for (const LastShard& shard : last) {
-    json.push_back({{"id", shard.worker_id},
-                    {"name", shard.worker_name},
-                    {"layers", ToJson(shard.spec.layers)},
-                    {"head_rows", ToJson(shard.spec.head_rows)},
-                    {"weight_bytes_per_second", shard.weight_bytes_per_second}});
+    Json& entry = json.emplace_back();
+    entry = {{"id", shard.worker_id},
+             {"name", shard.worker_name},
+             {"layers", ToJson(shard.spec.layers)},
+             {"head_rows", ToJson(shard.spec.head_rows)},
+             {"weight_bytes_per_second", shard.weight_bytes_per_second},
+             {"kernels", ToJson(shard.kernels)}};
+    if (shard.spec.slice.has_value()) {
+      entry["heads"] = ToJson(shard.spec.slice->heads);
+      entry["ff"] = ToJson(shard.spec.slice->ff);
+    }
   }
   // Names come from peers: what is no UTF-8 in them is replaced, not thrown at us.
   return base::WriteFileAtomically(path,

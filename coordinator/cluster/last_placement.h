@@ -18,7 +18,9 @@ struct LastShard {
   std::string worker_id;
   std::string worker_name;
   model::ShardSpec spec;
-  double weight_bytes_per_second = 0;  // that the plan was made with
+  // That the plan was made with.
+  double weight_bytes_per_second = 0;
+  std::vector<KernelSpeed> kernels = {};
 };
 
 using LastPlacement = std::vector<LastShard>;
@@ -28,7 +30,7 @@ using LastPlacement = std::vector<LastShard>;
 const LastShard* FindLastShard(const LastPlacement& last, const Member& member,
                                const std::vector<Member>& members);
 
-// The members with the speed they were planned with last, where the new measurement is within a
+// The members with the speeds they were planned with last, where the new measurement is within a
 // factor of four of it: then it is the same machine, busier or less busy.
 std::vector<Member> WithSettledSpeeds(std::vector<Member> members, const LastPlacement& last);
 

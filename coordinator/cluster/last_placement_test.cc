@@ -5,6 +5,7 @@
 
 #include "base/file.h"
 #include "base/testing/status_matchers.h"
+#include "base/testing/temp_folder.h"
 #include "gtest/gtest.h"
 
 namespace renga::cluster {
@@ -21,14 +22,16 @@ Member MakeMember(const std::string& id, const std::string& name, double speed) 
 }
 
 LastPlacement TwoShards() {
-  return {{.worker_id = "w-a",
-           .worker_name = "ada",
-           .spec = {.layers = {0, 3}, .head_rows = {}},
-           .weight_bytes_per_second = 10e9},
-          {.worker_id = "w-b",
-           .worker_name = "bob",
-           .spec = {.layers = {3, 5}, .head_rows = {0, 512}},
-           .weight_bytes_per_second = 20e9}};
+  return {
+      {.worker_id = "w-a",
+       .worker_name = "ada",
+       .spec = {.layers = {0, 3}, .slice = model::LayerSlice{{0, 4}, {0, 256}}, .head_rows = {}},
+       .weight_bytes_per_second = 10e9,
+       .kernels = {{base::DataType::kQ4_K, 9e9, 40e9}, {base::DataType::kF16, 8e9, 30e9}}},
+      {.worker_id = "w-b",
+       .worker_name = "bob",
+       .spec = {.layers = {3, 5}, .head_rows = {0, 512}},
+       .weight_bytes_per_second = 20e9}};
 }
 
 TEST(LastPlacementTest, AWorkerIsKnownByIdElseByTheNameOfOneThatIsGone) {
@@ -47,23 +50,28 @@ TEST(LastPlacementTest, SpeedsSettleWithinAFactorOfFour) {
       {MakeMember("w-a", "ada", 39e9), MakeMember("w-b", "bob", 4e9), MakeMember("w-c", "new", 5)},
       TwoShards());
   EXPECT_EQ(settled[0].offer.weight_bytes_per_second, 10e9);
+  ASSERT_EQ(settled[0].offer.kernels.size(), 2u);
+  EXPECT_EQ(settled[0].offer.kernels[0].decode_bytes_per_second, 9e9);
   EXPECT_EQ(settled[1].offer.weight_bytes_per_second, 4e9) << "less than a quarter: it has changed";
   EXPECT_EQ(settled[2].offer.weight_bytes_per_second, 5);
 }
 
 TEST(LastPlacementTest, IsKeptInAFile) {
-  const std::string path = ::testing::TempDir() + "/last_placement.json";
+  const std::string path = testing::NewTempFolder() + "/last_placement.json";
   ASSERT_OK(WriteLastPlacement(path, TwoShards()));
   ASSERT_OK_AND_ASSIGN(const LastPlacement read, ReadLastPlacement(path));
   ASSERT_EQ(read.size(), 2u);
   EXPECT_EQ(read[1].worker_id, "w-b");
   EXPECT_EQ(read[1].worker_name, "bob");
-  EXPECT_EQ(read[1].spec, TwoShards()[1].spec);
+  for (size_t i = 0; i < 2; ++i) EXPECT_EQ(read[i].spec, TwoShards()[i].spec);
+  ASSERT_EQ(read[0].kernels.size(), 2u);
+  EXPECT_EQ(read[0].kernels[1].type, base::DataType::kF16);
+  EXPECT_EQ(read[0].kernels[1].prefill_bytes_per_second, 30e9);
   EXPECT_EQ(read[1].weight_bytes_per_second, 20e9);
 }
 
 TEST(LastPlacementTest, DamageIsAnErrorAndNothingElse) {
-  const std::string path = ::testing::TempDir() + "/damaged_placement.json";
+  const std::string path = testing::NewTempFolder() + "/damaged_placement.json";
   for (
       const std::string text :
       {"", "{", "7", "[7]", "[{}]",

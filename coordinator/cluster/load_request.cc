@@ -1,5 +1,7 @@
 #include "coordinator/cluster/load_request.h"
 
+#include <algorithm>
+
 #include "base/data_type.h"
 #include "transport/wire.h"
 
@@ -31,6 +33,48 @@ void AddTensor(const Manifest& manifest, uint32_t index, proto::Manifest& messag
   }
 }
 
+// Who sends to the heads: a member of the last stage to its own block, the others in turn.
+void SetHeads(const Placement& placement, uint32_t worker, proto::LoadRequest& request) {
+  const std::vector<uint32_t>& stage = placement.stages.back();
+  for (size_t i = 0; i < placement.heads.size(); ++i) {
+    const uint32_t head = placement.heads[i];
+    const bool is_member = std::find(stage.begin(), stage.end(), head) != stage.end();
+    const uint32_t sender = is_member ? head : stage[i % stage.size()];
+    if (sender == worker) SetPeer(placement, head, *request.add_heads());
+  }
+}
+
+void SetGroup(const Placement& placement, const std::vector<uint32_t>& stage, size_t rank,
+              proto::LoadRequest& request) {
+  const model::LayerSlice& slice = *placement.workers[stage[rank]].spec.slice;
+  SetRange(slice.heads, *request.mutable_slice()->mutable_heads());
+  SetRange(slice.ff, *request.mutable_slice()->mutable_ff());
+  request.mutable_group()->set_rank(static_cast<uint32_t>(rank));
+  for (const uint32_t member : stage) {
+    proto::Peer& peer = *request.mutable_group()->add_members();
+    SetPeer(placement, member, peer);
+    peer.set_address(placement.workers[member].member.group_address);
+  }
+}
+
+// The worker's group, and where its output goes. Members of one stage have the same rows; those of
+// the next are shared out among them.
+void SetStage(const Placement& placement, uint32_t worker, proto::LoadRequest& request) {
+  for (size_t s = 0; s < placement.stages.size(); ++s) {
+    const std::vector<uint32_t>& stage = placement.stages[s];
+    const auto found = std::find(stage.begin(), stage.end(), worker);
+    if (found == stage.end()) continue;
+    const auto rank = static_cast<size_t>(found - stage.begin());
+    if (stage.size() > 1) SetGroup(placement, stage, rank, request);
+    if (s + 1 == placement.stages.size()) return SetHeads(placement, worker, request);
+    const std::vector<uint32_t>& next = placement.stages[s + 1];
+    for (size_t i = rank; i < next.size(); i += stage.size()) {
+      SetPeer(placement, next[i], *request.add_next_stage());
+    }
+    return;
+  }
+}
+
 }  // namespace
 
 proto::LoadRequest MakeLoadRequest(const ModelStore& store, const Placement& placement,
@@ -51,11 +95,18 @@ proto::LoadRequest MakeLoadRequest(const ModelStore& store, const Placement& pla
   request.set_max_step_tokens(placement.limits.max_step_tokens);
   request.set_max_step_outputs(placement.limits.max_step_outputs);
   request.set_kv_gguf_type(base::GetDataTypeInfo(placement.limits.kv_type).gguf_id);
-  const auto stage_count = static_cast<uint32_t>(placement.stage_count);
-  if (worker + 1 < stage_count) {
-    SetPeer(placement, worker + 1, *request.mutable_next_stage());
-  } else if (worker + 1 == stage_count) {
-    for (uint32_t head : placement.heads) SetPeer(placement, head, *request.add_heads());
+  request.set_activation_type(transport::ToProto(placement.limits.wire_type));
+  request.set_load_lazily(placement.lazy);
+  if (!placement.limits.approximation.exact()) {
+    *request.mutable_approximation() =
+        transport::ToProto(placement.limits.approximation, store.model().config.vocab_size);
+  }
+  SetStage(placement, worker, request);
+  if (placed.spec.embedding) {
+    request.set_embedding(true);
+    for (const uint32_t member : placement.stages.front()) {
+      SetPeer(placement, member, *request.add_first_stage());
+    }
   }
   return request;
 }

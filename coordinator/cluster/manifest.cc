@@ -185,6 +185,7 @@ std::vector<model::TensorSpec> ShippedTensors(const model::Model& model) {
   if (model.config.rope_has_factors) specs.push_back(model::RopeFactorsTensor(model.config));
   specs.push_back(model::OutputNormTensor(model.config));
   specs.push_back(model::OutputTensor(model.config));
+  if (!model.config.tied_output) specs.push_back(model::EmbeddingTensor(model.config));
   return specs;
 }
 

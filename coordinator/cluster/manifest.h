@@ -40,8 +40,8 @@ struct Manifest {
 // Bytes hashed so far and in total. Called from several threads, one call at a time.
 using HashProgress = std::function<void(int64_t done_bytes, int64_t total_bytes)>;
 
-// The tensors of the manifest in their order: layer by layer, then what heads need. The embedding
-// is among them only where it is the output matrix too.
+// The tensors of the manifest in their order: layer by layer, rope factors (perhaps), output norm,
+// output, and the embedding, if that is another matrix.
 std::vector<model::TensorSpec> ShippedTensors(const model::Model& model);
 
 // Reads and hashes every piece, on `threads` threads. `progress` may be empty.

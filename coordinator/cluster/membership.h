@@ -19,8 +19,16 @@
 #include "absl/strings/string_view.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "base/data_type.h"
 
 namespace renga::cluster {
+
+// Of products with matrices of one format, on one worker.
+struct KernelSpeed {
+  base::DataType type = base::DataType::kInvalid;
+  double decode_bytes_per_second = 0;   // weight bytes, one token
+  double prefill_bytes_per_second = 0;  // weight bytes times tokens, many tokens at once
+};
 
 // What a worker offers, as it measured itself.
 struct WorkerOffer {
@@ -30,6 +38,10 @@ struct WorkerOffer {
   int64_t memory_available_bytes = 0;
   double weight_bytes_per_second = 0;
   uint32_t threads = 0;
+  std::vector<KernelSpeed> kernels;  // each format at most once
+  double copy_bytes_per_second = 0;  // from memory to memory; 0: not measured
+  double disk_bytes_per_second = 0;  // of the disk that keeps shards; 0: not measured
+  double layer_us = 0;  // of each layer of a step, whatever its weights; 0: not measured
 };
 
 // What a worker says of itself when it joins.
@@ -37,6 +49,7 @@ struct JoinRequest {
   std::string id;       // from its certificate; empty where links carry none: one is given
   std::string name;     // for people
   std::string address;  // where it serves: "host:port" or "inproc:NAME"
+  std::string group_address = "";  // where members of its group connect; "": it joins no groups
   WorkerOffer offer;
   uint64_t resident_epoch = 0;
 };
@@ -46,12 +59,18 @@ struct Heartbeat {
   uint64_t steps_done = 0;
   int64_t memory_used_bytes = 0;
   int64_t resident_bytes = 0;
+  // Weights of layers, of a shard that is loaded lazily: those that stay in memory, how many of
+  // them are there, and those that are read from disk for every step.
+  int64_t pinned_weight_bytes = 0;
+  int64_t pinned_now_bytes = 0;
+  int64_t streamed_weight_bytes = 0;
 };
 
 struct Member {
   std::string id;
   std::string name;
   std::string address;
+  std::string group_address;
   WorkerOffer offer;
   uint64_t incarnation = 0;  // grows with every join, over all members
   bool alive = false;

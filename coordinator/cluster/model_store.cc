@@ -25,6 +25,8 @@ absl::StatusOr<std::unique_ptr<ModelStore>> ModelStore::Open(const std::string& 
   const int threads = options.threads > 0 ? options.threads : base::UsableCpuCount();
   RENGA_ASSIGN_OR_RETURN(store->manifest_, LoadOrHashModel(*store->file_, store->model_, directory,
                                                            threads, options.progress));
+  RENGA_ASSIGN_OR_RETURN(store->embeddings_,
+                         model::EmbeddingTable::Create(*store->file_, store->model_.config));
   for (const ManifestTensor& tensor : store->manifest_.tensors) {
     store->tensor_bytes_.push_back(
         store->file_->TensorBytes(*store->file_->FindTensor(tensor.name)));
@@ -34,20 +36,30 @@ absl::StatusOr<std::unique_ptr<ModelStore>> ModelStore::Open(const std::string& 
   return store;
 }
 
+void ModelStore::CountHead(int64_t bytes) {
+  const int64_t rows = model_.config.vocab_size;
+  footprint_.head_row_bytes = (bytes + rows - 1) / rows;
+}
+
 std::vector<uint32_t> ModelStore::TensorsOf(const model::ShardSpec& spec) const {
-  // The manifest's order: every layer's tensors, rope factors (perhaps), output norm, output.
+  // The manifest's order: every layer's tensors, rope factors (perhaps), output norm, output, and
+  // the embedding, if that is another one.
   std::vector<uint32_t> tensors;
-  const auto count = static_cast<uint32_t>(manifest_.tensors.size());
+  const auto embedding = static_cast<uint32_t>(manifest_.tensors.size() - 1);
+  const uint32_t output = model_.config.tied_output ? embedding : embedding - 1;
+  const uint32_t output_norm = output - 1;
   if (!spec.layers.empty()) {
     const size_t begin = static_cast<size_t>(spec.layers.begin) * tensors_per_layer_;
     const size_t end = static_cast<size_t>(spec.layers.end) * tensors_per_layer_;
     for (size_t i = begin; i < end; ++i) tensors.push_back(static_cast<uint32_t>(i));
-    if (model_.config.rope_has_factors) tensors.push_back(count - 3);
+    if (model_.config.rope_has_factors) tensors.push_back(output_norm - 1);
   }
   if (!spec.head_rows.empty()) {
-    tensors.push_back(count - 2);
-    tensors.push_back(count - 1);
+    tensors.push_back(output_norm);
+    tensors.push_back(output);
   }
+  const bool is_there = model_.config.tied_output && !spec.head_rows.empty();
+  if (spec.embedding && !is_there) tensors.push_back(embedding);
   return tensors;
 }
 

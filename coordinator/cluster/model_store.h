@@ -5,19 +5,21 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 
 #include "absl/status/statusor.h"
 #include "coordinator/cluster/manifest.h"
 #include "model/architecture.h"
+#include "model/embedding.h"
 #include "model/footprint.h"
 #include "model/gguf_file.h"
 #include "model/shard_spec.h"
 
 namespace renga::cluster {
 
-// Immutable once opened; safe from any thread.
+// Immutable once opened, and once CountHead was called if it is; then safe from any thread.
 class ModelStore {
  public:
   struct Options {
@@ -34,6 +36,10 @@ class ModelStore {
   const model::Model& model() const { return model_; }
   const model::ModelFootprint& footprint() const { return footprint_; }
   const Manifest& manifest() const { return manifest_; }
+  const model::EmbeddingTable& embeddings() const { return *embeddings_; }
+
+  // Workers will hold `bytes` in place of all rows of the output matrix: plans count that.
+  void CountHead(int64_t bytes);
 
   // Indices into manifest().tensors of what a worker must hold to be `spec`, ascending.
   std::vector<uint32_t> TensorsOf(const model::ShardSpec& spec) const;
@@ -48,6 +54,7 @@ class ModelStore {
   model::Model model_;
   model::ModelFootprint footprint_;
   Manifest manifest_;
+  std::optional<model::EmbeddingTable> embeddings_;  // always there once opened
   // Of each tensor of the manifest, inside the mapping.
   std::vector<std::span<const std::byte>> tensor_bytes_;
   size_t tensors_per_layer_ = 0;

@@ -13,6 +13,7 @@
 #include "model/architecture.h"
 #include "model/shard_spec.h"
 #include "model/step.h"
+#include "model/tokenizer.h"
 
 namespace renga::cluster {
 
@@ -22,6 +23,7 @@ struct StageTiming {
   bool head = false;
   uint64_t queue_us = 0;
   uint64_t compute_us = 0;
+  uint64_t exchange_us = 0;  // of compute_us: waiting for the other members of the group
 };
 
 // A step's answer: one merged row per output, in slot order. Exact: with top_k the best k of the
@@ -30,6 +32,9 @@ struct StepOutcome {
   std::vector<model::HeadRow> rows;
   std::vector<StageTiming> timings;
   uint64_t round_trip_us = 0;
+  // Of it: stages one after the other, members of a stage side by side, then the slowest head
+  // block.
+  double compute_us = 0;
 };
 
 // One epoch. Thread-safe. Once a worker of the plan is lost every step, present and future, fails
@@ -47,10 +52,10 @@ class Pipeline {
 
   using Callback = std::function<void(absl::StatusOr<StepOutcome>)>;
   // Sends the step; epoch and number are filled in, so steps run in the order of the calls.
-  // `rows` are the embedding rows, step.token_count() x d_model. Never blocks: a caller keeps no
-  // more than kEdgeWindowFrames steps in flight. `done` runs once, on a thread of the pipeline,
+  // `tokens` are those of all its slots, step.token_count() of them. Never blocks: a caller keeps
+  // no more than kEdgeWindowFrames steps in flight. `done` runs once, on a thread of the pipeline,
   // and must not block; it may call Submit.
-  virtual void Submit(model::Step step, std::vector<float> rows, Callback done) = 0;
+  virtual void Submit(model::Step step, std::vector<model::TokenId> tokens, Callback done) = 0;
 };
 
 // Where serving gets the present pipeline from.

@@ -12,6 +12,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
 #include "absl/synchronization/mutex.h"
+#include "base/status_macros.h"
 #include "coordinator/cluster/head_merge.h"
 #include "coordinator/cluster/results_reader.h"
 #include "coordinator/cluster/step_tracker.h"
@@ -28,7 +29,7 @@ absl::Duration SteadyNow() {
 }
 
 // What Submit's caller got wrong, if anything.
-absl::Status CheckStep(const model::Step& step, size_t row_numbers,
+absl::Status CheckStep(const model::Step& step, size_t token_count,
                        const PipelineOptions& options) {
   int64_t tokens = 0;
   int64_t outputs = 0;
@@ -45,10 +46,34 @@ absl::Status CheckStep(const model::Step& step, size_t row_numbers,
         absl::StrCat("a step of ", tokens, " tokens and ", outputs, " outputs, but the plan has ",
                      options.limits.max_step_tokens, " and ", options.limits.max_step_outputs));
   }
-  if (row_numbers != static_cast<size_t>(tokens * options.model.config.d_model)) {
-    return absl::InternalError("a step whose embedding rows have the wrong size");
+  if (token_count != static_cast<size_t>(tokens)) {
+    return absl::InternalError(
+        absl::StrCat("a step of ", tokens, " positions with ", token_count, " tokens"));
   }
   return absl::OkStatus();
+}
+
+// What the first workers get of a step, but for the step itself.
+absl::StatusOr<proto::StepFrame> MakeFrame(const model::Step& step,
+                                           std::span<const model::TokenId> tokens,
+                                           const PipelineOptions& options) {
+  RENGA_RETURN_IF_ERROR(CheckStep(step, tokens.size(), options));
+  proto::StepFrame frame;
+  if (options.embedding_worker.has_value()) {
+    frame.set_target(proto::FRAME_TARGET_EMBEDDING);
+    frame.mutable_tokens()->Add(tokens.begin(), tokens.end());
+    return frame;
+  }
+  RENGA_ASSIGN_OR_RETURN(const std::vector<float> rows, options.embed(tokens));
+  frame.set_target(proto::FRAME_TARGET_LAYERS);
+  transport::PackActivations(rows, frame, options.limits.wire_type);
+  return frame;
+}
+
+// The workers that get every step from here.
+std::vector<uint32_t> FirstWorkers(const PipelineOptions& options) {
+  if (options.embedding_worker.has_value()) return {*options.embedding_worker};
+  return options.stages.front();
 }
 
 }  // namespace
@@ -58,13 +83,14 @@ class PipelineImpl::Core {
  public:
   explicit Core(PipelineOptions options)
       : options_(std::move(options)),
+        first_(FirstWorkers(options_)),
         tracker_(HeadRowsOf(options_)),
-        times_(options_.workers.size()) {}
+        times_(options_.workers.size(), options_.stages) {}
 
   // `self` keeps this alive on the thread. Called once.
   void Start(std::shared_ptr<Core> self);
   void Stop();
-  void Submit(model::Step step, std::vector<float> rows, Callback done);
+  void Submit(model::Step step, std::span<const model::TokenId> tokens, Callback done);
   void Break(const absl::Status& why);
 
   absl::Status status() const {
@@ -110,6 +136,7 @@ class PipelineImpl::Core {
   void Deliver(FinishedStep finished);
 
   const PipelineOptions options_;
+  const std::vector<uint32_t> first_;  // as senders_
   std::thread thread_;
 
   mutable absl::Mutex mutex_;
@@ -120,7 +147,7 @@ class PipelineImpl::Core {
   StepTimes times_ ABSL_GUARDED_BY(mutex_);
   std::deque<ArrivedAnswer> arrived_ ABSL_GUARDED_BY(mutex_);
   std::deque<FinishedStep> finished_ ABSL_GUARDED_BY(mutex_);
-  std::unique_ptr<transport::EdgeSender> sender_ ABSL_GUARDED_BY(mutex_);
+  std::vector<std::unique_ptr<transport::EdgeSender>> senders_ ABSL_GUARDED_BY(mutex_);
   std::vector<std::unique_ptr<ResultsReader>> readers_ ABSL_GUARDED_BY(mutex_);
 };
 
@@ -146,9 +173,11 @@ void PipelineImpl::Core::OpenStreams() {
         .on_broken = [this,
                       worker](const absl::Status& status) { Break(LossOf(worker, status)); }}));
   }
-  sender_ = std::make_unique<transport::EdgeSender>(
-      options_.workers[0].channel,
-      [this](const absl::Status& status) { Break(LossOf(0, status)); });
+  for (const uint32_t worker : first_) {
+    senders_.push_back(std::make_unique<transport::EdgeSender>(
+        options_.workers[worker].channel,
+        [this, worker](const absl::Status& status) { Break(LossOf(worker, status)); }));
+  }
 }
 
 absl::Status PipelineImpl::Core::Reported(uint32_t worker, const absl::Status& status) const {
@@ -188,12 +217,11 @@ void PipelineImpl::Core::BreakLocked(const absl::Status& why) {
   }
 }
 
-void PipelineImpl::Core::Submit(model::Step step, std::vector<float> rows, Callback done) {
+void PipelineImpl::Core::Submit(model::Step step, std::span<const model::TokenId> tokens,
+                                Callback done) {
   step.epoch = options_.epoch;
-  absl::Status status = CheckStep(step, rows.size(), options_);
-  proto::StepFrame frame;
-  if (status.ok()) transport::PackActivations(rows, frame);
-  frame.set_target(proto::FRAME_TARGET_LAYERS);
+  absl::StatusOr<proto::StepFrame> frame = MakeFrame(step, tokens, options_);
+  absl::Status status = frame.status();
 
   absl::MutexLock lock(&mutex_);
   if (status.ok()) status = status_;
@@ -209,9 +237,12 @@ void PipelineImpl::Core::Submit(model::Step step, std::vector<float> rows, Callb
     return;
   }
   tracker_.Begin(step, std::move(done), SteadyNow());
-  *frame.mutable_step() = transport::ToProto(step);
-  const absl::Status sent = sender_->Send(std::move(frame));
-  if (!sent.ok()) BreakLocked(LossOf(0, sent));
+  *frame->mutable_step() = transport::ToProto(step);
+  for (size_t i = 0; i < senders_.size(); ++i) {
+    const bool last = i + 1 == senders_.size();
+    const absl::Status sent = senders_[i]->Send(last ? *std::move(frame) : *frame);
+    if (!sent.ok()) return BreakLocked(LossOf(first_[i], sent));
+  }
 }
 
 void PipelineImpl::Core::Arrived(uint32_t worker, absl::StatusOr<StepAnswer> answer) {
@@ -281,15 +312,16 @@ void PipelineImpl::Core::JudgeAnswers() {
 
 // The streams go too: a worker need not keep them for an epoch that is over.
 void PipelineImpl::Core::TellBroken() {
-  std::unique_ptr<transport::EdgeSender> sender;
+  std::vector<std::unique_ptr<transport::EdgeSender>> senders;
   std::vector<std::unique_ptr<ResultsReader>> readers;
   {
     absl::MutexLock lock(&mutex_);
-    sender = std::move(sender_);
+    senders = std::move(senders_);
+    senders_.clear();
     readers = std::move(readers_);
     readers_.clear();
   }
-  sender.reset();
+  senders.clear();
   readers.clear();
   if (options_.on_broken) options_.on_broken();
 }
@@ -304,6 +336,7 @@ void PipelineImpl::Core::Deliver(FinishedStep finished) {
   outcome.timings = std::move(finished.timings);
   outcome.round_trip_us =
       static_cast<uint64_t>(std::max<int64_t>(0, absl::ToInt64Microseconds(finished.round_trip)));
+  outcome.compute_us = SpentOnWorkers(outcome.timings, options_.stages).compute;
   {
     absl::MutexLock lock(&mutex_);
     times_.Add(finished.step, outcome);
@@ -319,10 +352,12 @@ PipelineImpl::~PipelineImpl() { core_->Stop(); }
 uint64_t PipelineImpl::epoch() const { return core_->options().epoch; }
 const model::Model& PipelineImpl::model() const { return core_->options().model; }
 const model::RuntimeLimits& PipelineImpl::limits() const { return core_->options().limits; }
-int64_t PipelineImpl::stage_count() const { return core_->options().stage_count; }
+int64_t PipelineImpl::stage_count() const {
+  return static_cast<int64_t>(core_->options().stages.size());
+}
 absl::Status PipelineImpl::status() const { return core_->status(); }
-void PipelineImpl::Submit(model::Step step, std::vector<float> rows, Callback done) {
-  core_->Submit(std::move(step), std::move(rows), std::move(done));
+void PipelineImpl::Submit(model::Step step, std::vector<model::TokenId> tokens, Callback done) {
+  core_->Submit(std::move(step), tokens, std::move(done));
 }
 void PipelineImpl::Break(const absl::Status& why) { core_->Break(why); }
 PipelineTimes PipelineImpl::times() const { return core_->times(); }

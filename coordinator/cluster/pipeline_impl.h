@@ -6,10 +6,13 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "coordinator/cluster/pipeline.h"
 #include "coordinator/cluster/step_times.h"
@@ -33,8 +36,13 @@ struct PipelineOptions {
   uint64_t epoch = 0;
   model::Model model;
   model::RuntimeLimits limits;
-  int64_t stage_count = 0;
-  std::vector<Worker> workers;  // by worker index; the first is the first stage
+  std::vector<Worker> workers;  // by worker index
+  // The members of each stage.
+  std::vector<std::vector<uint32_t>> stages;
+  // Who turns tokens into rows: a worker, which then gets every step from here instead, or, where
+  // there is none, this function: tokens.size() x d_model (model::EmbeddingTable::Rows).
+  std::optional<uint32_t> embedding_worker = std::nullopt;
+  std::function<absl::StatusOr<std::vector<float>>(std::span<const model::TokenId>)> embed;
   absl::Duration step_deadline = absl::InfiniteDuration();
   // Once, on a thread of the pipeline, after it broke. It may run after everybody else has
   // forgotten the pipeline.
@@ -57,7 +65,7 @@ class PipelineImpl : public Pipeline {
   const model::RuntimeLimits& limits() const override;
   int64_t stage_count() const override;
   absl::Status status() const override;
-  void Submit(model::Step step, std::vector<float> rows, Callback done) override;
+  void Submit(model::Step step, std::vector<model::TokenId> tokens, Callback done) override;
 
   // From now on every step fails with `why`. The first reason stays.
   void Break(const absl::Status& why);

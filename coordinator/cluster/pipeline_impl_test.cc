@@ -66,7 +66,8 @@ class PipelineImplTest : public ::testing::Test {
     options.model.config.vocab_size = kVocabulary;
     options.limits.max_step_tokens = 16;
     options.limits.max_step_outputs = 8;
-    options.stage_count = 2;
+    options.stages = {{0}, {1}};
+    options.embed = RowsOf;
     options.step_deadline = step_deadline;
     options.on_broken = [this] { broken_.set_value(); };
     for (uint32_t i = 0; i < workers_.size(); ++i) {
@@ -86,26 +87,38 @@ class PipelineImplTest : public ::testing::Test {
     step.slots.push_back({.sequence = 3, .token_count = 2, .output_count = 2, .top_k = 0});
     return step;
   }
-  static std::vector<float> SomeRows(int64_t tokens, float seed) {
-    std::vector<float> rows(static_cast<size_t>(tokens * kWidth));
-    for (size_t i = 0; i < rows.size(); ++i) rows[i] = seed + static_cast<float>(i);
+  static std::vector<model::TokenId> SomeTokens(int64_t count, int seed) {
+    std::vector<model::TokenId> tokens(static_cast<size_t>(count));
+    for (size_t i = 0; i < tokens.size(); ++i) tokens[i] = seed + static_cast<int>(3 * i);
+    return tokens;
+  }
+  // What the pipeline makes of them.
+  static std::vector<float> RowsOf(std::span<const model::TokenId> tokens) {
+    std::vector<float> rows;
+    for (const model::TokenId token : tokens) {
+      rows.insert(rows.end(), kWidth, static_cast<float>(token));
+    }
     return rows;
   }
+  static std::vector<float> SomeRows(int64_t count, int seed) {
+    return RowsOf(SomeTokens(count, seed));
+  }
 
-  std::future<absl::StatusOr<StepOutcome>> Send(model::Step step, std::vector<float> rows) {
+  std::future<absl::StatusOr<StepOutcome>> Send(model::Step step,
+                                                std::vector<model::TokenId> tokens) {
     auto promise = std::make_shared<std::promise<absl::StatusOr<StepOutcome>>>();
     auto future = promise->get_future();
     pipeline_->Submit(
-        std::move(step), std::move(rows),
+        std::move(step), std::move(tokens),
         [promise](absl::StatusOr<StepOutcome> outcome) { promise->set_value(std::move(outcome)); });
     return future;
   }
-  absl::StatusOr<StepOutcome> Run(model::Step step, std::vector<float> rows) {
-    return Send(std::move(step), std::move(rows)).get();
+  absl::StatusOr<StepOutcome> Run(model::Step step, std::vector<model::TokenId> tokens) {
+    return Send(std::move(step), std::move(tokens)).get();
   }
   absl::Status RunWith(Misbehaviour misbehaviour) {
     workers_[2]->set_misbehaviour(misbehaviour);
-    return Run(SomeStep(5), SomeRows(6, 1)).status();
+    return Run(SomeStep(5), SomeTokens(6, 1)).status();
   }
 
   FakeWorkers fakes_;
@@ -119,10 +132,10 @@ TEST_F(PipelineImplTest, AnswersAreThoseOfOneWholeHead) {
   Start();
   for (int round = 0; round < 20; ++round) {
     const int64_t top_k = 1 + round * 7;
-    const std::vector<float> rows = SomeRows(6, static_cast<float>(round));
+    const std::vector<model::TokenId> tokens = SomeTokens(6, round);
     model::Step step = SomeStep(top_k);
-    ASSERT_OK_AND_ASSIGN(const StepOutcome outcome, Run(step, rows));
-    const auto expected = FakeAnswer(step, rows, kWidth, 0, kVocabulary);
+    ASSERT_OK_AND_ASSIGN(const StepOutcome outcome, Run(step, tokens));
+    const auto expected = FakeAnswer(step, RowsOf(tokens), kWidth, 0, kVocabulary);
     ASSERT_EQ(outcome.rows.size(), 3u);
     for (size_t i = 0; i < 3; ++i) {
       EXPECT_EQ(outcome.rows[i].ids, expected[i].ids);
@@ -140,39 +153,42 @@ TEST_F(PipelineImplTest, DecodeTimesAreAveragedAndTheNetworkGetsTheRest) {
   Start();
   model::Step step;
   step.slots.push_back({.sequence = 1, .token_count = 1, .output_count = 1, .top_k = 1});
-  ASSERT_OK(Run(step, SomeRows(1, 0)));
+  ASSERT_OK(Run(step, SomeTokens(1, 0)));
   const PipelineTimes times = pipeline_->times();
   EXPECT_EQ(times.workers[0].decode_layers_us, 40);
   EXPECT_EQ(times.workers[0].decode_queue_us, 3);
   EXPECT_EQ(times.workers[1].decode_head_us, 7);
   EXPECT_EQ(times.decode_network_us, std::max(0.0, times.decode_round_trip_us - 50));
+  EXPECT_EQ(times.decode_totals.steps, 1u);
+  EXPECT_EQ(times.decode_totals.compute_us + times.decode_totals.queue_us, 50);
+  EXPECT_EQ(times.decode_totals.round_trip_us, times.decode_round_trip_us);
 }
 
 TEST_F(PipelineImplTest, StepsWithoutOutputsCompleteToo) {
   Start();
   model::Step step;
   step.slots.push_back({.sequence = 1, .token_count = 2});
-  ASSERT_OK_AND_ASSIGN(const StepOutcome outcome, Run(step, SomeRows(2, 0)));
+  ASSERT_OK_AND_ASSIGN(const StepOutcome outcome, Run(step, SomeTokens(2, 0)));
   EXPECT_TRUE(outcome.rows.empty());
 }
 
 TEST_F(PipelineImplTest, StepsInFlightCompleteInTheirOrder) {
   Start();
   std::vector<std::future<absl::StatusOr<StepOutcome>>> futures;
-  for (int i = 0; i < 16; ++i) futures.push_back(Send(SomeStep(1), SomeRows(6, float(i))));
+  for (int i = 0; i < 16; ++i) futures.push_back(Send(SomeStep(1), SomeTokens(6, i)));
   for (int i = 0; i < 16; ++i) {
     ASSERT_OK_AND_ASSIGN(const StepOutcome outcome, futures[i].get());
     EXPECT_EQ(outcome.rows[1].logits,
-              FakeAnswer(SomeStep(1), SomeRows(6, float(i)), kWidth, 0, kVocabulary)[1].logits);
+              FakeAnswer(SomeStep(1), SomeRows(6, i), kWidth, 0, kVocabulary)[1].logits);
   }
 }
 
 TEST_F(PipelineImplTest, CallbacksMaySubmitAndEndThePipeline) {
   Start();
   std::promise<absl::Status> second;
-  pipeline_->Submit(SomeStep(1), SomeRows(6, 0), [&](absl::StatusOr<StepOutcome> first) {
+  pipeline_->Submit(SomeStep(1), SomeTokens(6, 0), [&](absl::StatusOr<StepOutcome> first) {
     EXPECT_OK(first);
-    pipeline_->Submit(SomeStep(1), SomeRows(6, 0), [&](absl::StatusOr<StepOutcome> outcome) {
+    pipeline_->Submit(SomeStep(1), SomeTokens(6, 0), [&](absl::StatusOr<StepOutcome> outcome) {
       pipeline_.reset();
       second.set_value(outcome.status());
     });
@@ -183,21 +199,21 @@ TEST_F(PipelineImplTest, CallbacksMaySubmitAndEndThePipeline) {
 
 TEST_F(PipelineImplTest, BadStepsAreRefusedWithoutHarm) {
   Start();
-  EXPECT_THAT(Run(SomeStep(1), SomeRows(5, 0)), StatusIs(absl::StatusCode::kInternal));
+  EXPECT_THAT(Run(SomeStep(1), SomeTokens(5, 0)), StatusIs(absl::StatusCode::kInternal));
   model::Step step = SomeStep(1);
   step.slots[0].token_count = 17;
-  EXPECT_THAT(Run(step, SomeRows(20, 0)), StatusIs(absl::StatusCode::kInternal));
+  EXPECT_THAT(Run(step, SomeTokens(20, 0)), StatusIs(absl::StatusCode::kInternal));
   step = SomeStep(1);
   step.slots[1].output_count = 2;
-  EXPECT_THAT(Run(step, SomeRows(6, 0)), StatusIs(absl::StatusCode::kInternal));
-  EXPECT_OK(Run(SomeStep(1), SomeRows(6, 0)));
+  EXPECT_THAT(Run(step, SomeTokens(6, 0)), StatusIs(absl::StatusCode::kInternal));
+  EXPECT_OK(Run(SomeStep(1), SomeTokens(6, 0)));
 }
 
 TEST_F(PipelineImplTest, TooManyStepsAreRefused) {
   workers_[2]->set_misbehaviour(Misbehaviour::kSilent);
   Start();
   std::vector<std::future<absl::StatusOr<StepOutcome>>> futures;
-  for (int i = 0; i < 17; ++i) futures.push_back(Send(SomeStep(1), SomeRows(6, 0)));
+  for (int i = 0; i < 17; ++i) futures.push_back(Send(SomeStep(1), SomeTokens(6, 0)));
   EXPECT_THAT(futures.back().get(), StatusIs(absl::StatusCode::kResourceExhausted));
   pipeline_->Break(absl::UnavailableError("enough"));
   EXPECT_THAT(futures.front().get(), StatusIs(absl::StatusCode::kUnavailable, "enough"));
@@ -216,14 +232,14 @@ TEST_F(PipelineImplTest, AFailedStepNamesTheWorkerAndEndsTheEpoch) {
               StatusIs(absl::StatusCode::kInternal,
                        AllOf(HasSubstr("name-of-w-c"), HasSubstr("the engine is on fire"))));
   broken_.get_future().get();
-  EXPECT_THAT(Run(SomeStep(1), SomeRows(6, 0)),
+  EXPECT_THAT(Run(SomeStep(1), SomeTokens(6, 0)),
               StatusIs(absl::StatusCode::kUnavailable, HasSubstr("name-of-w-c")));
 }
 
 TEST_F(PipelineImplTest, EndingThePipelineFailsWhatIsOnItsWay) {
   workers_[1]->set_misbehaviour(Misbehaviour::kSilent);
   Start();
-  auto future = Send(SomeStep(1), SomeRows(6, 0));
+  auto future = Send(SomeStep(1), SomeTokens(6, 0));
   pipeline_.reset();
   EXPECT_THAT(future.get(), StatusIs(absl::StatusCode::kCancelled));
 }
@@ -247,7 +263,7 @@ INSTANTIATE_TEST_SUITE_P(Cluster, MisbehaviourTest,
 TEST_F(PipelineImplTest, AnsweringTwiceBreaksThePipeline) {
   Start();
   workers_[2]->set_misbehaviour(Misbehaviour::kTwice);
-  (void)Run(SomeStep(1), SomeRows(6, 0));
+  (void)Run(SomeStep(1), SomeTokens(6, 0));
   broken_.get_future().get();
   EXPECT_THAT(pipeline_->status(),
               StatusIs(absl::StatusCode::kUnavailable, HasSubstr("after step 1")));

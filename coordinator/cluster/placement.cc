@@ -1,6 +1,8 @@
 #include "coordinator/cluster/placement.h"
 
 #include <algorithm>
+#include <map>
+#include <optional>
 #include <set>
 #include <utility>
 
@@ -9,23 +11,80 @@
 #include "base/status_macros.h"
 #include "partition/explain.h"
 #include "partition/planner.h"
+#include "transport/identity.h"
 
 namespace renga::cluster {
 namespace {
 
+// Weights times tokens per second over all of a model's layers; 0: not measured. A format without a
+// measurement is taken for the first one.
+double PrefillSpeed(const std::vector<KernelSpeed>& kernels,
+                    const std::map<base::DataType, int64_t>& layer_bytes_of) {
+  if (kernels.empty()) return 0;
+  double bytes = 0;
+  double seconds = 0;
+  for (const auto& [type, count] : layer_bytes_of) {
+    const auto known =
+        std::find_if(kernels.begin(), kernels.end(),
+                     [type = type](const auto& kernel) { return kernel.type == type; });
+    const KernelSpeed& kernel = known == kernels.end() ? kernels.front() : *known;
+    bytes += static_cast<double>(count);
+    seconds += static_cast<double>(count) / kernel.prefill_bytes_per_second;
+  }
+  return seconds > 0 ? bytes / seconds : 0;
+}
+
 // What the planner calls the workers in its sentences: their names, with ids where names repeat.
-std::vector<partition::WorkerProfile> ProfilesOf(const std::vector<Member>& members) {
+std::vector<partition::WorkerProfile> ProfilesOf(const std::vector<Member>& members,
+                                                 const model::ModelFootprint& footprint) {
   std::vector<partition::WorkerProfile> profiles;
   for (const Member& member : members) {
     const auto namesakes = std::count_if(members.begin(), members.end(), [&](const Member& other) {
       return other.name == member.name;
     });
-    profiles.push_back(
-        {.id = namesakes > 1 ? absl::StrCat(member.name, " (", member.id, ")") : member.name,
-         .memory_bytes = member.offer.memory_bytes,
-         .bytes_per_second = member.offer.weight_bytes_per_second});
+    partition::WorkerProfile& profile = profiles.emplace_back();
+    profile.id = namesakes > 1 ? absl::StrCat(member.name, " (", member.id, ")") : member.name;
+    profile.memory_bytes = member.offer.memory_bytes;
+    profile.bytes_per_second = member.offer.weight_bytes_per_second;
+    profile.disk_bytes_per_second = member.offer.disk_bytes_per_second;
+    profile.layer_us = member.offer.layer_us;
+    profile.prefill_bytes_per_second = PrefillSpeed(member.offer.kernels, footprint.layer_bytes_of);
+    for (const KernelSpeed& kernel : member.offer.kernels) {
+      profile.bytes_per_second_of[kernel.type] = kernel.decode_bytes_per_second;
+    }
   }
   return profiles;
+}
+
+// Half a round trip of a row of activations, and what more bytes take. A link between two workers
+// stands for both directions.
+partition::LinkProfile OneWay(const LinkProfile& link) {
+  const LinkTime& small = link.times.front();
+  const double transfer_us = link.bytes_per_second > 0 ? static_cast<double>(small.payload_bytes) /
+                                                             link.bytes_per_second * 1e6
+                                                       : 0.0;
+  return {.latency_us = std::max(0.0, small.rtt_p50_us / 2 - transfer_us),
+          .bytes_per_second = link.bytes_per_second};
+}
+
+partition::LinkTable TableOf(const std::vector<LinkProfile>& links,
+                             const std::vector<Member>& members) {
+  const auto index_of = [&](const std::string& id) -> std::optional<int> {
+    if (id == transport::kCoordinatorName) return partition::kCoordinator;
+    for (size_t i = 0; i < members.size(); ++i) {
+      if (members[i].id == id) return static_cast<int>(i);
+    }
+    return std::nullopt;
+  };
+  partition::LinkTable table;
+  for (const LinkProfile& link : links) {
+    const std::optional<int> from = index_of(link.from);
+    const std::optional<int> to = index_of(link.to);
+    if (!from.has_value() || !to.has_value()) continue;
+    table.pairs.push_back({.from = *from, .to = *to, .link = OneWay(link)});
+    table.pairs.push_back({.from = *to, .to = *from, .link = OneWay(link)});
+  }
+  return table;
 }
 
 std::string MixedPathsWarning(const std::vector<PlacedWorker>& workers) {
@@ -40,9 +99,11 @@ std::string MixedPathsWarning(const std::vector<PlacedWorker>& workers) {
 
 absl::StatusOr<Placement> PlaceModel(const ModelStore& store,
                                      const std::vector<Member>& measured_members,
-                                     partition::PlanRequest request, const LastPlacement& last) {
+                                     partition::PlanRequest request, const LastPlacement& last,
+                                     const std::vector<LinkProfile>& links) {
   const std::vector<Member> members = WithSettledSpeeds(measured_members, last);
-  const std::vector<partition::WorkerProfile> profiles = ProfilesOf(members);
+  const std::vector<partition::WorkerProfile> profiles = ProfilesOf(members, store.footprint());
+  request.links = TableOf(links, members);
   request.previous.clear();
   for (size_t i = 0; i < members.size(); ++i) {
     if (const LastShard* shard = FindLastShard(last, members[i], members)) {
@@ -54,12 +115,21 @@ absl::StatusOr<Placement> PlaceModel(const ModelStore& store,
 
   Placement placement;
   std::vector<int> order;  // of members, by worker index
-  for (const partition::StagePlan& stage : plan.stages) order.push_back(stage.worker);
-  placement.stage_count = static_cast<int64_t>(order.size());
+  for (const partition::StagePlan& stage : plan.stages) {
+    std::vector<uint32_t>& members_of_stage = placement.stages.emplace_back();
+    for (const partition::StageMember& member : stage.members) {
+      members_of_stage.push_back(static_cast<uint32_t>(order.size()));
+      order.push_back(member.worker);
+    }
+  }
   for (const partition::HeadPlan& head : plan.heads) {
     auto found = std::find(order.begin(), order.end(), head.worker);
     if (found == order.end()) found = order.insert(order.end(), head.worker);
     placement.heads.push_back(static_cast<uint32_t>(found - order.begin()));
+  }
+  if (plan.embedding_worker != partition::kCoordinator) {
+    const auto found = std::find(order.begin(), order.end(), plan.embedding_worker);
+    placement.embedding = static_cast<uint32_t>(found - order.begin());
   }
   for (int index : order) {
     const partition::WorkerPlan& worker = plan.workers[index];
@@ -71,7 +141,9 @@ absl::StatusOr<Placement> PlaceModel(const ModelStore& store,
     }
   }
   placement.limits = plan.limits;
+  placement.lazy = request.lazy;
   placement.predicted_token_ms = plan.stream_ms;
+  placement.predicted = plan.times;
   placement.text = partition::ExplainPlan(plan, profiles);
   placement.warnings = plan.notes;
   if (std::string warning = MixedPathsWarning(placement.workers); !warning.empty()) {
@@ -86,7 +158,8 @@ LastPlacement Remember(const Placement& placement) {
     last.push_back({.worker_id = worker.member.id,
                     .worker_name = worker.member.name,
                     .spec = worker.spec,
-                    .weight_bytes_per_second = worker.member.offer.weight_bytes_per_second});
+                    .weight_bytes_per_second = worker.member.offer.weight_bytes_per_second,
+                    .kernels = worker.member.offer.kernels});
   }
   return last;
 }

@@ -4,11 +4,13 @@
 #define RENGA_COORDINATOR_CLUSTER_PLACEMENT_H_
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "coordinator/cluster/last_placement.h"
+#include "coordinator/cluster/link_book.h"
 #include "coordinator/cluster/membership.h"
 #include "coordinator/cluster/model_store.h"
 #include "model/footprint.h"
@@ -32,21 +34,26 @@ struct IdleWorker {
 };
 
 struct Placement {
-  // Stages in order, then workers that hold only a head block.
+  // The members of each stage in order, then workers that hold only a head block.
   std::vector<PlacedWorker> workers;
-  int64_t stage_count = 0;
+  std::vector<std::vector<uint32_t>> stages;  // indices of the members, in rank order
   std::vector<uint32_t> heads;  // indices of the workers with a head block, ascending by rows
+  // Index of the worker with the embedding; none: the coordinator has it.
+  std::optional<uint32_t> embedding;
   model::RuntimeLimits limits;
   std::vector<IdleWorker> idle;
+  bool lazy = false;  // weights come into memory as steps need them
   double predicted_token_ms = 0;
+  partition::PlanTimes predicted;
   std::string text;                   // for people
   std::vector<std::string> warnings;  // sentences
 };
 
 // Plans `request` for `members`, as they were placed last where that is nearly as good. Errors are
-// the planner's, sentences for users.
+// the planner's, sentences for users. `links` are those that were measured.
 absl::StatusOr<Placement> PlaceModel(const ModelStore& store, const std::vector<Member>& members,
-                                     partition::PlanRequest request, const LastPlacement& last);
+                                     partition::PlanRequest request, const LastPlacement& last,
+                                     const std::vector<LinkProfile>& links);
 
 // What to remember of it.
 LastPlacement Remember(const Placement& placement);

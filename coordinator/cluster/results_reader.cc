@@ -39,13 +39,14 @@ absl::StatusOr<std::vector<StageTiming>> TimingsOf(const proto::StepResult& mess
   std::vector<StageTiming> timings;
   for (const proto::StageTiming& timing : message.timings()) {
     if (timing.worker_index() >= worker_count || timing.queue_us() > kMaxMicroseconds ||
-        timing.compute_us() > kMaxMicroseconds) {
+        timing.compute_us() > kMaxMicroseconds || timing.exchange_us() > kMaxMicroseconds) {
       return absl::InternalError("a timing out of range");
     }
     timings.push_back({.worker_index = timing.worker_index(),
                        .head = timing.head(),
                        .queue_us = timing.queue_us(),
-                       .compute_us = timing.compute_us()});
+                       .compute_us = timing.compute_us(),
+                       .exchange_us = timing.exchange_us()});
   }
   return timings;
 }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 
@@ -41,6 +42,45 @@ void AddPart(const ClusterView& view, const Member& member, WorkerStatus& status
   for (const IdleWorker& idle : placement.idle) {
     if (idle.member.id == member.id && member.alive) status.detail = idle.reason;
   }
+}
+
+// Divides what all hops took as it was predicted; alike, where the links were not measured.
+void ShareOut(double measured_ms, const std::vector<Comparison*>& hops) {
+  double predicted_ms = 0;
+  for (const Comparison* hop : hops) predicted_ms += hop->predicted_ms;
+  for (Comparison* hop : hops) {
+    const double share =
+        predicted_ms > 0 ? hop->predicted_ms / predicted_ms : 1 / static_cast<double>(hops.size());
+    hop->measured_ms = share * measured_ms;
+  }
+}
+
+void AddStages(const ClusterView& view, ClusterStatus& status) {
+  const Placement& placement = *view.placement;
+  const partition::PlanTimes& predicted = placement.predicted;
+  const auto times = [&](uint32_t worker) {
+    return worker < view.times.workers.size() ? view.times.workers[worker] : WorkerTimes();
+  };
+  for (size_t i = 0; i < placement.stages.size() && i < predicted.stages.size(); ++i) {
+    StageStatus& stage = status.stages.emplace_back();
+    stage.workers = placement.stages[i];
+    stage.layers = placement.workers[stage.workers[0]].spec.layers;
+    stage.hop.predicted_ms = predicted.stages[i].hop;
+    stage.compute.predicted_ms = predicted.stages[i].compute + predicted.stages[i].sums;
+    for (const uint32_t worker : stage.workers) {
+      stage.compute.measured_ms =
+          std::max(stage.compute.measured_ms, times(worker).decode_layers_us / 1000);
+    }
+  }
+  status.head.predicted_ms = predicted.head_compute;
+  status.answer_hop.predicted_ms = predicted.head - predicted.head_compute;
+  for (const uint32_t worker : placement.heads) {
+    status.head.measured_ms =
+        std::max(status.head.measured_ms, times(worker).decode_head_us / 1000);
+  }
+  std::vector<Comparison*> hops = {&status.answer_hop};
+  for (StageStatus& stage : status.stages) hops.push_back(&stage.hop);
+  ShareOut(view.times.decode_network_us / 1000, hops);
 }
 
 int Rank(const WorkerStatus& status) {
@@ -92,10 +132,11 @@ ClusterStatus MakeStatus(const ClusterView& view, const ModelStore& store,
   status.times = view.times;
   if (view.placement != nullptr) {
     status.limits = view.placement->limits;
-    status.stage_count = view.placement->stage_count;
+    status.stage_count = static_cast<int64_t>(view.placement->stages.size());
     status.predicted_token_ms = view.placement->predicted_token_ms;
     status.plan_text = view.placement->text;
     status.warnings = view.placement->warnings;
+    AddStages(view, status);
   }
   for (const Member& member : members) {
     WorkerStatus worker = StatusOf(member, now);

@@ -22,12 +22,23 @@ class MovingAverage {
 };
 
 // Decode steps (one token per sequence) and prefill steps are averaged apart: a chunk of a prompt
-// costs many times a token, and predictions are for tokens.
+// costs many times a token, and predictions are for tokens. Steps that verify guesses are neither,
+// and in neither average.
 struct WorkerTimes {
-  double decode_layers_us = 0;  // compute per decode step
-  double decode_head_us = 0;    // of its head block
-  double decode_queue_us = 0;   // waiting for the worker's earlier steps
+  double decode_layers_us = 0;    // compute per decode step
+  double decode_head_us = 0;      // of its head block
+  double decode_exchange_us = 0;  // of decode_layers_us: waiting for the other members of its group
+  double decode_queue_us = 0;     // waiting for the worker's earlier steps
   double prefill_layers_us_per_token = 0;
+};
+
+// Sums over all decode steps since the pipeline began: two readings, subtracted, say where the time
+// between them went.
+struct DecodeTotals {
+  uint64_t steps = 0;
+  double round_trip_us = 0;
+  double compute_us = 0;  // of all stages, and of each step's slowest head block
+  double queue_us = 0;    // waiting on workers for their earlier steps
 };
 
 struct PipelineTimes {
@@ -38,12 +49,26 @@ struct PipelineTimes {
   double decode_network_us = 0;
   double prefill_round_trip_us_per_token = 0;
   std::vector<WorkerTimes> workers;  // by worker index
+  DecodeTotals decode_totals;
 };
+
+// The part of a round trip that was spent on workers: stages one after the other, members of a
+// stage and head blocks side by side.
+struct WorkerMicroseconds {
+  double compute = 0;
+  double queue = 0;
+  double total() const { return compute + queue; }
+};
+// `stages`: the members of each stage, by worker index.
+WorkerMicroseconds SpentOnWorkers(const std::vector<StageTiming>& timings,
+                                  const std::vector<std::vector<uint32_t>>& stages);
 
 // Not thread-safe.
 class StepTimes {
  public:
-  explicit StepTimes(size_t workers) : workers_(workers) {}
+  // `stages`: the members of each stage. They work side by side.
+  StepTimes(size_t workers, const std::vector<std::vector<uint32_t>>& stages)
+      : stages_(stages), workers_(workers) {}
   // `step`'s slots count. Timings of unknown workers are passed over.
   void Add(const model::Step& step, const StepOutcome& outcome);
   PipelineTimes Read() const;
@@ -52,6 +77,7 @@ class StepTimes {
   struct Averages {
     MovingAverage decode_layers;
     MovingAverage decode_head;
+    MovingAverage decode_exchange;
     MovingAverage decode_queue;
     MovingAverage prefill_layers;
   };
@@ -59,7 +85,9 @@ class StepTimes {
   MovingAverage decode_round_trip_;
   MovingAverage decode_network_;
   MovingAverage prefill_round_trip_;
+  const std::vector<std::vector<uint32_t>> stages_;
   std::vector<Averages> workers_;
+  DecodeTotals totals_;
 };
 
 }  // namespace renga::cluster

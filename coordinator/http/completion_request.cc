@@ -253,9 +253,11 @@ absl::Status ReadLogprobs(const json& body, Endpoint endpoint, CompletionRequest
     if (request.options.alternatives > 0 && !request.logprobs) {
       return absl::InvalidArgumentError("top_logprobs needs logprobs to be true");
     }
+    request.options.logprobs = request.logprobs;
     return absl::OkStatus();
   }
   request.logprobs = Find(body, "logprobs") != nullptr;
+  request.options.logprobs = request.logprobs;
   return ReadInteger(body, "logprobs", 0, serving::kMaxAlternatives, request.options.alternatives);
 }
 

@@ -16,10 +16,17 @@ json UsageJson(const serving::Usage& usage) {
 }
 
 // Not OpenAI's: where the time went, for those who look.
-json TimingsJson(const serving::RequestTimings& timings) {
-  return {{"queued_ms", absl::ToDoubleMilliseconds(timings.queued)},
-          {"prefill_ms", absl::ToDoubleMilliseconds(timings.prefill)},
-          {"decode_ms", absl::ToDoubleMilliseconds(timings.decode)}};
+json TimingsJson(const serving::GenerateResult& result) {
+  json timings = {{"queued_ms", absl::ToDoubleMilliseconds(result.timings.queued)},
+                  {"prefill_ms", absl::ToDoubleMilliseconds(result.timings.prefill)},
+                  {"decode_ms", absl::ToDoubleMilliseconds(result.timings.decode)},
+                  {"drafted_tokens", result.speculation.drafted},
+                  {"accepted_tokens", result.speculation.accepted}};
+  if (result.approximated_tokens > 0) {
+    timings["approximated_tokens"] = result.approximated_tokens;
+  }
+  if (result.guarded) timings["hot_rows_guarded"] = true;
+  return timings;
 }
 
 std::string ReasonText(const serving::GenerateResult& result) {
@@ -50,7 +57,7 @@ json ResponseWriter::Whole(const AnswerPart& answer, const serving::GenerateResu
   json whole = Envelope("chat.completion");
   whole["choices"] = json::array({std::move(choice)});
   whole["usage"] = UsageJson(result.usage);
-  whole["timings"] = TimingsJson(result.timings);
+  whole["timings"] = TimingsJson(result);
   return whole;
 }
 
@@ -85,7 +92,7 @@ json ResponseWriter::LastChunk(const serving::GenerateResult& result) const {
   }
   json chunk = EmptyChunk();
   chunk["choices"] = json::array({std::move(choice)});
-  chunk["timings"] = TimingsJson(result.timings);
+  chunk["timings"] = TimingsJson(result);
   return chunk;
 }
 

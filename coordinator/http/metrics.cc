@@ -78,6 +78,13 @@ std::string MetricsText(const RequestCounter& counter, const serving::ServingSta
               stats.steps_in_flight);
   AppendValue(out, "renga_preemptions_total", "counter",
               "Sequences sent back to wait for lack of KV blocks.", stats.preemptions);
+  AppendValue(out, "renga_drafted_tokens_total", "counter",
+              "Guesses of tokens that were sent to be verified.", stats.drafted_tokens);
+  AppendValue(out, "renga_accepted_tokens_total", "counter", "Guesses that were right.",
+              stats.accepted_tokens);
+  AppendValue(out, "renga_saved_steps", "gauge",
+              "Steps that answers did without thanks to guesses, less those that guesses wasted.",
+              stats.saved_steps);
   AppendValue(out, "renga_kv_blocks", "gauge", "KV blocks of the plan.", stats.kv_blocks);
   AppendValue(out, "renga_kv_blocks_free", "gauge", "KV blocks in no sequence.",
               stats.kv_blocks_free);

@@ -6,6 +6,9 @@
 #include "absl/strings/str_cat.h"
 #include "base/log.h"
 #include "base/status_macros.h"
+#include "coordinator/serving/combined_drafter.h"
+#include "coordinator/serving/hot_rows_guard.h"
+#include "coordinator/serving/prompt_lookup.h"
 
 namespace renga::serving {
 namespace {
@@ -33,7 +36,13 @@ void Done(Sequence& sequence, absl::StatusOr<FinishReason> reason, absl::Time no
   GenerateSink& sink = std::get<GenerateJob>(sequence.job).sink;
   if (!sink.on_done) return;
   if (!reason.ok()) return sink.on_done(reason.status());
-  sink.on_done(GenerateResult{*reason, {sequence.prompt_tokens, sequence.generated()}, timings});
+  sink.on_done(GenerateResult{*reason,
+                              {sequence.prompt_tokens, sequence.generated()},
+                              timings,
+                              sequence.counts,
+                              sequence.screened_tokens,
+                              sequence.approximated_tokens,
+                              sequence.all_rows});
 }
 
 }  // namespace
@@ -63,6 +72,7 @@ void Conductor::Handle(Event event) {
 
 void Conductor::Turn() {
   const absl::Time now = absl::Now();
+  last_turn_ = now;
   std::vector<Sequence*> late;
   for (auto& [id, sequence] : sequences_) {
     if (sequence->deadline() <= now) late.push_back(sequence.get());
@@ -76,7 +86,9 @@ void Conductor::Turn() {
 absl::Time Conductor::NextDeadline() const {
   absl::Time next = absl::InfiniteFuture();
   for (const auto& [id, sequence] : sequences_) next = std::min(next, sequence->deadline());
-  return next;
+  // A frame that was due in the last turn was sent, or waits for an answer.
+  const absl::Time frame = batcher_.has_value() ? batcher_->next_frame() : absl::InfiniteFuture();
+  return frame > last_turn_ ? std::min(next, frame) : next;
 }
 
 void Conductor::EndAll(const absl::Status& status) {
@@ -111,8 +123,28 @@ void Conductor::Start(std::unique_ptr<Sequence> owned) {
   }
   if (status.ok()) status = Check(sequence);
   if (!status.ok()) return Finish(sequence, status);
+  Guard(sequence);
   stats_.prompt_tokens += static_cast<uint64_t>(sequence.prompt_tokens);
+  if (options_.speculation != SpeculationMode::kOff && !sequence.is_score()) {
+    sequence.speculation = std::make_unique<Speculation>(NewDrafter());
+  }
   batcher_->Enqueue(&sequence);
+}
+
+void Conductor::Guard(Sequence& sequence) const {
+  const auto& hot = pipeline_->limits().approximation.hot_rows;
+  if (hot == nullptr) return;
+  // Of a text that is scored, what stands before the first row.
+  const int64_t known = sequence.is_score() ? sequence.next_row : sequence.prompt_tokens;
+  sequence.all_rows =
+      NeedsAllRows(std::span(sequence.tokens).first(static_cast<size_t>(known)), *hot);
+}
+
+std::unique_ptr<Drafter> Conductor::NewDrafter() {
+  auto lookup = std::make_unique<PromptLookup>();
+  if (!draft_.has_value() || options_.speculation != SpeculationMode::kAuto) return lookup;
+  return std::make_unique<CombinedDrafter>(std::move(lookup),
+                                           std::make_unique<ModelDrafter>(&*draft_));
 }
 
 absl::Status Conductor::Check(Sequence& sequence) const {
@@ -193,7 +225,9 @@ void Conductor::UsePipeline(std::shared_ptr<cluster::Pipeline> pipeline) {
   batch.vocab_size = vocab_size();
   batch.stage_count = std::max<int64_t>(1, pipeline_->stage_count());
   batch.max_running = options_.max_requests;
-  batcher_.emplace(batch);
+  // Void frames may still be on their way when the next one is sent.
+  batch.max_frames = options_.max_steps_in_flight > 0 ? max_in_flight() : kMaxStepsInFlight - 4;
+  batcher_.emplace(batch, options_.speculation);
 }
 
 void Conductor::Break(const absl::Status& status) {
@@ -227,43 +261,56 @@ void Conductor::Break(const absl::Status& status) {
 }
 
 void Conductor::SendSteps() {
-  while (pipeline_ != nullptr && static_cast<int64_t>(in_flight_.size()) < max_in_flight()) {
-    const int64_t decodes = std::count_if(in_flight_.begin(), in_flight_.end(),
-                                          [](const InFlight& flight) { return flight.decodes; });
-    std::optional<PlannedStep> planned = batcher_->NextStep(decodes, PrefillChunk());
+  while (pipeline_ != nullptr && static_cast<int64_t>(in_flight_.size()) < kMaxStepsInFlight) {
+    int64_t live = 0;
+    int64_t decodes = 0;
+    for (const InFlight& flight : in_flight_) {
+      if (!IsLive(flight)) continue;
+      ++live;
+      decodes += flight.decodes ? 1 : 0;
+    }
+    if (live >= (batcher_->streaming() ? kMaxStepsInFlight : max_in_flight())) return;
+    std::optional<PlannedStep> planned = batcher_->NextStep(decodes, PrefillChunk(), absl::Now());
     if (!planned.has_value()) return;
     SendStep(*std::move(planned));
   }
 }
 
+bool Conductor::IsLive(const InFlight& flight) const {
+  for (size_t i = 0; i < flight.slots.size(); ++i) {
+    const Sequence* sequence = batcher_->FindRun(flight.slots[i].sequence);
+    if (sequence != nullptr && sequence->forks == flight.forks[i]) return true;
+  }
+  return false;
+}
+
 void Conductor::SendStep(PlannedStep planned) {
   const uint64_t ticket = ++last_ticket_;
-  absl::StatusOr<std::vector<float>> rows = options_.embeddings(planned.tokens);
-  const absl::Status embedded = rows.status();
-  // The step is sent all the same: its commands keep the stages in agreement.
-  if (!rows.ok()) rows.emplace(planned.tokens.size() * pipeline_->model().config.d_model);
   const std::vector<model::StepSlot> slots = planned.step.slots;
+  const bool prompts_ahead = std::any_of(in_flight_.begin(), in_flight_.end(),
+                                         [](const InFlight& flight) { return flight.prompts; });
   in_flight_.push_back({.ticket = ticket,
                         .slots = slots,
+                        .forks = std::move(planned.forks),
                         .tokens = planned.step.token_count(),
                         .decodes = planned.decodes,
+                        .undisturbed = !planned.prompts && !prompts_ahead,
+                        .prompts = planned.prompts,
                         .outcome = std::nullopt});
+  stats_.drafted_tokens += static_cast<uint64_t>(planned.drafted);
+  // A frame of nothing but guesses is a step that would not be without them.
+  if (planned.drafted == in_flight_.back().tokens) --stats_.saved_steps;
   const absl::Time now = absl::Now();
   for (const model::StepSlot& slot : slots) {
     Sequence* sequence = batcher_->FindRun(slot.sequence);
     if (sequence->started == absl::InfinitePast()) sequence->started = now;
   }
   ++stats_.steps;
-  pipeline_->Submit(std::move(planned.step), *std::move(rows),
+  pipeline_->Submit(std::move(planned.step), std::move(planned.tokens),
                     [inbox = inbox_, ticket](absl::StatusOr<cluster::StepOutcome> outcome) {
                       const std::shared_ptr<Inbox> open = inbox.lock();
                       if (open != nullptr) open->Put(StepEvent{ticket, std::move(outcome)});
                     });
-  if (embedded.ok()) return;
-  for (const model::StepSlot& slot : slots) {
-    Sequence* sequence = batcher_->FindRun(slot.sequence);
-    if (sequence != nullptr) Finish(*sequence, embedded);
-  }
 }
 
 int64_t Conductor::PrefillChunk() const {
@@ -307,6 +354,11 @@ void Conductor::Measure(const InFlight& flight, const cluster::StepOutcome& outc
   for (const cluster::StageTiming& timing : outcome.timings) {
     if (!timing.head) slowest_us = std::max(slowest_us, timing.compute_us);
   }
+  if (flight.undisturbed) {
+    const bool full_rows = std::any_of(flight.slots.begin(), flight.slots.end(),
+                                       [](const model::StepSlot& slot) { return slot.top_k == 0; });
+    batcher_->policy().Measure(flight.tokens, full_rows, CostOf(outcome));
+  }
   // Smaller steps say what it costs to read the weights, not what a prompt token costs.
   if (flight.tokens < kSmallestChunk || slowest_us == 0) return;
   const double measured = static_cast<double>(slowest_us) / static_cast<double>(flight.tokens);
@@ -316,26 +368,44 @@ void Conductor::Measure(const InFlight& flight, const cluster::StepOutcome& outc
 
 void Conductor::Deliver(const InFlight& flight, const cluster::StepOutcome& outcome) {
   const model::HeadRow* row = outcome.rows.data();
-  for (const model::StepSlot& slot : flight.slots) {
+  for (size_t i = 0; i < flight.slots.size(); ++i) {
+    const model::StepSlot& slot = flight.slots[i];
     // A sequence that ended, or was sent back to wait, since the step was sent has no such run.
     Sequence* sequence = batcher_->FindRun(slot.sequence);
-    if (sequence != nullptr && slot.output_count > 0) {
+    const bool counts = sequence != nullptr && sequence->forks == flight.forks[i];
+    if (counts && slot.output_count > 0) {
       if (sequence->is_score()) {
         DeliverScores(*sequence, slot, row);
       } else {
-        DeliverRow(*sequence, *row);
+        DeliverTokens(*sequence, {row, static_cast<size_t>(slot.output_count)});
       }
     }
     row += slot.output_count;
   }
 }
 
-void Conductor::DeliverRow(Sequence& sequence, const model::HeadRow& row) {
+void Conductor::DeliverTokens(Sequence& sequence, std::span<const model::HeadRow> rows) {
+  for (const model::HeadRow& row : rows) {
+    if (!DeliverToken(sequence, row)) return;
+    if (!batcher_->Settle(&sequence)) return;
+    ++sequence.counts.accepted;
+    ++stats_.accepted_tokens;
+    ++stats_.saved_steps;
+  }
+}
+
+bool Conductor::DeliverToken(Sequence& sequence, const model::HeadRow& row) {
+  const auto end = [&](absl::StatusOr<FinishReason> reason) {
+    Finish(sequence, std::move(reason));
+    return false;
+  };
   const auto& [request, sink] = std::get<GenerateJob>(sequence.job);
+  if (row.sum_exp == 0) ++sequence.screened_tokens;
+  if (IsApproximated(sequence)) ++sequence.approximated_tokens;
   absl::StatusOr<SampledToken> sampled =
       SampleToken(row, {sequence.tokens, sequence.prompt_tokens}, request.sampling,
                   request.alternatives, vocab_size());
-  if (!sampled.ok()) return Finish(sequence, sampled.status());
+  if (!sampled.ok()) return end(sampled.status());
   const TokenId token = sampled->id;
   const int64_t position = static_cast<int64_t>(sequence.tokens.size());
   sequence.tokens.push_back(token);  // into the journal before anyone sees it
@@ -345,13 +415,14 @@ void Conductor::DeliverRow(Sequence& sequence, const model::HeadRow& row) {
     stats_.first_token_time.Add(absl::ToDoubleSeconds(sequence.first_token - sequence.arrived));
   }
   if (!request.ignore_eos && options_.is_end_token && options_.is_end_token(token)) {
-    return Finish(sequence, FinishReason::kStop);
+    return end(FinishReason::kStop);
   }
   if (sink.on_token &&
       sink.on_token(TokenEvent{*std::move(sampled), position}) == SinkAction::kStop) {
-    return Finish(sequence, FinishReason::kStop);
+    return end(FinishReason::kStop);
   }
-  if (sequence.generated() >= request.max_tokens) Finish(sequence, FinishReason::kLength);
+  if (sequence.generated() >= request.max_tokens) return end(FinishReason::kLength);
+  return true;
 }
 
 void Conductor::DeliverScores(Sequence& sequence, const model::StepSlot& slot,
@@ -385,6 +456,13 @@ void Conductor::Finish(Sequence& sequence, absl::StatusOr<FinishReason> reason) 
     ++stats_.requests_failed;
   }
   Done(*owned, std::move(reason), absl::Now());
+}
+
+bool Conductor::IsApproximated(const Sequence& sequence) const {
+  const model::Approximation& approximation = pipeline_->limits().approximation;
+  const bool on =
+      approximation.late_percent > 0 || (approximation.hot_rows != nullptr && !sequence.all_rows);
+  return on && approximation.Applies(static_cast<int64_t>(sequence.tokens.size()) - 1);
 }
 
 int64_t Conductor::context_tokens() const {

@@ -7,6 +7,7 @@
 #include <deque>
 #include <memory>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "absl/container/btree_map.h"
@@ -15,6 +16,7 @@
 #include "absl/time/time.h"
 #include "coordinator/cluster/pipeline.h"
 #include "coordinator/serving/batcher.h"
+#include "coordinator/serving/draft_model.h"
 #include "coordinator/serving/inbox.h"
 #include "coordinator/serving/scheduler.h"
 #include "coordinator/serving/sequence.h"
@@ -26,7 +28,9 @@ namespace renga::serving {
 class Conductor {
  public:
   Conductor(const SchedulerOptions& options, std::weak_ptr<Inbox> inbox)
-      : options_(options), inbox_(std::move(inbox)) {}
+      : options_(options), inbox_(std::move(inbox)) {
+    if (options_.draft != nullptr) draft_.emplace(options_.draft);
+  }
 
   void Handle(Event event);
   // Ends requests whose time is over, then sends as many steps as may be in flight.
@@ -40,14 +44,21 @@ class Conductor {
   struct InFlight {
     uint64_t ticket = 0;
     std::vector<model::StepSlot> slots;
+    std::vector<uint64_t> forks;  // per slot, as in PlannedStep
     int64_t tokens = 0;
     bool decodes = false;
+    // Nothing but answers, and sent while no prompt was under way: its time is that of its rows.
+    bool undisturbed = false;
+    bool prompts = false;
     std::optional<absl::StatusOr<cluster::StepOutcome>> outcome;
   };
 
   void Start(std::unique_ptr<Sequence> sequence);
+  std::unique_ptr<Drafter> NewDrafter();
   // Whether the request can be served at all; fills in max_tokens when it was left open.
   absl::Status Check(Sequence& sequence) const;
+  // Decides whether hot rows of the vocabulary do.
+  void Guard(Sequence& sequence) const;
   absl::Status CheckLengths(int64_t prompt_tokens, int64_t max_tokens) const;
 
   absl::Status EnsurePipeline();
@@ -57,16 +68,23 @@ class Conductor {
 
   void SendSteps();
   void SendStep(PlannedStep planned);
+  // Whether some row of the step will count when it comes.
+  bool IsLive(const InFlight& flight) const;
   int64_t PrefillChunk() const;
 
   void StepDone(StepEvent event);
   void Deliver(const InFlight& flight, const cluster::StepOutcome& outcome);
-  void DeliverRow(Sequence& sequence, const model::HeadRow& row);
+  // A row for a token of an answer and, while they are what was guessed, those after it.
+  void DeliverTokens(Sequence& sequence, std::span<const model::HeadRow> rows);
+  // False: the sequence ended, and is gone.
+  bool DeliverToken(Sequence& sequence, const model::HeadRow& row);
   void DeliverScores(Sequence& sequence, const model::StepSlot& slot, const model::HeadRow* rows);
   void Measure(const InFlight& flight, const cluster::StepOutcome& outcome);
 
   void Finish(Sequence& sequence, absl::StatusOr<FinishReason> reason);
 
+  // Whether the sequence's next token comes from approximated logits.
+  bool IsApproximated(const Sequence& sequence) const;
   int64_t vocab_size() const { return pipeline_->model().config.vocab_size; }
   int64_t context_tokens() const;
   int64_t max_in_flight() const;
@@ -80,8 +98,10 @@ class Conductor {
   std::optional<Batcher> batcher_;  // as long as pipeline_
   std::deque<InFlight> in_flight_;  // in the order they were sent
   uint64_t last_ticket_ = 0;
+  absl::Time last_turn_ = absl::InfinitePast();
   double prefill_us_per_token_ = 0;  // of the slowest stage, smoothed; 0: unknown
 
+  std::optional<DraftModel> draft_;  // outlives the sequences' drafters
   absl::btree_map<uint64_t, std::unique_ptr<Sequence>> sequences_;  // by request id: by age
   ServingStats stats_;                                              // the totals
 };

@@ -31,6 +31,12 @@ struct RequestTimings {
   absl::Duration decode;   // from there until the last one
 };
 
+// Tokens that were guessed and verified several to a step. They change no token of the answer.
+struct SpeculationCounts {
+  int64_t drafted = 0;   // guesses sent to the stages
+  int64_t accepted = 0;  // of them, those that were what was drawn
+};
+
 enum class FinishReason {
   kStop,    // an end token, or the sink said so
   kLength,  // max_tokens, or the context is full
@@ -43,6 +49,8 @@ struct GenerateRequest {
   SamplingParams sampling = {};
   bool ignore_eos = false;   // end tokens are tokens like others
   int64_t alternatives = 0;  // best tokens reported with each token, at most kMaxAlternatives
+  // Whether SampledToken's log-probabilities are wanted; without them a head may do with less.
+  bool logprobs = true;
   int64_t chunk_tokens = 0;  // largest piece of the prompt in one step; 0: the scheduler's choice
   absl::Time deadline = absl::InfiniteFuture();
 };
@@ -56,6 +64,13 @@ struct GenerateResult {
   FinishReason reason = FinishReason::kStop;
   Usage usage;
   RequestTimings timings;
+  SpeculationCounts speculation = {};
+  // Tokens for which some head block did not read all of its rows, as it could prove the answer.
+  int64_t screened_tokens = 0;
+  // Tokens whose logits came from an approximation; 0 where none is on.
+  int64_t approximated_tokens = 0;
+  // The prompt did not fit the hot rows of the vocabulary: all rows were read (hot_rows_guard.h).
+  bool guarded = false;
 };
 
 enum class SinkAction { kContinue, kStop };

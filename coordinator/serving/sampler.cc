@@ -141,22 +141,31 @@ class Distribution {
   size_t sorted_ = 0;  // this many at the front are in their final order
 };
 
-// The row as candidates in the row's own order. A NaN can never be chosen.
-absl::StatusOr<std::vector<Candidate>> Candidates(const model::HeadRow& row, int64_t wanted,
-                                                  int64_t vocab_size) {
+// Whether a head may answer this row when asked for `wanted` best rows, or with 0 for all, or for
+// those within some distance of the best.
+bool Fits(const model::HeadRow& row, int64_t wanted, bool within, int64_t vocab_size) {
+  if (wanted == 0 && within && !row.ids.empty()) return row.ids.size() == row.logits.size();
   const size_t expected =
       static_cast<size_t>(wanted == 0 ? vocab_size : std::min(wanted, vocab_size));
-  if (row.logits.size() != expected || row.ids.size() != (wanted == 0 ? 0 : expected)) {
+  return row.logits.size() == expected && row.ids.size() == (wanted == 0 ? 0 : expected);
+}
+
+// The row as candidates: the best ones in the row's own order, all others in order of their ids,
+// so that a draw from those that min_p keeps is the same as one from all. A NaN can never be
+// chosen.
+absl::StatusOr<std::vector<Candidate>> Candidates(const model::HeadRow& row, int64_t wanted,
+                                                  bool within, int64_t vocab_size) {
+  if (!Fits(row, wanted, within, vocab_size)) {
     return absl::InternalError(absl::StrCat("the head answered ", row.ids.size(), " ids and ",
-                                            row.logits.size(), " logits where ", expected,
-                                            " were asked for"));
+                                            row.logits.size(), " logits where ",
+                                            wanted == 0 ? vocab_size : wanted, " were asked for"));
   }
   std::vector<Candidate> candidates(row.logits.size());
   bool any_finite = false;
   bool infinite = false;
   for (size_t i = 0; i < candidates.size(); ++i) {
     const double logit = row.logits[i];
-    const TokenId id = wanted == 0 ? static_cast<TokenId>(i) : row.ids[i];
+    const TokenId id = row.ids.empty() ? static_cast<TokenId>(i) : row.ids[i];
     if (id < 0 || id >= vocab_size) {
       return absl::InternalError(absl::StrCat("the head answered token id ", id,
                                               " outside the vocabulary of ", vocab_size));
@@ -167,6 +176,10 @@ absl::StatusOr<std::vector<Candidate>> Candidates(const model::HeadRow& row, int
   }
   if (!any_finite || infinite) {
     return absl::InternalError("the model's output for this position holds no usable numbers");
+  }
+  if (wanted == 0 && !row.ids.empty()) {
+    std::sort(candidates.begin(), candidates.end(),
+              [](const Candidate& a, const Candidate& b) { return a.id < b.id; });
   }
   return candidates;
 }
@@ -231,12 +244,24 @@ int64_t HeadTopK(const SamplingParams& params, int64_t alternatives, int64_t voc
   return k <= kMaxHeadTopK && k < vocab_size ? k : 0;
 }
 
+float HeadWithin(const SamplingParams& params, int64_t alternatives) {
+  if (AltersLogits(params) || alternatives > 0 || params.temperature == 0 || params.top_k > 0 ||
+      params.top_p < 1 || params.min_p == 0) {
+    return 0;
+  }
+  // A little more, for what sums and logarithms round: the sampler looks once more.
+  const double within = -params.temperature * std::log(params.min_p);
+  return static_cast<float>(within * (1 + 1e-6) + 1e-5);
+}
+
 absl::StatusOr<SampledToken> SampleToken(const model::HeadRow& row, const History& history,
                                          const SamplingParams& params, int64_t alternatives,
                                          int64_t vocab_size) {
   const int64_t wanted = HeadTopK(params, alternatives, vocab_size);
-  RENGA_ASSIGN_OR_RETURN(std::vector<Candidate> candidates, Candidates(row, wanted, vocab_size));
-  const double log_total = row.max_logit + std::log(row.sum_exp);
+  RENGA_ASSIGN_OR_RETURN(std::vector<Candidate> candidates,
+                         Candidates(row, wanted, HeadWithin(params, alternatives) > 0, vocab_size));
+  const double log_total = row.sum_exp == 0 ? std::numeric_limits<double>::quiet_NaN()
+                                            : row.max_logit + std::log(row.sum_exp);
   const auto logprob = [&](const Candidate& candidate) {
     return TokenLogprob{candidate.id, static_cast<float>(candidate.logit - log_total)};
   };
@@ -248,7 +273,7 @@ absl::StatusOr<SampledToken> SampleToken(const model::HeadRow& row, const Histor
     for (const Candidate& candidate : best) sampled.alternatives.push_back(logprob(candidate));
   }
   sampled.id = Choose(candidates, history, params);
-  const auto chosen = wanted == 0
+  const auto chosen = row.ids.empty()
                           ? candidates.begin() + sampled.id
                           : std::find_if(candidates.begin(), candidates.end(),
                                          [&](const Candidate& c) { return c.id == sampled.id; });

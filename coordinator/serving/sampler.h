@@ -53,9 +53,15 @@ absl::Status CheckSamplingParams(const SamplingParams& params, int64_t vocab_siz
 // reported too: 0 when all logits are needed.
 int64_t HeadTopK(const SamplingParams& params, int64_t alternatives, int64_t vocab_size);
 
+// StepSlot::within for the same position: how far from the best logit a token may be that min_p
+// keeps, when min_p alone says which are kept; 0 when other rows matter too.
+float HeadWithin(const SamplingParams& params, int64_t alternatives);
+
 struct TokenLogprob {
   TokenId id = 0;
-  float logprob = 0;  // under the model itself: temperature 1, no penalties or filters
+  // Under the model itself: temperature 1, no penalties or filters. NaN when the head was not asked
+  // for sums.
+  float logprob = 0;
 };
 
 struct SampledToken {
@@ -71,8 +77,8 @@ struct History {
 };
 
 // Draws the token at position history.tokens.size(). `row` is what the head answered to
-// HeadTopK(params, alternatives, vocab_size). kInternal when the row can't be that answer or holds
-// no finite logit.
+// HeadTopK(params, alternatives, vocab_size) and HeadWithin(params, alternatives). kInternal when
+// the row can't be that answer or holds no finite logit.
 absl::StatusOr<SampledToken> SampleToken(const model::HeadRow& row, const History& history,
                                          const SamplingParams& params, int64_t alternatives,
                                          int64_t vocab_size);

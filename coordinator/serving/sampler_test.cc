@@ -6,6 +6,7 @@
 #include <map>
 #include <numeric>
 #include <random>
+#include <set>
 
 #include "base/testing/status_matchers.h"
 #include "coordinator/serving/testing/fake_pipeline.h"
@@ -124,7 +125,7 @@ TEST(SamplerTest, TopPWalksPastTheFirstSortedRun) {
 }
 
 TEST(SamplerTest, DrawsDependOnSeedAndPositionOnly) {
-  const model::HeadRow row = ToyRow(std::vector<TokenId>{1, 2, 3}, 0, 64);
+  const model::HeadRow row = ToyRow(ToyLogits(std::vector<TokenId>{1, 2, 3}, 64), 0);
   const SamplingParams params{.temperature = 2, .seed = 99};
   std::map<TokenId, int> seen;
   for (size_t n = 0; n < 50; ++n) {
@@ -174,13 +175,13 @@ TEST(SamplerTest, ShortRowsGiveWhatFullRowsGive) {
     params.seed = random();
     const int64_t k = HeadTopK(params, 3, kVocab);
     ASSERT_GT(k, 0);
-    ASSERT_OK_AND_ASSIGN(SampledToken from_short,
-                         SampleToken(ToyRow(tokens, k, kVocab), {tokens, 0}, params, 3, kVocab));
+    ASSERT_OK_AND_ASSIGN(SampledToken from_short, SampleToken(ToyRow(ToyLogits(tokens, kVocab), k),
+                                                              {tokens, 0}, params, 3, kVocab));
     // A bias of nothing asks for all logits and changes none of them.
     params.logit_bias[0] = 0;
     ASSERT_EQ(HeadTopK(params, 3, kVocab), 0);
-    ASSERT_OK_AND_ASSIGN(SampledToken from_full,
-                         SampleToken(ToyRow(tokens, 0, kVocab), {tokens, 0}, params, 3, kVocab));
+    ASSERT_OK_AND_ASSIGN(SampledToken from_full, SampleToken(ToyRow(ToyLogits(tokens, kVocab), 0),
+                                                             {tokens, 0}, params, 3, kVocab));
     EXPECT_EQ(from_short.id, from_full.id);
     EXPECT_EQ(from_short.logprob, from_full.logprob);
     ASSERT_EQ(from_short.alternatives.size(), 3u);
@@ -188,6 +189,37 @@ TEST(SamplerTest, ShortRowsGiveWhatFullRowsGive) {
       EXPECT_EQ(from_short.alternatives[i].id, from_full.alternatives[i].id);
     }
   }
+}
+
+// Rows near the best one are enough where min_p alone decides what is kept.
+TEST(SamplerTest, NearRowsGiveWhatFullRowsGive) {
+  constexpr int64_t kVocab = 600;
+  std::mt19937 random(23);
+  std::set<TokenId> drawn;
+  for (int round = 0; round < 300; ++round) {
+    std::vector<TokenId> tokens(random() % 20 + 1);
+    for (TokenId& token : tokens) token = static_cast<TokenId>(random() % kVocab);
+    SamplingParams params;
+    params.temperature = static_cast<double>(random() % 30 + 1) * 0.1;
+    params.min_p = static_cast<double>(random() % 10 + 1) * 0.02;
+    params.seed = random();
+    ASSERT_EQ(HeadTopK(params, 0, kVocab), 0);
+    const float within = HeadWithin(params, 0);
+    ASSERT_GT(within, 0);
+    const model::HeadRow full = ToyRow(ToyLogits(tokens, kVocab), 0);
+    model::HeadRow near = ToyRow(ToyLogits(tokens, kVocab), kVocab);
+    size_t kept = 0;
+    while (kept < near.ids.size() && near.logits[kept] >= near.logits[0] - within) ++kept;
+    near.ids.resize(kept);
+    near.logits.resize(kept);
+    ASSERT_OK_AND_ASSIGN(const SampledToken from_full,
+                         SampleToken(full, {tokens, 0}, params, 0, kVocab));
+    ASSERT_OK_AND_ASSIGN(const SampledToken from_near,
+                         SampleToken(near, {tokens, 0}, params, 0, kVocab));
+    EXPECT_EQ(from_near.id, from_full.id);
+    drawn.insert(from_near.id);
+  }
+  EXPECT_GT(drawn.size(), 20u);
 }
 
 TEST(SamplerTest, PenaltiesAndBias) {
@@ -215,6 +247,14 @@ TEST(SamplerTest, AsksTheHeadForNoMoreThanItNeeds) {
   EXPECT_EQ(HeadTopK({.temperature = 1}, 0, 1000), 0);
   EXPECT_EQ(HeadTopK({.temperature = 1, .min_p = 0.1}, 0, 1000), 0);
   EXPECT_EQ(HeadTopK({.presence_penalty = 1}, 0, 1000), 0);
+  EXPECT_NEAR(HeadWithin({.temperature = 2, .min_p = 0.1}, 0), 2 * std::log(10), 1e-4);
+  EXPECT_GT(HeadWithin({.temperature = 1, .min_p = 1}, 0), 0);
+  EXPECT_EQ(HeadWithin({.min_p = 0.1}, 0), 0);
+  EXPECT_EQ(HeadWithin({.temperature = 1}, 0), 0);
+  EXPECT_EQ(HeadWithin({.temperature = 1, .min_p = 0.1}, 3), 0);
+  EXPECT_EQ(HeadWithin({.temperature = 1, .top_k = 40, .min_p = 0.1}, 0), 0);
+  EXPECT_EQ(HeadWithin({.temperature = 1, .top_p = 0.9, .min_p = 0.1}, 0), 0);
+  EXPECT_EQ(HeadWithin({.temperature = 1, .min_p = 0.1, .presence_penalty = 1}, 0), 0);
 }
 
 TEST(SamplerTest, RefusesParametersOutOfRange) {

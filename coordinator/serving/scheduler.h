@@ -23,18 +23,13 @@
 #include "absl/time/time.h"
 #include "coordinator/cluster/pipeline.h"
 #include "coordinator/serving/request.h"
+#include "coordinator/serving/speculation_policy.h"
 #include "coordinator/serving/stats.h"
 
 namespace renga::serving {
 
-// The embeddings of tokens, all of which are in the vocabulary: tokens.size() x d_model. That is
-// model::EmbeddingTable::Rows; tests have other ways.
-using EmbeddingLookup =
-    std::function<absl::StatusOr<std::vector<float>>(std::span<const TokenId> tokens)>;
-
 struct SchedulerOptions {
-  cluster::PipelineSource* source = nullptr;  // must outlive the scheduler
-  EmbeddingLookup embeddings = nullptr;
+  cluster::PipelineSource* source = nullptr;            // must outlive the scheduler
   std::function<bool(TokenId)> is_end_token = nullptr;  // none: only lengths and sinks end answers
   // Most tokens of one sequence; 0: as many as the KV blocks hold.
   int64_t context_tokens = 0;
@@ -46,6 +41,10 @@ struct SchedulerOptions {
   absl::Duration chunk_time = absl::Milliseconds(250);
   int64_t max_requests = 256;       // waiting and running; more are refused
   int64_t max_steps_in_flight = 0;  // 0: one more than there are stages
+  SpeculationMode speculation = SpeculationMode::kOff;
+  // For SpeculationMode::kAuto: where a small model with the same vocabulary is (draft_model.h). It
+  // outlives the scheduler; null: none.
+  cluster::PipelineSource* draft = nullptr;
 };
 
 struct Inbox;     // inbox.h

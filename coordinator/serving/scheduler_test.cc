@@ -12,6 +12,7 @@
 #include "base/testing/status_matchers.h"
 #include "coordinator/serving/kv_blocks.h"
 #include "coordinator/serving/testing/fake_pipeline.h"
+#include "coordinator/serving/testing/scheduler_bench.h"
 
 namespace renga::serving {
 namespace {
@@ -20,87 +21,7 @@ using renga::testing::StatusIs;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 
-constexpr int64_t kVocab = 64;
-
-std::vector<TokenId> Prompt(int64_t length, uint32_t seed) {
-  std::mt19937 random(seed);
-  std::vector<TokenId> prompt(length);
-  for (TokenId& token : prompt) token = static_cast<TokenId>(random() % kVocab);
-  return prompt;
-}
-
-// What the toy model answers, computed without a scheduler, steps or blocks.
-std::vector<TokenId> Reference(const GenerateRequest& request, int64_t count) {
-  std::vector<TokenId> tokens = request.prompt;
-  const int64_t prompt_tokens = static_cast<int64_t>(tokens.size());
-  for (int64_t i = 0; i < count; ++i) {
-    const int64_t k = HeadTopK(request.sampling, request.alternatives, kVocab);
-    absl::StatusOr<SampledToken> sampled =
-        SampleToken(ToyRow(tokens, k, kVocab), {tokens, prompt_tokens}, request.sampling,
-                    request.alternatives, kVocab);
-    if (!sampled.ok()) break;
-    tokens.push_back(sampled->id);
-  }
-  return {tokens.begin() + prompt_tokens, tokens.end()};
-}
-
-// A request and what has come back for it.
-class Answer {
- public:
-  void Start(Scheduler& scheduler, GenerateRequest request) {
-    handle_ = scheduler.Generate(std::move(request),
-                                 {.on_token =
-                                      [this](const TokenEvent& event) {
-                                        tokens_.push_back(event.sampled.id);
-                                        return static_cast<int64_t>(tokens_.size()) == stop_after_
-                                                   ? SinkAction::kStop
-                                                   : SinkAction::kContinue;
-                                      },
-                                  .on_done =
-                                      [this](absl::StatusOr<GenerateResult> result) {
-                                        result_ = std::move(result);
-                                        done_.Notify();
-                                      }});
-  }
-  void StopAfter(int64_t tokens) { stop_after_ = tokens; }
-  void Cancel() { handle_.Cancel(); }
-  bool done() { return done_.HasBeenNotified(); }
-  absl::StatusOr<GenerateResult> Wait() {
-    if (!done_.WaitForNotificationWithTimeout(absl::Seconds(30))) {
-      return absl::InternalError("no answer within 30 s");
-    }
-    return result_;
-  }
-  // After Wait.
-  const std::vector<TokenId>& tokens() const { return tokens_; }
-
- private:
-  int64_t stop_after_ = -1;
-  RequestHandle handle_;
-  std::vector<TokenId> tokens_;
-  absl::StatusOr<GenerateResult> result_ = absl::UnknownError("");
-  absl::Notification done_;
-};
-
-// A pipeline, its source and a scheduler over it.
-class Bench {
- public:
-  explicit Bench(FakePipelineOptions options = {}, SchedulerOptions scheduling = {})
-      : pipeline(std::make_shared<FakePipeline>(options)), source(pipeline) {
-    scheduling.source = &source;
-    scheduling.embeddings = ToyEmbeddings();
-    if (!scheduling.is_end_token) scheduling.is_end_token = [](TokenId) { return false; };
-    scheduler.emplace(std::move(scheduling));
-  }
-  ~Bench() {
-    scheduler.reset();
-    EXPECT_OK(pipeline->Violation());
-  }
-
-  std::shared_ptr<FakePipeline> pipeline;
-  FakePipelineSource source;
-  std::optional<Scheduler> scheduler;
-};
+constexpr int64_t kVocab = kToyVocab;
 
 TEST(SchedulerTest, OneRequestGivesTheModelsTokens) {
   Bench bench;
@@ -189,22 +110,36 @@ TEST(SchedulerTest, DecodesShareTheStepOfOneStageAndSplitOverTwo) {
   }
 }
 
+// The index of the last step with a slot of this sequence.
+int64_t LastStepOf(model::SequenceId sequence, const std::vector<model::Step>& steps) {
+  int64_t last = -1;
+  for (size_t i = 0; i < steps.size(); ++i) {
+    for (const model::StepSlot& slot : steps[i].slots) {
+      if (slot.sequence == sequence) last = static_cast<int64_t>(i);
+    }
+  }
+  return last;
+}
+
 TEST(SchedulerTest, ALongPromptStallsNobody) {
   Bench bench({.stage_count = 1, .kv_blocks = 400, .max_step_tokens = 512}, {.prefill_chunk = 64});
   Answer talking;
   talking.Start(*bench.scheduler, {.prompt = Prompt(4, 1), .max_tokens = 500});
   ASSERT_TRUE(bench.pipeline->AwaitSteps(20));
+  bench.pipeline->Hold();
   Answer long_prompt;
   long_prompt.Start(*bench.scheduler, {.prompt = Prompt(4000, 2), .max_tokens = 1});
   Answer short_prompt;
   short_prompt.Start(*bench.scheduler, {.prompt = Prompt(40, 3), .max_tokens = 1});
+  bench.pipeline->Release();
   ASSERT_OK(short_prompt.Wait());
-  EXPECT_FALSE(long_prompt.done());
   ASSERT_OK(long_prompt.Wait());
   ASSERT_OK(talking.Wait());
+  const std::vector<model::Step> steps = bench.pipeline->Steps();
+  EXPECT_LT(LastStepOf(3, steps), LastStepOf(2, steps));
   // While the prompt was computed no step had more of it than a chunk, and answers went on.
   int64_t in_a_row = 0;
-  for (const model::Step& step : bench.pipeline->Steps()) {
+  for (const model::Step& step : steps) {
     EXPECT_LE(step.token_count(), 64 + 2);
     const bool answers = std::any_of(step.slots.begin(), step.slots.end(),
                                      [](const auto& slot) { return slot.token_count == 1; });
@@ -391,26 +326,6 @@ TEST(SchedulerTest, AnIdleSchedulerMovesToANewerPlan) {
   ASSERT_OK(second.Wait());
   EXPECT_EQ(second.tokens(), first.tokens());
   EXPECT_EQ(next->Steps().size(), 3u);
-}
-
-TEST(SchedulerTest, AFailedEmbeddingEndsTheRequestAndNothingElse) {
-  bool fail = true;
-  FakePipelineSource source(std::make_shared<FakePipeline>(FakePipelineOptions{}));
-  SchedulerOptions options;
-  options.source = &source;
-  options.embeddings = [&](std::span<const TokenId> tokens) -> absl::StatusOr<std::vector<float>> {
-    if (std::exchange(fail, false)) return absl::DataLossError("the file was damaged");
-    return ToyEmbeddings()(tokens);
-  };
-  Scheduler scheduler(std::move(options));
-  Answer failed;
-  failed.Start(scheduler, {.prompt = Prompt(5, 1), .max_tokens = 3});
-  EXPECT_THAT(failed.Wait(), StatusIs(absl::StatusCode::kDataLoss));
-  Answer next;
-  const GenerateRequest request{.prompt = Prompt(5, 2), .max_tokens = 3};
-  next.Start(scheduler, request);
-  ASSERT_OK(next.Wait());
-  EXPECT_EQ(next.tokens(), Reference(request, 3));
 }
 
 TEST(SchedulerTest, TooManyRequestsAreRefused) {

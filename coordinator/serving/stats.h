@@ -48,6 +48,11 @@ struct ServingStats {
   uint64_t generated_tokens = 0;
   uint64_t steps = 0;
   uint64_t preemptions = 0;
+  uint64_t drafted_tokens = 0;   // guesses sent to the stages
+  uint64_t accepted_tokens = 0;  // of them, those that came true
+  // Passes through the stages that answers did without: one for each guess that came true, less one
+  // for each frame of nothing but guesses. Below 0 when most of those were void.
+  int64_t saved_steps = 0;
   DurationHistogram step_time;         // round trips
   DurationHistogram first_token_time;  // from arrival to the answer's first token
   // Of the newest step.

@@ -43,6 +43,7 @@ RequestHandle TextEngine::Start(std::vector<TokenId> prompt, const TextOptions& 
   request.sampling = options.sampling;
   request.ignore_eos = options.ignore_eos;
   request.alternatives = options.alternatives;
+  request.logprobs = options.logprobs || options.alternatives > 0;
   request.deadline = options.deadline;
   return scheduler_->Generate(std::move(request),
                               {.on_token =

@@ -24,6 +24,7 @@ struct TextOptions {
   std::vector<std::string> stop = {};  // the answer ends before the first of these
   bool ignore_eos = false;
   int64_t alternatives = 0;
+  bool logprobs = false;  // as GenerateRequest's
   absl::Time deadline = absl::InfiniteFuture();
 };
 

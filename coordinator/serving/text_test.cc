@@ -64,7 +64,6 @@ class TextEngineTest : public ::testing::Test {
             FakePipelineOptions{.vocab_size = ToyTokenizer::kVocabSize})),
         scheduler_(
             {.source = &source_,
-             .embeddings = ToyEmbeddings(),
              .is_end_token = [this](TokenId id) { return tokenizer_.IsEndOfGeneration(id); }}),
         engine_(&tokenizer_, &chat_template_, &scheduler_) {}
 

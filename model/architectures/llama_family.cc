@@ -15,9 +15,9 @@ struct LayerRoles {
   int q = -1, k = -1, v = -1;
   int q_bias = -1, k_bias = -1, v_bias = -1;
   int q_norm = -1, k_norm = -1;
-  int attention_output = -1;
+  int attention_output = -1, attention_post_norm = -1;
   int ffn_norm = -1;
-  int gate = -1, up = -1, down = -1;
+  int gate = -1, up = -1, down = -1, ffn_post_norm = -1;
 };
 
 struct LayerLayout {
@@ -55,11 +55,17 @@ LayerLayout LayOut(const LlamaFamilyTraits& traits, const ModelConfig& config, i
     roles.q_norm = vector("attn_q_norm.weight", c.head_dim, Cut::kNone);
     roles.k_norm = vector("attn_k_norm.weight", c.head_dim, Cut::kNone);
   }
-  roles.attention_output = matrix("attn_output.weight", c.d_model, c.q_width(), Cut::kColumns);
+  roles.attention_output = matrix("attn_output.weight", c.d_model, c.q_width(), Cut::kHeadColumns);
+  if (traits.post_norms) {
+    roles.attention_post_norm = vector("post_attention_norm.weight", c.d_model, Cut::kNone);
+  }
   roles.ffn_norm = vector("ffn_norm.weight", c.d_model, Cut::kNone);
-  roles.gate = matrix("ffn_gate.weight", c.d_ff, c.d_model, Cut::kRows);
-  roles.up = matrix("ffn_up.weight", c.d_ff, c.d_model, Cut::kRows);
-  roles.down = matrix("ffn_down.weight", c.d_model, c.d_ff, Cut::kColumns);
+  roles.gate = matrix("ffn_gate.weight", c.d_ff, c.d_model, Cut::kFeedForward);
+  roles.up = matrix("ffn_up.weight", c.d_ff, c.d_model, Cut::kFeedForward);
+  roles.down = matrix("ffn_down.weight", c.d_model, c.d_ff, Cut::kFeedForwardColumns);
+  if (traits.post_norms) {
+    roles.ffn_post_norm = vector("post_ffw_norm.weight", c.d_model, Cut::kNone);
+  }
   return layout;
 }
 
@@ -85,6 +91,16 @@ class BufferPlan {
   std::vector<int64_t> widths_;
   std::vector<bool> is_free_;
 };
+
+// residual += branch, summed over the group and normed where the family does that.
+void AddBranch(int branch, int post_norm, int residual, BufferPlan& buffers, std::vector<Op>& ops) {
+  ops.push_back({.kind = OpKind::kAllReduce, .in = branch});
+  if (post_norm >= 0) {
+    ops.push_back({.kind = OpKind::kRmsNorm, .in = branch, .out = branch, .weight = post_norm});
+  }
+  ops.push_back({.kind = OpKind::kAdd, .in = branch, .out = residual});
+  buffers.GiveBack(branch);
+}
 
 // residual += output(attention(rope(q, k, v of norm(residual)))).
 void AddAttention(const LayerRoles& roles, const ModelConfig& config, int residual,
@@ -119,14 +135,13 @@ void AddAttention(const LayerRoles& roles, const ModelConfig& config, int residu
   const int branch = buffers.Take(config.d_model);
   ops.push_back(
       {.kind = OpKind::kLinear, .in = attended, .out = branch, .weight = roles.attention_output});
-  ops.push_back({.kind = OpKind::kAdd, .in = branch, .out = residual});
   buffers.GiveBack(attended);
-  buffers.GiveBack(branch);
+  AddBranch(branch, roles.attention_post_norm, residual, buffers, ops);
 }
 
-// residual += down(silu(gate(norm(residual))) * up(norm(residual))).
-void AddFeedForward(const LayerRoles& roles, const ModelConfig& config, int residual,
-                    BufferPlan& buffers, std::vector<Op>& ops) {
+// residual += down(activation(gate(norm(residual))) * up(norm(residual))).
+void AddFeedForward(const LayerRoles& roles, OpKind gate_kind, const ModelConfig& config,
+                    int residual, BufferPlan& buffers, std::vector<Op>& ops) {
   const int normed = buffers.Take(config.d_model);
   const int gate = buffers.Take(config.d_ff);
   const int up = buffers.Take(config.d_ff);
@@ -135,11 +150,11 @@ void AddFeedForward(const LayerRoles& roles, const ModelConfig& config, int resi
   ops.push_back({.kind = OpKind::kLinear, .in = normed, .out = gate, .weight = roles.gate});
   ops.push_back({.kind = OpKind::kLinear, .in = normed, .out = up, .weight = roles.up});
   buffers.GiveBack(normed);
-  ops.push_back({.kind = OpKind::kSiluGate, .in = gate, .in2 = up, .out = gate});
+  ops.push_back({.kind = gate_kind, .in = gate, .in2 = up, .out = gate});
   const int branch = buffers.Take(config.d_model);
   ops.push_back({.kind = OpKind::kLinear, .in = gate, .out = branch, .weight = roles.down});
-  ops.push_back({.kind = OpKind::kAdd, .in = branch, .out = residual});
-  for (const int done : {gate, up, branch}) buffers.GiveBack(done);
+  for (const int done : {gate, up}) buffers.GiveBack(done);
+  AddBranch(branch, roles.ffn_post_norm, residual, buffers, ops);
 }
 
 }  // namespace
@@ -174,7 +189,8 @@ LayerProgram LlamaFamily::Program(const ModelConfig& config) const {
   BufferPlan buffers;
   const int residual = buffers.Take(config.d_model);
   AddAttention(roles, config, residual, buffers, program.ops);
-  AddFeedForward(roles, config, residual, buffers, program.ops);
+  AddFeedForward(roles, traits_.gelu_gate ? OpKind::kGeluGate : OpKind::kSiluGate, config, residual,
+                 buffers, program.ops);
   program.buffer_widths = buffers.TakeWidths();
   return program;
 }

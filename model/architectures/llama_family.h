@@ -1,5 +1,5 @@
 // What Llama and its close relatives share: pre-norm blocks of rotary grouped-query attention and
-// a SiLU-gated feed-forward, all with RMS norms. A member says in LlamaFamilyTraits where it
+// a gated feed-forward, all with RMS norms. A member says in LlamaFamilyTraits where it
 // differs; anything that differs more is a family of its own.
 #ifndef RENGA_MODEL_ARCHITECTURES_LLAMA_FAMILY_H_
 #define RENGA_MODEL_ARCHITECTURES_LLAMA_FAMILY_H_
@@ -13,6 +13,8 @@ struct LlamaFamilyTraits {
   RopeStyle rope_style = RopeStyle::kNeighbours;
   bool qkv_bias = false;    // biases on queries, keys and values
   bool head_norms = false;  // an RMS norm over each head of queries and keys, before rope
+  bool post_norms = false;  // an RMS norm over what each branch adds to the residual stream
+  bool gelu_gate = false;   // the feed-forward's gate is GELU in the form with tanh, not SiLU
 };
 
 class LlamaFamily : public Architecture {

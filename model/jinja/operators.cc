@@ -20,7 +20,7 @@ using ValueOr = absl::StatusOr<Value>;
 
 // Going over a text costs this much less than copying it.
 constexpr size_t kScanDiscount = 8;
-constexpr uint64_t kElementBytes = sizeof(Value);
+constexpr uint64_t kRepeatedElementBytes = sizeof(Value);
 
 absl::Status Overflow() {
   return absl::InvalidArgumentError("it computes a number that does not fit");
@@ -92,7 +92,7 @@ ValueOr Repeat(const Value& sequence, int64_t times, Budget* budget) {
   const List& list = *sequence.as_list();
   if (list.items.empty()) return sequence;
   RENGA_RETURN_IF_ERROR(budget->Step(std::min<int64_t>(times, INT32_MAX)));
-  RENGA_RETURN_IF_ERROR(budget->Charge(count * list.items.size() * kElementBytes));
+  RENGA_RETURN_IF_ERROR(budget->Charge(count * list.items.size() * kRepeatedElementBytes));
   std::vector<Value> items;
   for (uint64_t i = 0; i < count; ++i) {
     items.insert(items.end(), list.items.begin(), list.items.end());
@@ -101,7 +101,7 @@ ValueOr Repeat(const Value& sequence, int64_t times, Budget* budget) {
 }
 
 ValueOr Join(const List& a, const List& b, Budget* budget) {
-  RENGA_RETURN_IF_ERROR(budget->Charge((a.items.size() + b.items.size()) * kElementBytes));
+  RENGA_RETURN_IF_ERROR(budget->Charge((a.items.size() + b.items.size()) * kRepeatedElementBytes));
   std::vector<Value> items = a.items;
   items.insert(items.end(), b.items.begin(), b.items.end());
   return Value::MakeList(std::move(items), budget, a.is_tuple);

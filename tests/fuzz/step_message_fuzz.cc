@@ -1,9 +1,11 @@
 // What workers and the coordinator send each other for every step, on any bytes: frames through a
 // real stage and its shard, results through the coordinator's checks up to the merged answer.
 //
-// An input is a choice of backend and records: a kind (even: a frame; odd: a result), the size of
-// the message in 16 bits, the message. What the stage answers to frames is a result, too.
+// An input is a choice of backend and wire type, and records: a kind (even: a frame; odd: a
+// result), the size of the message in 16 bits, the message. What the stage answers to frames is a
+// result, too.
 #include <algorithm>
+#include <iterator>
 #include <memory>
 #include <set>
 #include <span>
@@ -32,8 +34,7 @@ namespace {
 constexpr uint64_t kEpoch = 3;
 constexpr int64_t kWidth = 32;  // one block of Q8_0
 constexpr int64_t kVocabulary = model::kMinSyntheticVocabulary;
-constexpr model::RuntimeLimits kLimits{
-    .kv_blocks = 6, .max_step_tokens = 40, .max_step_outputs = 4};
+const model::RuntimeLimits kLimits{.kv_blocks = 6, .max_step_tokens = 40, .max_step_outputs = 4};
 
 template <typename T>
 T Take(absl::StatusOr<T> value) {
@@ -53,8 +54,8 @@ class LoadedShard {
     const auto file = Take(model::GgufFile::Parse(std::as_bytes(std::span(image))));
     const auto weights = Take(engine::LocalWeights::Create(file.get()));
     model_ = Take(model::ReadModel(*file));
-    const model::ShardSpec whole{.layers = {0, model_.config.n_layers},
-                                 .head_rows = {0, kVocabulary}};
+    const model::ShardSpec whole{
+        .layers = {0, model_.config.n_layers}, .head_rows = {0, kVocabulary}, .embedding = true};
     shard_ = Take(engine::Shard::Load(model_, whole, kLimits, backend_.get(), &budget_,
                                       weights.get(), nullptr));
   }
@@ -165,14 +166,15 @@ class Coordinator {
 // One epoch of a worker that holds everything, and of the coordinator that it answers to.
 class Epoch {
  public:
-  explicit Epoch(engine::Shard& shard)
-      : coordinator_({{0, kVocabulary}}), stage_(StageOptions(shard)) {
+  Epoch(engine::Shard& shard, base::DataType wire_type)
+      : coordinator_({{0, kVocabulary}}), stage_(StageOptions(shard, wire_type)) {
     shard.ResetSequences();
   }
 
   void Receive(const proto::StepFrame& frame) {
     const auto step = transport::FromProto(frame.step());
-    const bool layers = frame.target() == proto::FRAME_TARGET_LAYERS;
+    const bool layers = frame.target() == proto::FRAME_TARGET_LAYERS ||
+                        frame.target() == proto::FRAME_TARGET_EMBEDDING;
     // Whether the coordinator could have sent this frame, as far as it counts its steps.
     const bool sent = step.ok() && layers && step->epoch == kEpoch && step->number == sent_ + 1;
     if (sent) {
@@ -197,11 +199,14 @@ class Epoch {
   }
 
  private:
-  worker::Stage::Options StageOptions(engine::Shard& shard) {
+  worker::Stage::Options StageOptions(engine::Shard& shard, base::DataType wire_type) {
     worker::Stage::Options options;
     options.epoch = kEpoch;
     options.d_model = kWidth;
+    options.wire_type = wire_type;
+    options.vocab_size = kVocabulary;
     options.routes.heads.push_back({.worker_index = 0, .address = {}});
+    options.routes.first_stage.push_back({.worker_index = 0, .address = {}});
     options.shard = &shard;
     options.emit = [this](proto::StepResult result) { results_.push_back(std::move(result)); };
     return options;
@@ -287,8 +292,12 @@ LoadedShard& ShardOn(uint8_t choice) {
   return choice % 2 == 0 ? reference : cpu;
 }
 
+constexpr base::DataType kWireTypes[] = {base::DataType::kF32, base::DataType::kF16,
+                                         base::DataType::kQ8_0};
+
 void Examine(InputReader input) {
-  Epoch epoch(ShardOn(input.Byte()).shard());
+  const uint8_t choice = input.Byte();
+  Epoch epoch(ShardOn(choice).shard(), kWireTypes[choice / 2 % std::size(kWireTypes)]);
   TwoHeads heads;
   while (!input.empty()) {
     const uint8_t kind = input.Byte();
@@ -309,7 +318,8 @@ std::string Record(uint8_t kind, const std::string& message) {
                       message);
 }
 
-std::string FrameRecord(const model::Step& step, proto::FrameTarget target) {
+std::string FrameRecord(const model::Step& step, proto::FrameTarget target,
+                        base::DataType wire_type = base::DataType::kF32) {
   const bool layers = target == proto::FRAME_TARGET_LAYERS;
   const int64_t rows = layers ? step.token_count() : step.output_count();
   std::vector<float> activations;
@@ -319,7 +329,15 @@ std::string FrameRecord(const model::Step& step, proto::FrameTarget target) {
   proto::StepFrame frame;
   *frame.mutable_step() = transport::ToProto(step);
   frame.set_target(target);
-  transport::PackActivations(activations, frame);
+  transport::PackActivations(activations, frame, wire_type);
+  return Record(0, frame.SerializeAsString());
+}
+
+std::string TokensRecord(const model::Step& step) {
+  proto::StepFrame frame;
+  *frame.mutable_step() = transport::ToProto(step);
+  frame.set_target(proto::FRAME_TARGET_EMBEDDING);
+  for (int32_t i = 0; i < step.token_count(); ++i) frame.add_tokens(i % 17);
   return Record(0, frame.SerializeAsString());
 }
 
@@ -364,11 +382,23 @@ std::vector<std::string> Seeds() {
       frames += FrameRecord(step, proto::FRAME_TARGET_LAYERS);
     }
     seeds.push_back(frames);
+    std::string tokens(1, device);
+    for (const model::Step& step : Conversation()) tokens += TokensRecord(step);
+    seeds.push_back(tokens);
     const model::Step second = Conversation()[1];
     seeds.push_back(std::string(1, device) + FrameRecord(second, proto::FRAME_TARGET_HEAD));
     // Small enough that much of it is not activations.
     seeds.push_back(std::string(1, device) +
                     FrameRecord(Conversation()[4], proto::FRAME_TARGET_LAYERS));
+  }
+  for (const int wire : {1, 2}) {
+    std::string frames(1, static_cast<char>(2 * wire));
+    for (const model::Step& step : Conversation()) {
+      frames += FrameRecord(step, proto::FRAME_TARGET_LAYERS, kWireTypes[wire]);
+    }
+    seeds.push_back(frames);
+    seeds.push_back(std::string(1, static_cast<char>(2 * wire)) +
+                    FrameRecord(Conversation()[4], proto::FRAME_TARGET_LAYERS, kWireTypes[wire]));
   }
   std::string results(1, '\0');
   for (const model::Step& step : Conversation()) {

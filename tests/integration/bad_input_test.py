@@ -145,7 +145,7 @@ class HelpTest(ProcessTest):
 
     def test_every_command_has_help_with_an_example(self):
         for command in ("run", "up", "serve", "worker", "plan", "status", "bench", "tokenize",
-                        "logits", "perplexity"):
+                        "logits", "perplexity", "regions"):
             with self.subTest(command=command):
                 text = self.renga_ok(command, "--help")
                 self.assertIn("Example:", text)

@@ -73,6 +73,42 @@ class ClusterTest(ProcessTest):
         self.assertEqual(layers[0][1], layers[1][0])
         self.assertEqual(layers[1][1], 5)
 
+    def test_the_embedding_on_any_worker_gives_the_same_text(self):
+        for model in (golden("story-f32")[0], demo_model()):
+            answers = set()
+            for place in ("coordinator", "1", "2"):
+                text = self.renga_ok("run", model, "--raw", "--temperature", "0", "-n", "16",
+                                     "--workers", "2", "--embedding", place, "once upon a time")
+                answers.add(text)
+            self.assertEqual(len(answers), 1, answers)
+        refused = self.renga("run", model, "--embedding", "cellar", "once")
+        self.assert_refused(refused, "cellar", "coordinator")
+
+    def test_links_and_devices_are_measured_and_remembered(self):
+        model, _, _ = golden("story-f32")
+        seen = []
+        for _ in range(2):
+            up, join = self.up(model, "--wait-for", "2")
+            workers = [self.worker(join, name) for name in ("a", "b")]
+            up.wait_for("ready")
+            status = self.status()
+            links = status["links"]
+            ids = sorted(w["id"] for w in status["workers"])
+            self.assertEqual(sorted((link["from"], link["to"]) for link in links),
+                             [("coordinator", ids[0]), ("coordinator", ids[1]), tuple(ids)])
+            for link in links:
+                for time_ in link["times"]:
+                    self.assertGreater(time_["rtt_p50_us"], 0)
+                    self.assertGreaterEqual(time_["rtt_p99_us"], time_["rtt_p50_us"])
+            seen.append(sorted(link["measured_at_s"] for link in links))
+            for worker in status["workers"]:
+                self.assertEqual(worker["kernels"][0]["type"], "Q4_K")
+                self.assertGreater(worker["kernels"][0]["prefill_bytes_per_second"], 0)
+            self.assertIn("link ", self.renga_ok("status", "--http", f"127.0.0.1:{self.http}"))
+            for process in (*workers, up):
+                process.stop()
+        self.assertEqual(seen[0], seen[1], "known links are not measured again")
+
     def test_lost_worker_is_named_and_the_cluster_recovers_from_its_disk(self):
         model, _, _ = golden("story-f32")
         up, join = self.up(model, "--wait-for", "2")
@@ -139,29 +175,80 @@ class ClusterTest(ProcessTest):
             time.sleep(0.1)
         os.kill(second.process.pid, signal.SIGCONT)
 
+    def test_a_group_goes_on_after_the_loss_or_a_freeze_of_a_member(self):
+        model, _, _ = golden("story-f32")
+        up, join = self.up(model, "--wait-for", "2", "--tensor-parallel", "2")
+        workers = [self.worker(join, name) for name in ("a", "b")]
+        up.wait_for("ready")
+        self.assertEqual(self.status()["stages"], 1)
+        first_answer = self.complete()
+        for signal_number in (signal.SIGKILL, signal.SIGSTOP):
+            with self.subTest(signal=signal_number):
+                response = self.request("/v1/completions", {
+                    "prompt": "once", "max_tokens": 400, "temperature": 1.0, "seed": 1,
+                    "stream": True, "ignore_eos": True}, stream=True)
+                response.readline()  # in flight: the other member waits in the middle of a sum
+                os.kill(workers[1].process.pid, signal_number)
+                broken = time.monotonic()
+                while not any(w["state"] == "lost" for w in self.status()["workers"]):
+                    self.assertLess(time.monotonic() - broken, 6, "the loss is not noticed")
+                    time.sleep(0.1)
+                self.assertIn("error", response.read().decode())
+                if signal_number == signal.SIGKILL:
+                    workers[1] = self.worker(join, "b")
+                else:
+                    os.kill(workers[1].process.pid, signal.SIGCONT)
+                self.wait_until_ready(up)
+                self.assertEqual(self.complete(), first_answer)
+
+    def wait_until_ready(self, up):
+        deadline = time.monotonic() + LIMIT_S
+        while self.status()["state"] != "ready":
+            self.assertLess(time.monotonic(), deadline, up.output())
+            time.sleep(0.1)
+
+    def damage_largest(self, folder):
+        """Flips a bit in the middle of the largest file there."""
+        victim = max((f for f in (self.folder / folder).rglob("*") if f.is_file()),
+                     key=lambda f: f.stat().st_size)
+        content = bytearray(victim.read_bytes())
+        content[len(content) // 2] ^= 0x40
+        victim.write_bytes(content)
+
     def test_damaged_and_missing_pieces_are_fetched_again(self):
         model, _, _ = golden("story-f32")
         up, join = self.up(model)
-        worker = self.worker(join, "a")
+        worker = self.worker(join, "a", "64MiB", "--no-packed-cache")
         up.wait_for("ready")
         expected = self.complete()
         whole = self.fetched_bytes(worker)
         worker.stop()
 
-        files = [f for f in (self.folder / "cache-a").rglob("*") if f.is_file() and f.stat().st_size > 4096]
-        self.assertTrue(files)
-        victim = max(files, key=lambda f: f.stat().st_size)
-        content = bytearray(victim.read_bytes())
-        content[len(content) // 2] ^= 0x40
-        victim.write_bytes(content)
-        worker = self.worker(join, "a")
+        self.damage_largest("cache-a/renga/shards")
+        worker = self.worker(join, "a", "64MiB", "--no-packed-cache")
         fetched = self.fetched_bytes(worker)
         self.assertGreater(fetched, 0)
         self.assertLess(fetched, whole)
+        self.wait_until_ready(up)
+        self.assertEqual(self.complete(), expected)
+
+    def test_a_damaged_packed_matrix_is_packed_again(self):
+        model, _, _ = golden("story-f32")
+        up, join = self.up(model)
+        worker = self.worker(join, "a")
+        up.wait_for("ready")
+        expected = self.complete()
+        packed = self.folder / "cache-a" / "renga" / "packed"
         deadline = time.monotonic() + LIMIT_S
-        while self.status()["state"] != "ready":
-            self.assertLess(time.monotonic(), deadline, up.output())
+        while not list(packed.rglob("checked")):  # written when all are kept
+            self.assertLess(time.monotonic(), deadline, worker.output())
             time.sleep(0.1)
+        worker.stop()
+        self.damage_largest("cache-a/renga/packed")
+        worker = self.worker(join, "a")
+        self.assertEqual(self.fetched_bytes(worker), 0)
+        worker.wait_for("is damaged; packing it again")
+        self.wait_until_ready(up)
         self.assertEqual(self.complete(), expected)
 
     def test_shipping_that_is_cut_resumes(self):

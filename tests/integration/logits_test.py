@@ -2,15 +2,16 @@
 """`renga logits` against independent goldens, and its bits under every way of splitting."""
 import json
 import math
+import pathlib
 import unittest
 
-from renga_process import ProcessTest, golden, read_floats
+from renga_process import ProcessTest, demo_model, golden, read_floats
 
 FAMILIES = ["llama-f32", "llama-gqa-f32", "llama-gqa-f16", "llama-gqa-bf16", "llama-gqa-q8_0",
             "llama-gqa-q4_0", "llama-gqa-q4_1", "llama-gqa-q5_0", "llama-gqa-q5_1",
             "llama-gqa-q2_k", "llama-gqa-q3_k", "llama-gqa-q4_k", "llama-gqa-q5_k",
             "llama-gqa-q6_k", "llama-gqa-iq4_nl", "llama-gqa-iq4_xs", "mistral-f32", "qwen2-f32",
-            "qwen3-f32", "story-f32"]
+            "qwen3-f32", "gemma3-f32", "story-f32"]
 
 
 def tolerance(name):
@@ -75,12 +76,95 @@ class LogitsTest(ProcessTest):
     def test_workers(self):
         self.check_same_bits("story-f32", [("--workers", n) for n in (1, 2, 3, 4)])
 
+    def check_group(self, model, tokens, vocabulary, splits, limit, margin):
+        """Members of groups add up parts of sums: last bits differ, greedy tokens do not."""
+        self.logits(model, tokens)
+        exact = read_floats(self.folder / "logits.f32")
+        rows = len(exact) // vocabulary
+        for split in splits:
+            with self.subTest(split=split):
+                self.logits(model, tokens, *split)
+                actual = read_floats(self.folder / "logits.f32")
+                error = nmse(actual, exact)
+                print(f"{split}: NMSE {error:.2e}")
+                self.assertLessEqual(error, limit)
+                compared = 0
+                for row in range(rows):
+                    part = slice(row * vocabulary, (row + 1) * vocabulary)
+                    second, first = sorted(exact[part])[-2:]
+                    if first - second < margin:
+                        continue
+                    compared += 1
+                    self.assertEqual(actual[part].index(max(actual[part])),
+                                     exact[part].index(first), f"row {row}")
+                self.assertGreater(compared, rows // 4)
+
+    def test_tensor_parallel_groups_of_small_models(self):
+        for name, vocabulary, limit in (("story-f32", None, 1e-9), ("llama-gqa-q8_0", None, 1e-4)):
+            path, data, expected = golden(name)
+            tokens = data["token_ids"]
+            self.check_group(path, tokens, len(expected) // len(tokens),
+                             [("--workers", 2, "--tensor-parallel", 2),
+                              ("--workers", 2, "--tensor-parallel", 2, "--head-blocks", 2,
+                               "--chunk", 3)], limit, 6 * math.sqrt(limit) * data["logits_std"])
+
+    def test_tensor_parallel_groups_of_a_real_model(self):
+        # Three KV heads: groups of two are uneven.
+        self.check_group(demo_model(), [1 + 37 * i % 4000 for i in range(12)], 49152,
+                         [("--workers", 2, "--tensor-parallel", 2),
+                          ("--workers", 3, "--tensor-parallel", 3),
+                          ("--workers", 4, "--tensor-parallel", 2),
+                          ("--workers", 3, "--tensor-parallel", 3, "--wire", "f16")], 1e-3, 0.5)
+
     def test_head_blocks(self):
         self.check_same_bits("llama-gqa-q6_k", [("--head-blocks", n) for n in (1, 2, 3)])
 
     def test_workers_and_head_blocks_and_chunks(self):
         self.check_same_bits("story-f32", [("--workers", 3, "--head-blocks", 3, "--chunk", 5),
                                            ("--workers", 2, "--head-blocks", 2, "--chunk", 2)])
+
+    def check_wire(self, wire, tolerance, *more):
+        """Greedy tokens are those of F32 wherever the best logit leads by more than `tolerance`.
+
+        The kernels round activations to 8 bits: a last bit that differs becomes another code here
+        and there, and logits differ by more than the wire's own rounding."""
+        model = demo_model()
+        text = (pathlib.Path(__file__).parent / "english.txt").read_text()
+        tokens = json.loads(self.renga_ok("tokenize", model, input_text=text))[:64]
+        self.logits(model, tokens, "--workers", 2)
+        exact = read_floats(self.folder / "logits.f32")
+        self.logits(model, tokens, "--workers", 2, "--wire", wire, *more)
+        narrow = read_floats(self.folder / "logits.f32")
+        self.assertNotEqual(narrow, exact, "nothing became narrower")
+        vocabulary = len(exact) // len(tokens)
+        compared, equal = 0, 0
+        for row in range(len(tokens)):
+            here = slice(row * vocabulary, (row + 1) * vocabulary)
+            second, first = sorted(exact[here])[-2:]
+            same = narrow[here].index(max(narrow[here])) == exact[here].index(first)
+            equal += same
+            if first - second > tolerance:
+                compared += 1
+                self.assertTrue(same, f"row {row} leads by {first - second}")
+        error = nmse(narrow, exact)
+        print(f"{wire}: {equal} of {len(tokens)} greedy tokens are the same; all of the {compared} "
+              f"that lead by more than {tolerance}; NMSE {error:.1e}")
+        self.assertGreater(compared, len(tokens) // 3)
+
+    def test_f16_activations_keep_greedy_tokens(self):
+        self.check_wire("f16", 0.5)
+
+    def test_q8_activations_keep_greedy_tokens(self):
+        self.check_wire("q8", 1.0)
+
+    def test_q8_sums_of_a_group_keep_greedy_tokens(self):
+        self.check_wire("q8", 1.0, "--tensor-parallel", 2)
+
+    def test_an_unknown_wire_type_is_refused(self):
+        path, data, _ = golden("llama-gqa-q8_0")
+        done = self.renga("logits", path, "--tokens", joined(data["token_ids"][:4]), "-o",
+                          self.folder / "logits.f32", "--wire", "q4")
+        self.assert_refused(done, "f32, f16 or q8", "q4")
 
     def test_more_workers_than_layers_leaves_the_rest_idle_and_says_so(self):
         path, data, _ = golden("llama-gqa-q8_0")

@@ -16,7 +16,7 @@ MAKE_MODEL = os.environ.get("RENGA_MAKE_MODEL", "build/release/bench/renga-make-
 SOURCE = pathlib.Path(__file__).resolve().parents[2]
 SHARED_DATA = pathlib.Path(os.environ.get("RENGA_SHARED_DATA", SOURCE / "../shared/data"))
 # Sanitizers make everything slower; a limit is there to end a hang, not to measure.
-LIMIT_S = float(os.environ.get("RENGA_TEST_LIMIT_S", "120"))
+LIMIT_S = float(os.environ.get("RENGA_TEST_LIMIT_S", "300"))
 # Skips when a peer takes too much of the machine would hide faults, so there are none.
 
 

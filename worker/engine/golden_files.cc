@@ -55,7 +55,8 @@ std::vector<std::string> GoldenNames() {
     if (!file.ends_with(kSuffix)) continue;
     const std::string name = file.substr(0, file.size() - (sizeof(kSuffix) - 1));
     const std::string family = ReadJson(name).at("arch");
-    if (family == "llama" || family == "qwen2" || family == "qwen3") names.push_back(name);
+    if (family == "llama" || family == "qwen2" || family == "qwen3" || family == "gemma3")
+      names.push_back(name);
   }
   std::sort(names.begin(), names.end());
   return names;

@@ -7,6 +7,7 @@
 #include <tuple>
 
 #include "base/testing/status_matchers.h"
+#include "base/testing/tested_cards.h"
 #include "worker/engine/golden_files.h"
 #include "worker/engine/test_pipeline.h"
 
@@ -15,7 +16,10 @@ namespace {
 
 bool IsAvailable(const std::string& device) {
   const std::vector<std::string> devices = kernels::AvailableDevices();
-  if (device == "reference") return true;
+  if (device == "reference" || kernels::IsCard(device)) return true;
+#if RENGA_EMULATED_CUDA
+  if (device == "emulated-cuda" || device == "emulated-cuda-mma") return true;
+#endif
   return std::any_of(devices.begin(), devices.end(), [&](const std::string& available) {
     return available == device || (device == "cpu" && available.starts_with("cpu"));
   });
@@ -70,11 +74,29 @@ std::vector<Case> Cases() {
     }
   }
   if (SharedDataFolder().empty()) return cases;
+  // The card's kernels, on an imitated card: every model once, where that is not too slow.
+  for (const std::string& name : GoldenNames()) {
+#if defined(__SANITIZE_ADDRESS__)
+    if (name != "llama-gqa-q6_k") continue;
+#endif
+    cases.emplace_back(name, "emulated-cuda", base::DataType::kF16);
+  }
+  cases.emplace_back("llama-gqa-q4_k", "emulated-cuda", base::DataType::kF32);
+  cases.emplace_back("llama-gqa-q4_k", "emulated-cuda-mma", base::DataType::kF16);
+  cases.emplace_back("llama-gqa-q8_0", "emulated-cuda-mma", base::DataType::kF16);
+  for (const std::string& card : testing::TestedCards()) {
+    for (const std::string& name : GoldenNames()) {
+      cases.emplace_back(name, card, base::DataType::kF16);
+    }
+    cases.emplace_back("llama-gqa-q4_k", card, base::DataType::kF32);
+    cases.emplace_back("llama-gqa-q6_k", card, base::DataType::kQ8_0);
+  }
   // The cache's rounding counts among the weights' and activations'.
   for (const std::string device : {"cpu", "reference"}) {
     cases.emplace_back("llama-gqa-q6_k", device, base::DataType::kQ8_0);
     cases.emplace_back("llama-gqa-q4_0", device, base::DataType::kQ8_0);
   }
+  cases.emplace_back("llama-gqa-q6_k", "emulated-cuda", base::DataType::kQ8_0);
   for (const std::string& device : kernels::AvailableDevices()) {
     if (device == "cpu" || device == "reference") continue;
     cases.emplace_back("llama-gqa-q6_k", device, base::DataType::kF32);
@@ -86,7 +108,8 @@ std::vector<Case> Cases() {
 std::string CaseName(const ::testing::TestParamInfo<Case>& info) {
   const auto& [name, device, kv_type] = info.param;
   std::string text = name + "_" + device + "_" + std::string(base::GetDataTypeInfo(kv_type).name);
-  std::replace(text.begin(), text.end(), '-', '_');
+  std::replace_if(
+      text.begin(), text.end(), [](char c) { return c == '-' || c == ':'; }, '_');
   return text;
 }
 

@@ -1,31 +1,95 @@
 #include "worker/engine/head_block.h"
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
+#include "absl/strings/str_format.h"
+#include "absl/time/clock.h"
+#include "base/log.h"
 #include "base/status_macros.h"
+#include "base/thread_pool.h"
 
 namespace renga::engine {
 namespace {
 
 constexpr int64_t kFloatBytes = sizeof(float);
 
+// Of a block's logits those that are no further than `within` from the best, with their ids, the
+// first of which is `begin`. Where the best is no finite number all of them stay.
+void KeepWithin(float within, int64_t begin, model::HeadRow& answer) {
+  if (!std::isfinite(answer.max_logit)) return;
+  const double least = static_cast<double>(answer.max_logit) - static_cast<double>(within);
+  std::vector<std::pair<float, int32_t>> kept;
+  for (size_t i = 0; i < answer.logits.size(); ++i) {
+    if (static_cast<double>(answer.logits[i]) < least || std::isnan(answer.logits[i])) continue;
+    kept.emplace_back(answer.logits[i], static_cast<int32_t>(begin + static_cast<int64_t>(i)));
+  }
+  std::sort(kept.begin(), kept.end(), [](const auto& a, const auto& b) {
+    return a.first != b.first ? a.first > b.first : a.second < b.second;
+  });
+  answer.logits.clear();
+  for (const auto& [logit, id] : kept) {
+    answer.logits.push_back(logit);
+    answer.ids.push_back(id);
+  }
+}
+
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<HeadBlock>> HeadBlock::Load(const model::Model& model,
-                                                           const model::Range& rows,
-                                                           const model::RuntimeLimits& limits,
-                                                           kernels::Backend* backend,
-                                                           WeightLoader& loader) {
-  std::unique_ptr<HeadBlock> block(new HeadBlock(model, rows, backend));
-  RENGA_ASSIGN_OR_RETURN(block->norm_, loader.LoadVector(model::OutputNormTensor(model.config)));
-  RENGA_ASSIGN_OR_RETURN(block->matrix_,
-                         loader.LoadMatrix(model::OutputTensor(model.config), rows));
+bool HeadBlock::CanUse(const ScreenFile& screen, const model::ModelConfig& config,
+                       base::DataType type) {
+  return screen.type() == type && CanScreen(type) && screen.basis().width == config.d_model &&
+         screen.rows() == config.vocab_size;
+}
+
+absl::StatusOr<std::unique_ptr<HeadBlock>> HeadBlock::Load(
+    const model::Model& model, const model::Range& rows, const model::RuntimeLimits& limits,
+    kernels::Backend* backend, WeightLoader& loader, std::shared_ptr<const ScreenFile> screen) {
+  std::unique_ptr<HeadBlock> block(new HeadBlock(model, rows, limits.approximation, backend));
+  const model::TensorSpec norm = model::OutputNormTensor(model.config);
+  RENGA_ASSIGN_OR_RETURN(block->norm_, loader.LoadVector(norm, model::WholeTensor(norm)));
+  RENGA_RETURN_IF_ERROR(block->LoadRows(limits, loader, std::move(screen)));
   RENGA_ASSIGN_OR_RETURN(block->input_, backend->Allocate(limits.max_step_outputs *
                                                           model.config.d_model * kFloatBytes));
+  if (block->hot_ != nullptr) return block;
   RENGA_ASSIGN_OR_RETURN(block->logits_,
                          backend->Allocate(limits.max_step_outputs * rows.size() * kFloatBytes));
   return block;
+}
+
+absl::Status HeadBlock::LoadRows(const model::RuntimeLimits& limits, WeightLoader& loader,
+                                 std::shared_ptr<const ScreenFile> screen) {
+  if (screen != nullptr) {
+    RENGA_ASSIGN_OR_RETURN(screened_, ScreenedHead::Create(std::move(screen), rows_, backend_,
+                                                           base::UsableCpuCount()));
+    return absl::OkStatus();
+  }
+  const model::TensorSpec output = model::OutputTensor(config_);
+  const auto& hot = approximation_.hot_rows;
+  if (hot != nullptr && HotHead::Divides(*hot, rows_)) {
+    RENGA_ASSIGN_OR_RETURN(
+        hot_, HotHead::Load(output, *hot, rows_, limits.max_step_outputs, backend_, loader));
+    return absl::OkStatus();
+  }
+  model::TensorPart part = model::WholeTensor(output);
+  part.rows = rows_;
+  RENGA_ASSIGN_OR_RETURN(matrix_, loader.LoadMatrix(output, part));
+  return absl::OkStatus();
+}
+
+HeadBlock::~HeadBlock() {
+  if (screened_ == nullptr) return;
+  const ScreenCounts& counts = screened_->counts();
+  const double outputs = std::max<double>(1, static_cast<double>(counts.outputs));
+  RENGA_LOG(INFO) << absl::StrFormat(
+      "head: %d outputs by screen and %d by all rows; %d bytes resident; by screen %.0f second "
+      "levels, %.0f rows, %.0f bytes and %.3f ms for an output",
+      counts.outputs, counts.full_outputs, screened_->resident_bytes(),
+      static_cast<double>(counts.fine_rows) / outputs,
+      static_cast<double>(counts.exact_rows) / outputs,
+      static_cast<double>(counts.bytes_read) / outputs,
+      absl::ToDoubleMilliseconds(screened_time_) / outputs);
 }
 
 absl::StatusOr<std::vector<model::HeadRow>> HeadBlock::Run(const model::Step& step,
@@ -34,46 +98,94 @@ absl::StatusOr<std::vector<model::HeadRow>> HeadBlock::Run(const model::Step& st
   std::vector<model::HeadRow> answers;
   answers.reserve(total);
   if (total == 0) return answers;
-  RENGA_RETURN_IF_ERROR(ComputeLogits(outputs, total));
+  RENGA_RETURN_IF_ERROR(NormOutputs(outputs, total));
+  if (matrix_ != nullptr) RENGA_RETURN_IF_ERROR(ComputeLogits(0, total));
   // Neighbours that ask the same are answered by one call.
+  Asked asked;
   int64_t first = 0;
   int64_t count = 0;
-  int64_t top_k = 0;
   for (const model::StepSlot& slot : step.slots) {
-    if (count > 0 && slot.top_k != top_k) {
-      RENGA_RETURN_IF_ERROR(Answer(first, count, top_k, answers));
-      first += count;
-      count = 0;
+    for (int64_t i = 0; i < slot.output_count; ++i) {
+      const Asked now = HowToAnswer(slot, i);
+      if (count > 0 && now != asked) {
+        RENGA_RETURN_IF_ERROR(AnswerRun(asked, first, count, answers));
+        first += count;
+        count = 0;
+      }
+      asked = now;
+      ++count;
     }
-    top_k = slot.top_k;
-    count += slot.output_count;
   }
-  RENGA_RETURN_IF_ERROR(Answer(first, count, top_k, answers));
+  RENGA_RETURN_IF_ERROR(AnswerRun(asked, first, count, answers));
   return answers;
 }
 
-absl::Status HeadBlock::ComputeLogits(std::span<const float> outputs, int64_t count) {
-  RENGA_RETURN_IF_ERROR(backend_->Upload(std::as_bytes(outputs), *input_, 0));
-  const kernels::RowsView input{.data = reinterpret_cast<float*>(input_->data()),
-                                .rows = count,
-                                .columns = config_.d_model,
-                                .stride = config_.d_model};
-  RENGA_RETURN_IF_ERROR(backend_->RmsNorm(input, reinterpret_cast<const float*>(norm_->data()),
-                                          static_cast<float>(config_.norm_epsilon), input));
-  const kernels::LinearOutput output{
-      .matrix = matrix_.get(), .bias = nullptr, .out = Logits(0, count)};
-  return backend_->Linear(input, std::span(&output, 1));
+HeadBlock::Asked HeadBlock::HowToAnswer(const model::StepSlot& slot, int64_t index) const {
+  const int64_t position = slot.first_position + slot.token_count - slot.output_count + index;
+  const bool few = slot.top_k > 0 || slot.within > 0;
+  return {.top_k = slot.top_k,
+          .within = slot.top_k > 0 ? 0 : slot.within,
+          .by_screen = screened_ != nullptr && few && !slot.sum_wanted,
+          .hot_only = hot_ != nullptr && !slot.all_rows && approximation_.Applies(position)};
 }
 
-absl::Status HeadBlock::Answer(int64_t first, int64_t count, int64_t top_k,
+absl::Status HeadBlock::AnswerRun(const Asked& asked, int64_t first, int64_t count,
+                                  std::vector<model::HeadRow>& answers) {
+  if (hot_ != nullptr) {
+    const size_t before = answers.size();
+    RENGA_RETURN_IF_ERROR(hot_->Answer(Input(first, count), asked.top_k, asked.hot_only, answers));
+    for (size_t i = before; asked.within > 0 && i < answers.size(); ++i) {
+      KeepWithin(asked.within, rows_.begin, answers[i]);
+    }
+    return absl::OkStatus();
+  }
+  if (asked.by_screen) return AnswerByScreen(first, count, asked, answers);
+  if (screened_ != nullptr) RENGA_RETURN_IF_ERROR(ComputeLogits(first, count));
+  return Answer(first, count, asked, answers);
+}
+
+absl::Status HeadBlock::NormOutputs(std::span<const float> outputs, int64_t count) {
+  RENGA_RETURN_IF_ERROR(backend_->Upload(std::as_bytes(outputs), *input_, 0));
+  return backend_->RmsNorm(Input(0, count), reinterpret_cast<const float*>(norm_->data()),
+                           static_cast<float>(config_.norm_epsilon), Input(0, count));
+}
+
+absl::Status HeadBlock::ComputeLogits(int64_t first, int64_t count) {
+  if (matrix_ == nullptr) return screened_->AllLogits(Input(first, count), Logits(first, count));
+  const kernels::LinearOutput output{
+      .matrix = matrix_.get(), .bias = nullptr, .out = Logits(first, count)};
+  return backend_->Linear(Input(first, count), std::span(&output, 1));
+}
+
+absl::Status HeadBlock::AnswerByScreen(int64_t first, int64_t count, const Asked& asked,
+                                       std::vector<model::HeadRow>& answers) {
+  ScreenedHead::Wanted wanted{.top_k = std::min(asked.top_k, rows_.size())};
+  if (asked.within > 0) wanted.within = asked.within;
+  for (int64_t i = first; i < first + count; ++i) {
+    const absl::Time begin = absl::Now();
+    RENGA_ASSIGN_OR_RETURN(std::optional<model::HeadRow> found,
+                           screened_->Find(Input(i, 1), wanted));
+    screened_time_ += absl::Now() - begin;
+    if (found.has_value()) {
+      answers.push_back(*std::move(found));
+      continue;
+    }
+    RENGA_RETURN_IF_ERROR(ComputeLogits(i, 1));
+    RENGA_RETURN_IF_ERROR(Answer(i, 1, asked, answers));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status HeadBlock::Answer(int64_t first, int64_t count, const Asked& asked,
                                std::vector<model::HeadRow>& answers) {
   std::vector<kernels::TopRow> best(count);
-  RENGA_RETURN_IF_ERROR(backend_->TopK(Logits(first, count), std::min(top_k, rows_.size()), best));
+  RENGA_RETURN_IF_ERROR(
+      backend_->TopK(Logits(first, count), std::min(asked.top_k, rows_.size()), best));
   for (int64_t i = 0; i < count; ++i) {
     model::HeadRow answer;
     answer.max_logit = best[i].max_logit;
     answer.sum_exp = best[i].sum_exp;
-    if (top_k > 0) {
+    if (asked.top_k > 0) {
       answer.ids = std::move(best[i].indices);
       for (int32_t& id : answer.ids) id += static_cast<int32_t>(rows_.begin);
       answer.logits = std::move(best[i].logits);
@@ -81,10 +193,18 @@ absl::Status HeadBlock::Answer(int64_t first, int64_t count, int64_t top_k,
       answer.logits.resize(rows_.size());
       RENGA_RETURN_IF_ERROR(backend_->Download(*logits_, (first + i) * rows_.size() * kFloatBytes,
                                                std::as_writable_bytes(std::span(answer.logits))));
+      if (asked.within > 0) KeepWithin(asked.within, rows_.begin, answer);
     }
     answers.push_back(std::move(answer));
   }
   return absl::OkStatus();
+}
+
+kernels::RowsView HeadBlock::Input(int64_t first, int64_t count) const {
+  return {.data = reinterpret_cast<float*>(input_->data()) + first * config_.d_model,
+          .rows = count,
+          .columns = config_.d_model,
+          .stride = config_.d_model};
 }
 
 kernels::RowsView HeadBlock::Logits(int64_t first, int64_t count) const {

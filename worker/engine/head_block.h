@@ -9,9 +9,12 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "model/architecture.h"
 #include "model/shard_spec.h"
 #include "model/step.h"
+#include "worker/engine/hot_head.h"
+#include "worker/engine/screened_head.h"
 #include "worker/engine/weight_loader.h"
 #include "worker/kernels/backend.h"
 
@@ -21,12 +24,16 @@ namespace renga::engine {
 class HeadBlock {
  public:
   // Loads rows [rows.begin, rows.end), not empty and inside the vocabulary. `backend` outlives the
-  // block.
-  static absl::StatusOr<std::unique_ptr<HeadBlock>> Load(const model::Model& model,
-                                                         const model::Range& rows,
-                                                         const model::RuntimeLimits& limits,
-                                                         kernels::Backend* backend,
-                                                         WeightLoader& loader);
+  // block. With a screen that CanUse has passed the rows stay on disk; without one
+  // limits.approximation may name hot rows that answer alone.
+  static absl::StatusOr<std::unique_ptr<HeadBlock>> Load(
+      const model::Model& model, const model::Range& rows, const model::RuntimeLimits& limits,
+      kernels::Backend* backend, WeightLoader& loader, std::shared_ptr<const ScreenFile> screen);
+  // Whether a screen is one of this model's output matrix, of `type`.
+  static bool CanUse(const ScreenFile& screen, const model::ModelConfig& config,
+                     base::DataType type);
+  // Says what a screen has saved, in the log.
+  ~HeadBlock();
 
   // `outputs` is step.output_count() x d_model, at most max_step_outputs rows, of a step that
   // CheckStepSize has passed. One HeadRow each, ids absolute.
@@ -34,22 +41,52 @@ class HeadBlock {
                                                   std::span<const float> outputs);
 
  private:
-  HeadBlock(const model::Model& model, const model::Range& rows, kernels::Backend* backend)
-      : config_(model.config), rows_(rows), backend_(backend) {}
+  // How an output is answered.
+  struct Asked {
+    int64_t top_k = 0;
+    float within = 0;  // with top_k 0
+    bool by_screen = false;
+    bool hot_only = false;
+    friend bool operator==(const Asked&, const Asked&) = default;
+  };
 
-  absl::Status ComputeLogits(std::span<const float> outputs, int64_t count);
-  // Answers for `count` rows of logits from `first` on, all asked for the same k; 0: every logit.
-  absl::Status Answer(int64_t first, int64_t count, int64_t top_k,
+  HeadBlock(const model::Model& model, const model::Range& rows,
+            const model::Approximation& approximation, kernels::Backend* backend)
+      : config_(model.config), rows_(rows), approximation_(approximation), backend_(backend) {}
+
+  absl::Status LoadRows(const model::RuntimeLimits& limits, WeightLoader& loader,
+                        std::shared_ptr<const ScreenFile> screen);
+  // For the slot's output `index`.
+  Asked HowToAnswer(const model::StepSlot& slot, int64_t index) const;
+  // `count` outputs from `first` on, normed, that are answered in the same way.
+  absl::Status AnswerRun(const Asked& asked, int64_t first, int64_t count,
+                         std::vector<model::HeadRow>& answers);
+
+  // `first` of the outputs, normed, and `count` of them.
+  kernels::RowsView Input(int64_t first, int64_t count) const;
+  absl::Status NormOutputs(std::span<const float> outputs, int64_t count);
+  // All logits of normed outputs.
+  absl::Status ComputeLogits(int64_t first, int64_t count);
+  // The same from the rows that can matter; those that take more get all logits.
+  absl::Status AnswerByScreen(int64_t first, int64_t count, const Asked& asked,
+                              std::vector<model::HeadRow>& answers);
+  // Answers for `count` rows of logits from `first` on, all asked the same.
+  absl::Status Answer(int64_t first, int64_t count, const Asked& asked,
                       std::vector<model::HeadRow>& answers);
   kernels::RowsView Logits(int64_t first, int64_t count) const;
 
   const model::ModelConfig config_;
   const model::Range rows_;
+  const model::Approximation approximation_;
   kernels::Backend* const backend_;
   std::unique_ptr<kernels::Buffer> norm_;
+  // One of three has the rows.
   std::unique_ptr<kernels::WeightMatrix> matrix_;
+  std::unique_ptr<ScreenedHead> screened_;
+  std::unique_ptr<HotHead> hot_;
+  absl::Duration screened_time_;
   std::unique_ptr<kernels::Buffer> input_;   // max_step_outputs x d_model
-  std::unique_ptr<kernels::Buffer> logits_;  // max_step_outputs x rows_.size()
+  std::unique_ptr<kernels::Buffer> logits_;  // max_step_outputs x rows_.size(); null: hot_ has its
 };
 
 }  // namespace renga::engine

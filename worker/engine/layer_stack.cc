@@ -1,11 +1,12 @@
 #include "worker/engine/layer_stack.h"
 
-#include <cmath>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "base/data_type.h"
 #include "base/status_macros.h"
 #include "model/footprint.h"
+#include "model/linear_runs.h"
 #include "model/step.h"
 
 namespace renga::engine {
@@ -13,6 +14,7 @@ namespace {
 
 using kernels::KvCacheView;
 using kernels::RowsView;
+using model::LinearRun;
 using model::Op;
 using model::OpKind;
 
@@ -20,44 +22,125 @@ const float* Floats(const std::unique_ptr<kernels::Buffer>& buffer) {
   return buffer == nullptr ? nullptr : reinterpret_cast<const float*>(buffer->data());
 }
 
-// How many ops from `ops[0]` on, all kLinear, read one input and may run as one call: none of them
-// writes what they read.
-size_t LinearRun(std::span<const Op> ops) {
-  size_t count = 0;
-  while (count < ops.size() && ops[count].kind == OpKind::kLinear && ops[count].in == ops[0].in &&
-         ops[count].out != ops[0].in) {
-    ++count;
+// Whether ops[0] makes the input of the linear ops behind it and may run in one call with them:
+// none of them writes what it reads.
+bool PreparesLinear(std::span<const Op> ops) {
+  const Op& first = ops[0];
+  if (first.kind != OpKind::kRmsNorm && first.kind != OpKind::kSiluGate) return false;
+  if (first.rows != model::OpRows::kAll) return false;
+  const size_t linears = LinearRun(ops.subspan(1));
+  if (linears == 0 || ops[1].in != first.out) return false;
+  for (const Op& op : ops.subspan(1, linears)) {
+    if (op.out == first.in || op.out == first.in2) return false;
   }
-  return count;
+  return true;
+}
+
+// Drops what works on nothing, in the slice of a member without heads or feed-forward columns. Its
+// linear ops with empty inputs stay: their output is zero.
+void DropEmptyOps(model::LayerProgram& program) {
+  const auto is_empty = [&](int buffer) {
+    return buffer >= 0 && program.buffer_widths[static_cast<size_t>(buffer)] == 0;
+  };
+  std::erase_if(program.ops, [&](const Op& op) {
+    return is_empty(op.out) || (is_empty(op.in) && op.kind != OpKind::kLinear);
+  });
+}
+
+// The calls that multiply by something: a member without heads has linear ops with empty inputs.
+std::vector<model::LinearCall> CallsWithMatrices(const model::LayerProgram& program) {
+  std::vector<model::LinearCall> calls = model::LinearCalls(program);
+  std::erase_if(calls, [&](const model::LinearCall& call) {
+    return program.buffer_widths[static_cast<size_t>(program.ops[call.first].in)] == 0;
+  });
+  return calls;
 }
 
 }  // namespace
 
 // What is the same for every layer of one Run.
 struct LayerStack::Call {
+  int64_t first_row = 0;
   int64_t rows = 0;
-  std::span<const int64_t> positions;
-  std::span<const kernels::SequenceSlot> slots;
+  std::vector<RowRun> complete = {};  // empty where nothing is ever late
+  std::vector<RowRun> late = {};
+  std::span<const int64_t> positions = {};
+  std::span<const kernels::SequenceSlot> slots = {};
+  base::Communicator* group = nullptr;
 };
 
-LayerStack::LayerStack(const model::Model& model, const model::RuntimeLimits& limits,
-                       kernels::Backend* backend)
-    : model_(model),
+LayerStack::LayerStack(const model::Model& model, const model::ShardSpec& spec,
+                       const model::RuntimeLimits& limits, kernels::Backend* backend)
+    : whole_(model),
+      slice_(spec.slice),
+      config_(slice_.has_value() ? model::SlicedConfig(model.config, *slice_) : model.config),
+      first_layer_(spec.layers.begin),
       limits_(limits),
-      program_(model.architecture->Program(model.config)),
       backend_(backend) {}
 
-absl::StatusOr<std::unique_ptr<LayerStack>> LayerStack::Load(const model::Model& model,
-                                                             const model::Range& layers,
-                                                             const model::RuntimeLimits& limits,
-                                                             kernels::Backend* backend,
-                                                             WeightLoader& loader) {
-  std::unique_ptr<LayerStack> stack(new LayerStack(model, limits, backend));
-  if (model.config.rope_has_factors) {
-    RENGA_ASSIGN_OR_RETURN(stack->rope_factors_,
-                           loader.LoadVector(model::RopeFactorsTensor(model.config)));
+absl::Status LayerStack::MakeProgram(const model::Model& model) {
+  if (limits_.approximation.late_percent > 0) {
+    if (slice_.has_value() || residency_ != nullptr) {
+      return absl::UnimplementedError(
+          "a late slice of layers goes neither with tensor-parallel groups nor with --lazy");
+    }
+    RENGA_ASSIGN_OR_RETURN(late_,
+                           model::MakeLateProgram(model, limits_.approximation.late_percent));
+    program_ = late_->program;
+  } else {
+    program_ = model.architecture->Program(config_);
   }
-  for (int64_t index = layers.begin; index < layers.end; ++index) {
+  DropEmptyOps(program_);
+  call_of_op_.resize(program_.ops.size());
+  for (const model::LinearCall& call : CallsWithMatrices(program_)) {
+    call_of_op_[call.first] = calls_per_layer_++;
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<Bundle>> LayerStack::Bundles(const model::Model& model,
+                                                        const model::ShardSpec& spec,
+                                                        const kernels::Backend& backend,
+                                                        WeightSource& source) {
+  const model::LayerSlice slice = spec.slice.value_or(model::WholeLayer(model.config));
+  model::LayerProgram program = model.architecture->Program(
+      spec.slice.has_value() ? model::SlicedConfig(model.config, slice) : model.config);
+  DropEmptyOps(program);
+  const std::vector<model::LinearCall> calls = CallsWithMatrices(program);
+  std::vector<Bundle> bundles;
+  for (int64_t layer = spec.layers.begin; layer < spec.layers.end; ++layer) {
+    const auto tensors = model.architecture->LayerTensors(model.config, layer);
+    for (const model::LinearCall& call : calls) {
+      Bundle& bundle = bundles.emplace_back();
+      for (const Op& op : std::span(program.ops).subspan(call.first, call.count)) {
+        BundleMatrix& matrix = bundle.matrices.emplace_back();
+        matrix.tensor = tensors[static_cast<size_t>(op.weight)];
+        matrix.part = model::PartOf(matrix.tensor, model.config, slice);
+        RENGA_ASSIGN_OR_RETURN(const base::DataType type, source.TensorType(matrix.tensor.name));
+        matrix.key = {.tensor = matrix.tensor.name,
+                      .type = type,
+                      .rows = matrix.part.rows,
+                      .columns = matrix.part.columns};
+        matrix.bytes =
+            backend.MatrixBytes(type, matrix.part.rows.size(), matrix.part.columns.size());
+      }
+    }
+  }
+  return bundles;
+}
+
+absl::StatusOr<std::unique_ptr<LayerStack>> LayerStack::Load(
+    const model::Model& model, const model::ShardSpec& spec, const model::RuntimeLimits& limits,
+    kernels::Backend* backend, WeightLoader& loader, std::unique_ptr<Residency> residency) {
+  std::unique_ptr<LayerStack> stack(new LayerStack(model, spec, limits, backend));
+  stack->residency_ = std::move(residency);
+  RENGA_RETURN_IF_ERROR(stack->MakeProgram(model));
+  if (model.config.rope_has_factors) {
+    const model::TensorSpec factors = model::RopeFactorsTensor(model.config);
+    RENGA_ASSIGN_OR_RETURN(stack->rope_factors_,
+                           loader.LoadVector(factors, model::WholeTensor(factors)));
+  }
+  for (int64_t index = spec.layers.begin; index < spec.layers.end; ++index) {
     RENGA_ASSIGN_OR_RETURN(Layer layer, stack->LoadLayer(index, loader));
     stack->layers_.push_back(std::move(layer));
   }
@@ -67,27 +150,56 @@ absl::StatusOr<std::unique_ptr<LayerStack>> LayerStack::Load(const model::Model&
 
 absl::StatusOr<LayerStack::Layer> LayerStack::LoadLayer(int64_t index, WeightLoader& loader) const {
   const std::vector<model::TensorSpec> tensors =
-      model_.architecture->LayerTensors(model_.config, index);
+      whole_.architecture->LayerTensors(whole_.config, index);
+  model::LayerSlice slice = slice_.value_or(model::WholeLayer(whole_.config));
+  if (late_.has_value()) slice.ff = late_->early;
   Layer layer;
   layer.matrices.resize(tensors.size());
   layer.vectors.resize(tensors.size());
   for (size_t i = 0; i < tensors.size(); ++i) {
+    const model::TensorPart part = model::PartOf(tensors[i], whole_.config, slice);
+    if (part.rows.empty() || part.columns.empty()) continue;
     if (tensors[i].must_be_f32) {
-      RENGA_ASSIGN_OR_RETURN(layer.vectors[i], loader.LoadVector(tensors[i]));
-    } else {
-      RENGA_ASSIGN_OR_RETURN(layer.matrices[i],
-                             loader.LoadMatrix(tensors[i], {0, tensors[i].rows}));
+      RENGA_ASSIGN_OR_RETURN(layer.vectors[i], loader.LoadVector(tensors[i], part));
+    } else if (residency_ == nullptr) {
+      RENGA_ASSIGN_OR_RETURN(layer.matrices[i], loader.LoadMatrix(tensors[i], part));
     }
   }
+  if (late_.has_value()) RENGA_RETURN_IF_ERROR(LoadLatePart(tensors, loader, layer));
   return layer;
 }
 
-absl::Status LayerStack::AllocateBuffers() {
-  const int64_t kv_bytes =
-      limits_.kv_blocks * model::KvBlockBytesPerLayer(model_.config, limits_.kv_type);
-  for (Layer& layer : layers_) {
-    RENGA_ASSIGN_OR_RETURN(layer.kv, backend_->Allocate(kv_bytes));
+absl::Status LayerStack::LoadLatePart(std::span<const model::TensorSpec> tensors,
+                                      WeightLoader& loader, Layer& layer) const {
+  model::LayerSlice slice = model::WholeLayer(whole_.config);
+  slice.ff = late_->late;
+  for (const model::LateProgram::Part& added : late_->added) {
+    const model::TensorSpec& tensor = tensors[static_cast<size_t>(added.tensor)];
+    auto& matrix = layer.matrices.emplace_back();
+    auto& vector = layer.vectors.emplace_back();
+    const model::TensorPart part = model::PartOf(tensor, whole_.config, slice);
+    if (!tensor.must_be_f32) {
+      RENGA_ASSIGN_OR_RETURN(matrix, loader.LoadMatrix(tensor, part));
+      continue;
+    }
+    RENGA_ASSIGN_OR_RETURN(vector, loader.LoadVector(tensor, part));
+    if (!added.negated) continue;
+    std::vector<float> numbers(static_cast<size_t>(part.columns.size()));
+    const std::span<std::byte> bytes = std::as_writable_bytes(std::span(numbers));
+    RENGA_RETURN_IF_ERROR(backend_->Synchronize());
+    RENGA_RETURN_IF_ERROR(backend_->Download(*vector, 0, bytes));
+    for (float& number : numbers) number = -number;
+    RENGA_RETURN_IF_ERROR(backend_->Upload(bytes, *vector, 0));
+    RENGA_RETURN_IF_ERROR(backend_->Synchronize());
   }
+  return absl::OkStatus();
+}
+
+absl::Status LayerStack::AllocateBuffers() {
+  // In one bundle: the system says once whether it has that much.
+  layer_kv_bytes_ = limits_.kv_blocks * model::KvBlockBytesPerLayer(config_, limits_.kv_type);
+  RENGA_ASSIGN_OR_RETURN(
+      kv_, backend_->Allocate(layer_kv_bytes_ * static_cast<int64_t>(layers_.size())));
   int64_t bytes = 0;
   for (const int64_t width : program_.buffer_widths) {
     activation_offsets_.push_back(bytes);
@@ -98,13 +210,28 @@ absl::Status LayerStack::AllocateBuffers() {
 }
 
 absl::Status LayerStack::Run(std::span<float> rows, std::span<const int64_t> positions,
-                             std::span<const kernels::SequenceSlot> slots) {
-  const Call call{
-      .rows = static_cast<int64_t>(positions.size()), .positions = positions, .slots = slots};
+                             std::span<const kernels::SequenceSlot> slots,
+                             base::Communicator* group) {
+  if (slice_.has_value() != (group != nullptr)) {
+    return absl::FailedPreconditionError("slices of layers need a group, whole layers none");
+  }
+  Call call{.rows = static_cast<int64_t>(positions.size()),
+            .positions = positions,
+            .slots = slots,
+            .group = group};
+  if (late_.has_value()) {
+    call.late = RunsOf(positions, true);
+    call.complete = RunsOf(positions, false);
+  }
   const std::span<std::byte> bytes = std::as_writable_bytes(rows);
   // Buffer 0 is the residual stream; its rows lie side by side.
   RENGA_RETURN_IF_ERROR(backend_->Upload(bytes, *activations_, activation_offsets_[0]));
   for (const Layer& layer : layers_) RENGA_RETURN_IF_ERROR(RunLayer(layer, call));
+  if (late_.has_value()) {
+    const Op rest{
+        .kind = OpKind::kAdd, .in = late_->pending, .out = 0, .rows = model::OpRows::kLate};
+    RENGA_RETURN_IF_ERROR(RunOp(layers_.back(), rest, call));
+  }
   RENGA_RETURN_IF_ERROR(backend_->Synchronize());
   return backend_->Download(*activations_, activation_offsets_[0], bytes);
 }
@@ -112,10 +239,13 @@ absl::Status LayerStack::Run(std::span<float> rows, std::span<const int64_t> pos
 absl::Status LayerStack::RunLayer(const Layer& layer, const Call& call) {
   const std::span<const Op> ops = program_.ops;
   for (size_t i = 0; i < ops.size();) {
-    const size_t linears = LinearRun(ops.subspan(i));
+    const std::span<const Op> rest = ops.subspan(i);
+    const Op* first = PreparesLinear(rest) ? &rest[0] : nullptr;
+    const size_t linears = LinearRun(first != nullptr ? rest.subspan(1) : rest);
     if (linears > 0) {
-      RENGA_RETURN_IF_ERROR(RunLinears(layer, ops.subspan(i, linears), call));
-      i += linears;
+      const size_t prepares = first != nullptr ? 1 : 0;
+      RENGA_RETURN_IF_ERROR(RunLinears(layer, first, rest.subspan(prepares, linears), call));
+      i += prepares + linears;
     } else {
       RENGA_RETURN_IF_ERROR(RunOp(layer, ops[i], call));
       ++i;
@@ -124,45 +254,118 @@ absl::Status LayerStack::RunLayer(const Layer& layer, const Call& call) {
   return absl::OkStatus();
 }
 
+std::vector<LayerStack::RowRun> LayerStack::RunsOf(std::span<const int64_t> positions,
+                                                   bool late) const {
+  std::vector<RowRun> runs;
+  for (size_t i = 0; i < positions.size(); ++i) {
+    if (limits_.approximation.Applies(positions[i]) != late) continue;
+    const auto row = static_cast<int64_t>(i);
+    if (runs.empty() || runs.back().first + runs.back().count < row) {
+      runs.push_back({.first = row});
+    }
+    ++runs.back().count;
+  }
+  return runs;
+}
+
 absl::Status LayerStack::RunOp(const Layer& layer, const Op& op, const Call& call) {
-  const float epsilon = static_cast<float>(model_.config.norm_epsilon);
+  if (op.rows == model::OpRows::kAll) return RunOpOnRows(layer, op, call);
+  for (const RowRun& run : op.rows == model::OpRows::kLate ? call.late : call.complete) {
+    const Call part{.first_row = run.first, .rows = run.count};
+    RENGA_RETURN_IF_ERROR(RunOpOnRows(layer, op, part));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status LayerStack::RunOpOnRows(const Layer& layer, const Op& op, const Call& call) {
+  const float epsilon = static_cast<float>(config_.norm_epsilon);
   switch (op.kind) {
     case OpKind::kRmsNorm:
       return backend_->RmsNorm(View(op.in, call), Floats(layer.vectors[op.weight]), epsilon,
                                View(op.out, call));
     case OpKind::kHeadRmsNorm:
-      return backend_->HeadRmsNorm(View(op.in, call), model_.config.head_dim,
+      return backend_->HeadRmsNorm(View(op.in, call), config_.head_dim,
                                    Floats(layer.vectors[op.weight]), epsilon);
     case OpKind::kLinear:
-      return RunLinears(layer, std::span(&op, 1), call);
+      return RunLinears(layer, nullptr, std::span(&op, 1), call);
     case OpKind::kRope:
-      return RunRope(op, call);
+      return RunRope(layer, op, call);
     case OpKind::kAttention:
       return RunAttention(layer, op, call);
     case OpKind::kSiluGate:
       return backend_->SiluGate(View(op.in, call), View(op.in2, call), View(op.out, call));
+    case OpKind::kGeluGate:
+      return backend_->GeluGate(View(op.in, call), View(op.in2, call), View(op.out, call));
+    case OpKind::kAllReduce:
+      return RunAllReduce(op, call);
     case OpKind::kAdd:
+      return backend_->Add(View(op.in, call), View(op.out, call));
+    case OpKind::kAddLate:
+      if (&layer == &layers_.front()) return absl::OkStatus();
       return backend_->Add(View(op.in, call), View(op.out, call));
   }
   return absl::InternalError(absl::StrCat("unknown op ", static_cast<int>(op.kind)));
 }
 
-absl::Status LayerStack::RunLinears(const Layer& layer, std::span<const Op> ops, const Call& call) {
+absl::Status LayerStack::RunLinears(const Layer& layer, const Op* first, std::span<const Op> ops,
+                                    const Call& call) {
+  if (Width(ops[0].in) == 0) return Clear(ops, call);
+  std::optional<Residency::Lease> lease;
+  if (residency_ != nullptr) {
+    RENGA_ASSIGN_OR_RETURN(auto acquired, residency_->Acquire(BundleOf(layer, ops)));
+    lease.emplace(std::move(acquired));
+  }
   std::vector<kernels::LinearOutput> outputs;
   outputs.reserve(ops.size());
   for (const Op& op : ops) {
-    outputs.push_back({.matrix = layer.matrices[op.weight].get(),
+    const kernels::WeightMatrix* matrix =
+        lease.has_value() ? lease->matrix(outputs.size()) : layer.matrices[op.weight].get();
+    outputs.push_back({.matrix = matrix,
                        .bias = op.bias < 0 ? nullptr : Floats(layer.vectors[op.bias]),
                        .out = View(op.out, call)});
   }
-  return backend_->Linear(View(ops[0].in, call), outputs);
+  if (first == nullptr) return backend_->Linear(View(ops[0].in, call), outputs);
+  if (first->kind == OpKind::kSiluGate) {
+    return backend_->SiluGateLinear(View(first->in, call), View(first->in2, call),
+                                    View(first->out, call), outputs);
+  }
+  return backend_->RmsNormLinear(View(first->in, call), Floats(layer.vectors[first->weight]),
+                                 static_cast<float>(config_.norm_epsilon), View(first->out, call),
+                                 outputs);
 }
 
-absl::Status LayerStack::RunRope(const Op& op, const Call& call) {
-  const model::RopeConfig& rope = model_.config.rope;
+size_t LayerStack::BundleOf(const Layer& layer, std::span<const Op> linears) const {
+  const auto op = static_cast<size_t>(linears.data() - program_.ops.data());
+  return static_cast<size_t>(&layer - layers_.data()) * calls_per_layer_ + call_of_op_[op];
+}
+
+absl::Status LayerStack::Clear(std::span<const Op> ops, const Call& call) {
+  for (const Op& op : ops) {
+    shared_.assign(static_cast<size_t>(call.rows * Width(op.out)), 0.0f);
+    RENGA_RETURN_IF_ERROR(backend_->Upload(std::as_bytes(std::span(shared_)), *activations_,
+                                           activation_offsets_[op.out]));
+    RENGA_RETURN_IF_ERROR(backend_->Synchronize());
+  }
+  return absl::OkStatus();
+}
+
+absl::Status LayerStack::RunAllReduce(const Op& op, const Call& call) {
+  if (call.group == nullptr) return absl::OkStatus();
+  shared_.resize(static_cast<size_t>(call.rows * Width(op.in)));
+  const std::span<std::byte> bytes = std::as_writable_bytes(std::span(shared_));
+  const int64_t offset = activation_offsets_[op.in];
+  RENGA_RETURN_IF_ERROR(backend_->Synchronize());
+  RENGA_RETURN_IF_ERROR(backend_->Download(*activations_, offset, bytes));
+  RENGA_RETURN_IF_ERROR(call.group->AllReduce(shared_));
+  RENGA_RETURN_IF_ERROR(backend_->Upload(bytes, *activations_, offset));
+  return backend_->Synchronize();
+}
+
+absl::Status LayerStack::RunRope(const Layer& layer, const Op& op, const Call& call) {
+  const model::RopeConfig& rope = config_.RopeOf(NumberOf(layer));
   return backend_->Rope(View(op.in, call), call.positions,
                         {.neighbours = rope.style == model::RopeStyle::kNeighbours,
-                         .head_dim = model_.config.head_dim,
+                         .head_dim = config_.head_dim,
                          .dims = rope.dims,
                          .base = rope.base,
                          .position_scale = rope.position_scale,
@@ -170,30 +373,30 @@ absl::Status LayerStack::RunRope(const Op& op, const Call& call) {
 }
 
 absl::Status LayerStack::RunAttention(const Layer& layer, const Op& op, const Call& call) {
-  const model::ModelConfig& config = model_.config;
-  const KvCacheView cache{.keys = layer.kv->data(),
-                          .values = layer.kv->data() + layer.kv->size_bytes() / 2,
+  std::byte* const keys = kv_->data() + (&layer - layers_.data()) * layer_kv_bytes_;
+  const KvCacheView cache{.keys = keys,
+                          .values = keys + layer_kv_bytes_ / 2,
                           .type = limits_.kv_type,
                           .n_blocks = limits_.kv_blocks,
                           .block_tokens = model::kKvBlockTokens,
-                          .n_kv_heads = config.n_kv_heads,
-                          .head_dim = config.head_dim};
+                          .n_kv_heads = config_.n_kv_heads,
+                          .head_dim = config_.head_dim};
   RENGA_RETURN_IF_ERROR(
       backend_->StoreKv(View(op.in2, call), View(op.in3, call), cache, call.slots));
   return backend_->Attention({.queries = View(op.in, call),
                               .out = View(op.out, call),
                               .cache = cache,
-                              .n_heads = config.n_heads,
-                              .scale = 1.0f / std::sqrt(static_cast<float>(config.head_dim)),
+                              .n_heads = config_.n_heads,
+                              .scale = config_.ScoreScale(),
+                              .window = config_.IsWindowed(NumberOf(layer)) ? config_.window : 0,
                               .slots = call.slots});
 }
 
 RowsView LayerStack::View(int buffer, const Call& call) const {
-  const int64_t width = program_.buffer_widths[buffer];
-  return {.data = reinterpret_cast<float*>(activations_->data() + activation_offsets_[buffer]),
-          .rows = call.rows,
-          .columns = width,
-          .stride = width};
+  const int64_t width = Width(buffer);
+  auto* const first = reinterpret_cast<float*>(activations_->data() + activation_offsets_[buffer]);
+  return {
+      .data = first + call.first_row * width, .rows = call.rows, .columns = width, .stride = width};
 }
 
 }  // namespace renga::engine

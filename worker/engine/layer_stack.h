@@ -5,13 +5,18 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "base/communicator.h"
 #include "model/architecture.h"
+#include "model/late_program.h"
+#include "model/model_config.h"
 #include "model/shard_spec.h"
+#include "worker/engine/residency.h"
 #include "worker/engine/weight_loader.h"
 #include "worker/kernels/backend.h"
 
@@ -20,49 +25,97 @@ namespace renga::engine {
 // Not thread-safe. Knows nothing of sequences: slots say which KV blocks belong to which rows.
 class LayerStack {
  public:
-  // Loads layers [layers.begin, layers.end), not empty and inside the model. `backend` outlives
-  // the stack.
-  static absl::StatusOr<std::unique_ptr<LayerStack>> Load(const model::Model& model,
-                                                          const model::Range& layers,
-                                                          const model::RuntimeLimits& limits,
-                                                          kernels::Backend* backend,
-                                                          WeightLoader& loader);
+  // The matrices of the spec's layers in the order in which a step uses them, for a Residency.
+  // Errors of the source.
+  static absl::StatusOr<std::vector<Bundle>> Bundles(const model::Model& model,
+                                                     const model::ShardSpec& spec,
+                                                     const kernels::Backend& backend,
+                                                     WeightSource& source);
+
+  // Loads the spec's layers, not empty and inside the model, or its slice of them, which has passed
+  // CheckSlice. `backend` outlives the stack. With a residency, of Bundles(), only what is no
+  // matrix is loaded. A part that comes late (limits.approximation) goes with neither a slice nor a
+  // residency: kUnimplemented.
+  static absl::StatusOr<std::unique_ptr<LayerStack>> Load(
+      const model::Model& model, const model::ShardSpec& spec, const model::RuntimeLimits& limits,
+      kernels::Backend* backend, WeightLoader& loader, std::unique_ptr<Residency> residency);
+
+  // Null: every matrix is held.
+  Residency* residency() { return residency_.get(); }
 
   // Runs `rows` (positions.size() x d_model, at least one row, at most max_step_tokens) through
-  // all layers, in place. Slots cover all rows.
+  // all layers, in place. Nothing is late any more when they leave. Slots cover all rows. `group`
+  // joins what its members computed of a layer: kFailedPrecondition when a slice has none or whole
+  // layers have one.
   absl::Status Run(std::span<float> rows, std::span<const int64_t> positions,
-                   std::span<const kernels::SequenceSlot> slots);
+                   std::span<const kernels::SequenceSlot> slots, base::Communicator* group);
 
  private:
-  // Weights by the index in Architecture::LayerTensors: a matrix or a vector each.
+  // Weights by the index in Architecture::LayerTensors: a matrix or a vector each. With a residency
+  // that has the matrices.
   struct Layer {
     std::vector<std::unique_ptr<kernels::WeightMatrix>> matrices;
     std::vector<std::unique_ptr<kernels::Buffer>> vectors;
-    std::unique_ptr<kernels::Buffer> kv;  // all blocks' keys, then all blocks' values
   };
   struct Call;
+  // Rows that stand side by side.
+  struct RowRun {
+    int64_t first = 0;
+    int64_t count = 0;
+  };
 
-  LayerStack(const model::Model& model, const model::RuntimeLimits& limits,
-             kernels::Backend* backend);
+  LayerStack(const model::Model& model, const model::ShardSpec& spec,
+             const model::RuntimeLimits& limits, kernels::Backend* backend);
+  // After the residency is known.
+  absl::Status MakeProgram(const model::Model& model);
   absl::StatusOr<Layer> LoadLayer(int64_t index, WeightLoader& loader) const;
+  // The layer's part of `late_`, behind what is in `layer`.
+  absl::Status LoadLatePart(std::span<const model::TensorSpec> tensors, WeightLoader& loader,
+                            Layer& layer) const;
   absl::Status AllocateBuffers();
+  // Which of the residency's bundles one call multiplies by.
+  size_t BundleOf(const Layer& layer, std::span<const model::Op> linears) const;
 
   absl::Status RunLayer(const Layer& layer, const Call& call);
+  // On the rows that the op is for.
   absl::Status RunOp(const Layer& layer, const model::Op& op, const Call& call);
-  absl::Status RunLinears(const Layer& layer, std::span<const model::Op> ops, const Call& call);
-  absl::Status RunRope(const model::Op& op, const Call& call);
+  absl::Status RunOpOnRows(const Layer& layer, const model::Op& op, const Call& call);
+  // Those of a step's rows that are late, or those that are not.
+  std::vector<RowRun> RunsOf(std::span<const int64_t> positions, bool late) const;
+  // `first`, or null, makes the input that all of `ops` read.
+  absl::Status RunLinears(const Layer& layer, const model::Op* first,
+                          std::span<const model::Op> ops, const Call& call);
+  absl::Status RunRope(const Layer& layer, const model::Op& op, const Call& call);
+  // The outputs become zero.
+  absl::Status Clear(std::span<const model::Op> ops, const Call& call);
+  absl::Status RunAllReduce(const model::Op& op, const Call& call);
   absl::Status RunAttention(const Layer& layer, const model::Op& op, const Call& call);
-  // The first `call.rows` rows of an activation buffer.
+  // The layer's number in the model.
+  int64_t NumberOf(const Layer& layer) const { return first_layer_ + (&layer - layers_.data()); }
+  int64_t Width(int buffer) const { return program_.buffer_widths[buffer]; }
+  // The call's rows of an activation buffer.
   kernels::RowsView View(int buffer, const Call& call) const;
 
-  const model::Model model_;
+  const model::Model whole_;
+  const std::optional<model::LayerSlice> slice_;
+  const model::ModelConfig config_;  // as sliced
+  const int64_t first_layer_;
   const model::RuntimeLimits limits_;
-  const model::LayerProgram program_;
+  std::optional<model::LateProgram> late_;  // its program is in program_
+  model::LayerProgram program_;
   kernels::Backend* const backend_;
   std::vector<Layer> layers_;
+  std::unique_ptr<Residency> residency_;
+  // Of the calls with bundles, by their first op: their numbers within a layer.
+  std::vector<size_t> call_of_op_;
+  size_t calls_per_layer_ = 0;
   std::unique_ptr<kernels::Buffer> rope_factors_;  // null: none
-  std::unique_ptr<kernels::Buffer> activations_;   // every buffer of the program, one after another
-  std::vector<int64_t> activation_offsets_;        // in bytes
+  // Layer after layer: all blocks' keys, then all blocks' values.
+  std::unique_ptr<kernels::Buffer> kv_;
+  int64_t layer_kv_bytes_ = 0;
+  std::unique_ptr<kernels::Buffer> activations_;  // every buffer of the program, one after another
+  std::vector<int64_t> activation_offsets_;       // in bytes
+  std::vector<float> shared_;                     // rows on their way through the group
 };
 
 }  // namespace renga::engine

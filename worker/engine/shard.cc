@@ -2,14 +2,20 @@
 
 #include <algorithm>
 #include <limits>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "base/kv_type.h"
+#include "base/log.h"
 #include "base/status_macros.h"
+#include "model/embedding.h"
 #include "model/footprint.h"
+#include "model/late_program.h"
+#include "model/residency_plan.h"
 #include "worker/engine/head_block.h"
 #include "worker/engine/layer_stack.h"
+#include "worker/engine/residency.h"
 #include "worker/engine/sequence_table.h"
 #include "worker/engine/weight_loader.h"
 
@@ -34,8 +40,11 @@ absl::Status CheckSpec(const model::ModelConfig& config, const model::ShardSpec&
         " to ", spec.head_rows.end, " are not inside a model of ", config.n_layers, " layers and ",
         config.vocab_size, " rows"));
   }
-  if (spec.layers.empty() && spec.head_rows.empty()) {
-    return absl::InvalidArgumentError("a shard without layers and without head rows");
+  if (spec.empty()) {
+    return absl::InvalidArgumentError("a shard without layers, head rows and embedding");
+  }
+  if (spec.layers.empty() && spec.slice.has_value()) {
+    return absl::InvalidArgumentError("a slice of no layers");
   }
   return absl::OkStatus();
 }
@@ -64,44 +73,158 @@ struct ShardNeeds {
   int64_t layout_bytes = 0;         // that the backend's layout takes beyond the file's
 };
 
-// Counts the rows of one tensor that are loaded, and returns their bytes in the file.
-absl::StatusOr<int64_t> Count(const model::TensorSpec& tensor, WeightSource& source,
-                              const kernels::Backend& backend, ShardNeeds& needs) {
-  RENGA_ASSIGN_OR_RETURN(const int64_t stored, StoredBytes(tensor, source));
-  needs.load_bytes += stored;
-  if (!tensor.must_be_f32) {
-    RENGA_ASSIGN_OR_RETURN(const base::DataType type, source.TensorType(tensor.name));
-    const int64_t held = backend.MatrixBytes(type, tensor.rows, tensor.columns);
-    needs.layout_bytes += std::max<int64_t>(held - stored, 0);
+// Counts the part of one tensor that is held.
+absl::Status Count(const model::TensorSpec& tensor, const model::TensorPart& part,
+                   WeightSource& source, const kernels::Backend& backend, ShardNeeds& needs) {
+  if (part.rows.empty() || part.columns.empty()) return absl::OkStatus();
+  // Rows are read whole.
+  model::TensorPart read = part;
+  if (!tensor.must_be_f32) read.columns = {.begin = 0, .end = tensor.columns};
+  RENGA_ASSIGN_OR_RETURN(const int64_t read_bytes, StoredBytes(tensor, read, source));
+  needs.load_bytes += read_bytes;
+  if (tensor.must_be_f32) return absl::OkStatus();
+  RENGA_ASSIGN_OR_RETURN(const int64_t stored, StoredBytes(tensor, part, source));
+  RENGA_ASSIGN_OR_RETURN(const base::DataType type, source.TensorType(tensor.name));
+  const int64_t held = backend.MatrixBytes(type, part.rows.size(), part.columns.size());
+  needs.layout_bytes += std::max<int64_t>(held - stored, 0);
+  return absl::OkStatus();
+}
+
+// What the shard's layers take in the file, and where they may be cut.
+absl::Status MeasureLayers(const model::Model& model, const model::Range& layers,
+                           WeightSource& source, model::ModelFootprint& footprint) {
+  footprint.layers.assign(model.config.n_layers, {});
+  for (int64_t layer = layers.begin; layer < layers.end; ++layer) {
+    for (const auto& tensor : model.architecture->LayerTensors(model.config, layer)) {
+      RENGA_ASSIGN_OR_RETURN(const int64_t bytes,
+                             StoredBytes(tensor, model::WholeTensor(tensor), source));
+      model::AddTensor(tensor, bytes, footprint.layers[layer]);
+      RENGA_ASSIGN_OR_RETURN(const base::DataType type, source.TensorType(tensor.name));
+      model::Widen(tensor, type, model.config, footprint.slice_units);
+    }
   }
-  return stored;
+  return absl::OkStatus();
+}
+
+// Counts what is held of every layer, with the part of it that comes late.
+absl::Status CountLayers(const model::Model& model, const model::ShardSpec& spec,
+                         const model::Approximation& approximation, WeightSource& source,
+                         const kernels::Backend& backend, ShardNeeds& needs) {
+  const model::ModelConfig& config = model.config;
+  model::LayerSlice slice = spec.slice.value_or(model::WholeLayer(config));
+  model::LayerSlice late_slice = slice;
+  std::vector<model::LateProgram::Part> late_parts;
+  if (approximation.late_percent > 0) {
+    RENGA_ASSIGN_OR_RETURN(model::LateProgram late,
+                           model::MakeLateProgram(model, approximation.late_percent));
+    slice.ff = late.early;
+    late_slice.ff = late.late;
+    late_parts = std::move(late.added);
+  }
+  for (int64_t layer = spec.layers.begin; layer < spec.layers.end; ++layer) {
+    const auto tensors = model.architecture->LayerTensors(config, layer);
+    for (const model::TensorSpec& tensor : tensors) {
+      RENGA_RETURN_IF_ERROR(
+          Count(tensor, model::PartOf(tensor, config, slice), source, backend, needs));
+    }
+    for (const model::LateProgram::Part& part : late_parts) {
+      const model::TensorSpec& tensor = tensors[static_cast<size_t>(part.tensor)];
+      RENGA_RETURN_IF_ERROR(
+          Count(tensor, model::PartOf(tensor, config, late_slice), source, backend, needs));
+    }
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<ShardNeeds> MeasureNeeds(const model::Model& model, const model::ShardSpec& spec,
-                                        WeightSource& source, const kernels::Backend& backend) {
+                                        const model::RuntimeLimits& limits, WeightSource& source,
+                                        const kernels::Backend& backend, const ScreenFile* screen) {
   const model::ModelConfig& config = model.config;
   ShardNeeds needs;
-  needs.footprint.layer_weight_bytes.assign(config.n_layers, 0);
-  for (int64_t layer = spec.layers.begin; layer < spec.layers.end; ++layer) {
-    for (const auto& tensor : model.architecture->LayerTensors(config, layer)) {
-      RENGA_ASSIGN_OR_RETURN(const int64_t bytes, Count(tensor, source, backend, needs));
-      needs.footprint.layer_weight_bytes[layer] += bytes;
-    }
+  RENGA_RETURN_IF_ERROR(MeasureLayers(model, spec.layers, source, needs.footprint));
+  if (spec.slice.has_value()) {
+    RENGA_RETURN_IF_ERROR(model::CheckSlice(config, needs.footprint.slice_units, *spec.slice));
   }
+  RENGA_RETURN_IF_ERROR(CountLayers(model, spec, limits.approximation, source, backend, needs));
   // Vectors of F32; the plan counts both for every shard, whichever of them it loads.
   const int64_t norm_bytes = config.d_model * static_cast<int64_t>(sizeof(float));
   const int64_t factor_bytes =
       config.rope_has_factors ? config.rope.dims / 2 * static_cast<int64_t>(sizeof(float)) : 0;
   needs.footprint.shared_bytes = norm_bytes + factor_bytes;
   if (!spec.layers.empty()) needs.load_bytes += factor_bytes;
+  if (spec.embedding) {
+    const model::TensorSpec embedding = model::EmbeddingTensor(config);
+    RENGA_ASSIGN_OR_RETURN(needs.footprint.embedding_bytes,
+                           StoredBytes(embedding, model::WholeTensor(embedding), source));
+    needs.load_bytes += needs.footprint.embedding_bytes;
+  }
   if (!spec.head_rows.empty()) {
     needs.load_bytes += norm_bytes;
-    model::TensorSpec rows = model::OutputTensor(config);
-    rows.rows = spec.head_rows.size();
-    RENGA_ASSIGN_OR_RETURN(const int64_t bytes, Count(rows, source, backend, needs));
-    needs.footprint.head_row_bytes = bytes / rows.rows;
+    const model::TensorSpec output = model::OutputTensor(config);
+    model::TensorPart part = model::WholeTensor(output);
+    part.rows = spec.head_rows;
+    if (screen != nullptr) {
+      const int64_t held = ScreenedHead::ResidentBytes(*screen, spec.head_rows);
+      needs.footprint.head_row_bytes = (held + part.rows.size() - 1) / part.rows.size();
+      return needs;
+    }
+    RENGA_RETURN_IF_ERROR(Count(output, part, source, backend, needs));
+    RENGA_ASSIGN_OR_RETURN(const int64_t bytes, StoredBytes(output, part, source));
+    const auto& hot = limits.approximation.hot_rows;
+    // Read once for each of its matrices.
+    if (hot != nullptr && HotHead::Divides(*hot, spec.head_rows)) needs.load_bytes += bytes;
+    needs.footprint.head_row_bytes = bytes / part.rows.size();
   }
   return needs;
+}
+
+// The source's screen when it is one of this model's head; null: all rows are loaded.
+absl::StatusOr<std::shared_ptr<const ScreenFile>> FindScreen(const model::Model& model,
+                                                             const model::ShardSpec& spec,
+                                                             const model::RuntimeLimits& limits,
+                                                             WeightSource& source) {
+  // Hot rows are in memory.
+  if (spec.head_rows.empty() || limits.approximation.hot_rows != nullptr) return nullptr;
+  std::shared_ptr<const ScreenFile> screen = source.FindScreen();
+  if (screen == nullptr) return nullptr;
+  RENGA_ASSIGN_OR_RETURN(const base::DataType type,
+                         source.TensorType(model::OutputTensor(model.config).name));
+  if (HeadBlock::CanUse(*screen, model.config, type)) return screen;
+  RENGA_LOG(WARNING) << "the screen of the head is another matrix's; all rows are loaded";
+  return nullptr;
+}
+
+// How a lazy shard's layers share what the budget has left.
+struct LazyLayers {
+  std::vector<Bundle> bundles;
+  model::ResidencyPlan plan;
+  int64_t load_bytes = 0;  // of the bundles, in the source
+};
+
+// `bytes` is what the whole shard would take; what is to be reserved instead is added up in
+// `reserve`.
+absl::StatusOr<LazyLayers> PlanLazyLayers(const model::Model& model, const model::ShardSpec& spec,
+                                          int64_t bytes, int64_t available, WeightSource& source,
+                                          const kernels::Backend& backend, int64_t& reserve) {
+  LazyLayers layers;
+  RENGA_ASSIGN_OR_RETURN(layers.bundles, LayerStack::Bundles(model, spec, backend, source));
+  std::vector<int64_t> sizes;
+  int64_t held_bytes = 0;  // of the matrices as the whole shard counts them
+  for (const Bundle& bundle : layers.bundles) {
+    sizes.push_back(bundle.RoomBytes());
+    for (const BundleMatrix& matrix : bundle.matrices) {
+      RENGA_ASSIGN_OR_RETURN(const int64_t stored, StoredBytes(matrix.tensor, matrix.part, source));
+      held_bytes += stored;
+      model::TensorPart read = matrix.part;
+      read.columns = {.begin = 0, .end = matrix.tensor.columns};
+      RENGA_ASSIGN_OR_RETURN(const int64_t read_bytes, StoredBytes(matrix.tensor, read, source));
+      layers.load_bytes += read_bytes;
+    }
+  }
+  const int64_t rest = bytes - held_bytes;
+  RENGA_ASSIGN_OR_RETURN(layers.plan, model::PlanResidency(sizes, available - rest));
+  reserve = rest + layers.plan.memory_bytes();
+  return layers;
 }
 
 class ShardImpl : public Shard {
@@ -114,20 +237,37 @@ class ShardImpl : public Shard {
         reservation_(std::move(reservation)),
         sequences_(limits) {}
 
-  absl::Status LoadParts(const model::Model& model, kernels::Backend* backend,
-                         WeightLoader& loader) {
+  // `residency`, or null, has the layers' matrices; `screen`, or null, stands for the head's.
+  absl::Status LoadParts(const model::Model& model, kernels::Backend* backend, WeightSource* source,
+                         WeightLoader& loader, std::unique_ptr<Residency> residency,
+                         std::shared_ptr<const ScreenFile> screen) {
+    if (residency != nullptr) RENGA_RETURN_IF_ERROR(residency->PackStreamed(loader));
     if (!spec_.layers.empty()) {
-      RENGA_ASSIGN_OR_RETURN(layers_,
-                             LayerStack::Load(model, spec_.layers, limits_, backend, loader));
+      RENGA_ASSIGN_OR_RETURN(
+          layers_, LayerStack::Load(model, spec_, limits_, backend, loader, std::move(residency)));
+      if (layers_->residency() != nullptr) RENGA_RETURN_IF_ERROR(layers_->residency()->Start());
     }
     if (!spec_.head_rows.empty()) {
-      RENGA_ASSIGN_OR_RETURN(head_,
-                             HeadBlock::Load(model, spec_.head_rows, limits_, backend, loader));
+      RENGA_ASSIGN_OR_RETURN(head_, HeadBlock::Load(model, spec_.head_rows, limits_, backend,
+                                                    loader, std::move(screen)));
     }
+    if (spec_.embedding) RENGA_RETURN_IF_ERROR(LoadEmbedding(model, source, loader));
+    newly_packed_ = loader.TakeNewlyPacked();
     return backend->Synchronize();
   }
 
-  absl::Status RunLayers(const model::Step& step, std::span<float> rows) override {
+  absl::StatusOr<std::vector<float>> Embed(std::span<const model::TokenId> tokens) override {
+    if (!embedding_.has_value())
+      return absl::FailedPreconditionError("this shard has no embedding");
+    if (static_cast<int64_t>(tokens.size()) > limits_.max_step_tokens) {
+      return absl::InvalidArgumentError(absl::StrCat(tokens.size(), " tokens in a step, at most ",
+                                                     limits_.max_step_tokens, " were planned for"));
+    }
+    return embedding_->Rows(tokens);
+  }
+
+  absl::Status RunLayers(const model::Step& step, std::span<float> rows,
+                         base::Communicator* group) override {
     if (layers_ == nullptr) return absl::FailedPreconditionError("this shard has no layers");
     RENGA_RETURN_IF_ERROR(failure_);
     RENGA_RETURN_IF_ERROR(CheckStepSize(step, limits_));
@@ -135,7 +275,7 @@ class ShardImpl : public Shard {
     RENGA_RETURN_IF_ERROR(sequences_.Apply(step));
     if (rows.empty()) return absl::OkStatus();
     DescribeRows(step);
-    const absl::Status status = layers_->Run(rows, positions_, slots_);
+    const absl::Status status = layers_->Run(rows, positions_, slots_, group);
     if (!status.ok()) {
       failure_ = absl::FailedPreconditionError(
           absl::StrCat("sequences are undefined since a step failed: ", status.message()));
@@ -158,8 +298,37 @@ class ShardImpl : public Shard {
 
   const model::ShardSpec& spec() const override { return spec_; }
   int64_t memory_bytes() const override { return reservation_.bytes(); }
+  const std::vector<HeldMatrix>& newly_packed() const override { return newly_packed_; }
+
+  absl::StatusOr<bool> LoadMore() override {
+    if (layers_ == nullptr || layers_->residency() == nullptr) return false;
+    RENGA_ASSIGN_OR_RETURN(const bool more, layers_->residency()->LoadMore());
+    if (!more) {
+      const std::vector<HeldMatrix> packed = layers_->residency()->TakeNewlyPacked();
+      newly_packed_.insert(newly_packed_.end(), packed.begin(), packed.end());
+    }
+    return more;
+  }
+  ResidencyReport residency() const override {
+    if (layers_ == nullptr || layers_->residency() == nullptr) return {};
+    return layers_->residency()->report();
+  }
 
  private:
+  // In the host's memory, as stored: a step reads a few rows of it.
+  absl::Status LoadEmbedding(const model::Model& model, WeightSource* source,
+                             WeightLoader& loader) {
+    const model::TensorSpec tensor = model::EmbeddingTensor(model.config);
+    RENGA_ASSIGN_OR_RETURN(const base::DataType type, source->TensorType(tensor.name));
+    RENGA_ASSIGN_OR_RETURN(const int64_t bytes,
+                           StoredBytes(tensor, model::WholeTensor(tensor), *source));
+    embedding_bytes_.resize(static_cast<size_t>(bytes));
+    RENGA_RETURN_IF_ERROR(loader.LoadStored(tensor, embedding_bytes_));
+    RENGA_ASSIGN_OR_RETURN(embedding_,
+                           model::EmbeddingTable::Over(embedding_bytes_, type, model.config));
+    return absl::OkStatus();
+  }
+
   absl::Status CheckRows(int64_t count, size_t floats) const {
     if (floats == static_cast<size_t>(count * d_model_)) return absl::OkStatus();
     return absl::InvalidArgumentError(absl::StrCat("the step has ", count, " rows of ", d_model_,
@@ -186,7 +355,10 @@ class ShardImpl : public Shard {
   SequenceTable sequences_;
   std::unique_ptr<LayerStack> layers_;  // null: none
   std::unique_ptr<HeadBlock> head_;     // null: none
-  absl::Status failure_;                // set when a device failed in the middle of a step
+  std::vector<std::byte> embedding_bytes_;
+  std::optional<model::EmbeddingTable> embedding_;  // over them
+  std::vector<HeldMatrix> newly_packed_;
+  absl::Status failure_;  // set when a device failed in the middle of a step
   std::vector<int64_t> positions_;
   std::vector<kernels::SequenceSlot> slots_;
 };
@@ -198,20 +370,34 @@ absl::StatusOr<std::unique_ptr<Shard>> Shard::Load(const model::Model& model,
                                                    const model::RuntimeLimits& limits,
                                                    kernels::Backend* backend, MemoryBudget* budget,
                                                    WeightSource* source,
-                                                   const LoadProgress& progress) {
+                                                   const LoadProgress& progress, LoadMode mode) {
   RENGA_RETURN_IF_ERROR(CheckSpec(model.config, spec));
   RENGA_RETURN_IF_ERROR(CheckLimits(spec, limits));
-  RENGA_ASSIGN_OR_RETURN(const ShardNeeds needs, MeasureNeeds(model, spec, *source, *backend));
-  const model::ShardBytes bytes = model::MeasureShard(model, needs.footprint, spec, limits);
+  RENGA_RETURN_IF_ERROR(model::CheckApproximation(limits.approximation, model.config));
+  RENGA_ASSIGN_OR_RETURN(std::shared_ptr<const ScreenFile> screen,
+                         FindScreen(model, spec, limits, *source));
+  RENGA_ASSIGN_OR_RETURN(ShardNeeds needs,
+                         MeasureNeeds(model, spec, limits, *source, *backend, screen.get()));
+  int64_t bytes = model::MeasureShard(model, needs.footprint, spec, limits).total() +
+                  std::max<int64_t>(needs.layout_bytes - kLayoutBytesInScratch, 0);
+  std::unique_ptr<Residency> residency;
+  if (mode == LoadMode::kLazy && !spec.layers.empty()) {
+    const int64_t available = budget->total_bytes() - budget->used_bytes();
+    RENGA_ASSIGN_OR_RETURN(LazyLayers layers,
+                           PlanLazyLayers(model, spec, bytes, available, *source, *backend, bytes));
+    RENGA_ASSIGN_OR_RETURN(
+        residency, Residency::Create(std::move(layers.bundles), layers.plan, backend, source));
+    needs.load_bytes += residency->UnpackedBytes() - layers.load_bytes;
+  }
   RENGA_ASSIGN_OR_RETURN(
       MemoryBudget::Reservation reservation,
-      budget->Reserve(
-          bytes.total() + std::max<int64_t>(needs.layout_bytes - kLayoutBytesInScratch, 0),
-          absl::StrCat("layers ", spec.layers.begin, " to ", spec.layers.end, " and head rows ",
-                       spec.head_rows.begin, " to ", spec.head_rows.end)));
+      budget->Reserve(bytes, absl::StrCat("layers ", spec.layers.begin, " to ", spec.layers.end,
+                                          " and head rows ", spec.head_rows.begin, " to ",
+                                          spec.head_rows.end)));
   auto shard = std::make_unique<ShardImpl>(model, spec, limits, std::move(reservation));
   WeightLoader loader(backend, source, progress, needs.load_bytes);
-  RENGA_RETURN_IF_ERROR(shard->LoadParts(model, backend, loader));
+  RENGA_RETURN_IF_ERROR(
+      shard->LoadParts(model, backend, source, loader, std::move(residency), std::move(screen)));
   return shard;
 }
 

@@ -1,24 +1,57 @@
-// One shard in memory and how steps run through it: layers [a, b), or a block of the output
-// matrix, or both.
+// One shard in memory and how steps run through it: layers [a, b), a block of the output matrix,
+// the embedding, or several of these.
 #ifndef RENGA_WORKER_ENGINE_SHARD_H_
 #define RENGA_WORKER_ENGINE_SHARD_H_
 
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "base/communicator.h"
+#include "base/data_type.h"
 #include "model/architecture.h"
 #include "model/shard_spec.h"
 #include "model/step.h"
+#include "model/tokenizer.h"
 #include "worker/engine/memory_budget.h"
 #include "worker/kernels/backend.h"
 
 namespace renga::engine {
+
+// A part of a tensor that is held as one matrix.
+struct MatrixKey {
+  std::string tensor;
+  base::DataType type = base::DataType::kInvalid;
+  model::Range rows;     // in the whole tensor
+  model::Range columns;  // in the whole tensor
+};
+
+// A matrix as the backend packed it.
+struct HeldMatrix {
+  MatrixKey key;
+  std::span<const std::byte> bytes;
+};
+
+class ScreenFile;
+
+// A packed matrix on disk. It is checked by hash when nobody has since the file was written.
+// Errors: kDataLoss when it is damaged, kNotFound or kOutOfRange when it is gone or was cut, others
+// of the disk. One thread reads.
+class PackedFile {
+ public:
+  virtual ~PackedFile() = default;
+  // Reads it once more, and leaves nothing of it in memory but in the first bytes of `room`, which
+  // is aligned to pages and of as many whole pages as the matrix needs.
+  virtual absl::Status Read(std::span<std::byte> room) = 0;
+  // Brings it into memory for good.
+  virtual absl::StatusOr<kernels::PackedBytes> Hold() = 0;
+};
 
 // Where a shard's weights come from: the local model file, the on-disk cache, the coordinator.
 // Asked from several threads, one after the other.
@@ -29,6 +62,37 @@ class WeightSource {
   virtual absl::StatusOr<base::DataType> TensorType(const std::string& name) = 0;
   // Fills `out` with bytes [offset, offset + out.size()) of the tensor, verified.
   virtual absl::Status Read(const std::string& name, int64_t offset, std::span<std::byte> out) = 0;
+  // The matrix as it was once packed into `bytes` bytes, in the layout of the backend that loads,
+  // checked, or nothing.
+  virtual std::optional<kernels::PackedBytes> FindPacked(const MatrixKey& /*key*/,
+                                                         int64_t /*bytes*/) {
+    return std::nullopt;
+  }
+  // The screen of the output matrix, which then stays on disk (screened_head.h); null: none.
+  virtual std::shared_ptr<const ScreenFile> FindScreen() { return nullptr; }
+  // The same as a file that can be read again and again; null: not there.
+  virtual std::unique_ptr<PackedFile> OpenPacked(const MatrixKey& /*key*/, int64_t /*bytes*/) {
+    return nullptr;
+  }
+  // Keeps a packed matrix, so that OpenPacked has it. kResourceExhausted when the disk is full,
+  // kFailedPrecondition when nothing is kept.
+  virtual absl::Status KeepPacked(const MatrixKey& /*key*/, std::span<const std::byte> /*bytes*/) {
+    return absl::FailedPreconditionError("nothing is kept on disk");
+  }
+};
+
+// What of a shard's layers is where, in bytes.
+struct ResidencyReport {
+  int64_t pinned = 0;      // stay in memory once they are there
+  int64_t pinned_now = 0;  // of these, in memory already
+  int64_t streamed = 0;    // read from disk for every step
+};
+
+// When the weights of layers come into memory.
+enum class LoadMode {
+  kEager,  // all before the shard is there
+  // As steps need them, in the order of use; what does not fit is read from disk for every step.
+  kLazy,
 };
 
 // Called as loading goes on, with bytes done and in total. Returning false cancels (kCancelled).
@@ -40,19 +104,28 @@ class Shard {
   // Reserves everything from `budget` before allocating, then loads the weights through two staging
   // buffers of 2 MiB. `backend` and `budget` outlive the shard. kResourceExhausted when the
   // budget says no, kInvalidArgument when spec or limits don't fit the model.
-  static absl::StatusOr<std::unique_ptr<Shard>> Load(const model::Model& model,
-                                                     const model::ShardSpec& spec,
-                                                     const model::RuntimeLimits& limits,
-                                                     kernels::Backend* backend,
-                                                     MemoryBudget* budget, WeightSource* source,
-                                                     const LoadProgress& progress);
+  //
+  // With kLazy a shard that is larger than what the budget has left takes all of that, and `source`
+  // outlives the shard. kUnimplemented where the backend's matrices cannot be kept on disk.
+  static absl::StatusOr<std::unique_ptr<Shard>> Load(
+      const model::Model& model, const model::ShardSpec& spec, const model::RuntimeLimits& limits,
+      kernels::Backend* backend, MemoryBudget* budget, WeightSource* source,
+      const LoadProgress& progress, LoadMode mode = LoadMode::kEager);
   virtual ~Shard() = default;
+
+  // The rows that `tokens` begin with, tokens.size() x d_model, as model::EmbeddingTable has them.
+  // kFailedPrecondition without the embedding, kInvalidArgument for tokens that do not exist.
+  virtual absl::StatusOr<std::vector<float>> Embed(std::span<const model::TokenId> tokens) = 0;
 
   // Runs the shard's layers: carries out the step's KV commands, then computes its slots. `rows`
   // is step.token_count() x d_model, replaced in place by the output activations. Everything is
   // checked before anything changes: kInvalidArgument (unknown sequence, wrong position, block out
   // of range or in use, too many rows) leaves the state as it was.
-  virtual absl::Status RunLayers(const model::Step& step, std::span<float> rows) = 0;
+  //
+  // The members of a tensor-parallel group run the same steps in the same order, with the same rows
+  // in and out; `group` joins their parts. null: this shard has whole layers.
+  virtual absl::Status RunLayers(const model::Step& step, std::span<float> rows,
+                                 base::Communicator* group) = 0;
 
   // Runs the head block: `rows` is step.output_count() x d_model (output activations of the last
   // layer, before the final norm). One HeadRow per output, ids absolute.
@@ -64,6 +137,17 @@ class Shard {
 
   virtual const model::ShardSpec& spec() const = 0;
   virtual int64_t memory_bytes() const = 0;  // what it holds of the budget
+
+  // The matrices that FindPacked did not have. Their bytes, in layout_name() of the backend, do not
+  // change and stay as long as the shard; any thread may read them.
+  // Of a lazy shard they are complete when LoadMore says false.
+  virtual const std::vector<HeldMatrix>& newly_packed() const = 0;
+
+  // Brings some more of a lazy shard into memory, for when no step waits; false when nothing is
+  // left to do here (what is on disk is read by another thread).
+  virtual absl::StatusOr<bool> LoadMore() = 0;
+  // On any thread. An eager shard has no numbers.
+  virtual ResidencyReport residency() const = 0;
 };
 
 // Copies the activations of the outputs (the last output_count rows of each slot) together:

@@ -2,12 +2,15 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <tuple>
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "base/testing/status_matchers.h"
 #include "model/embedding.h"
 #include "model/footprint.h"
@@ -29,6 +32,39 @@ constexpr int64_t kPlenty = int64_t{1} << 30;
 KvCommand AppendTo(model::SequenceId id, std::vector<int32_t> blocks) {
   return {.kind = KvCommand::Kind::kAppendBlocks, .sequence = id, .blocks = std::move(blocks)};
 }
+
+// A model file, and beside it matrices that a shard has packed before.
+class PackedWeights : public WeightSource {
+ public:
+  explicit PackedWeights(WeightSource* file) : file_(file) {}
+  void Keep(const Shard& shard) {
+    for (const HeldMatrix& matrix : shard.newly_packed()) {
+      kept_[absl::StrCat(matrix.key.tensor, " ", matrix.key.rows.begin, " ", matrix.key.rows.end)] =
+          std::make_shared<std::vector<std::byte>>(matrix.bytes.begin(), matrix.bytes.end());
+    }
+  }
+  size_t kept() const { return kept_.size(); }
+  int64_t bytes_read() const { return bytes_read_; }
+
+  absl::StatusOr<base::DataType> TensorType(const std::string& name) override {
+    return file_->TensorType(name);
+  }
+  absl::Status Read(const std::string& name, int64_t offset, std::span<std::byte> out) override {
+    bytes_read_ += static_cast<int64_t>(out.size());
+    return file_->Read(name, offset, out);
+  }
+  std::optional<kernels::PackedBytes> FindPacked(const MatrixKey& key, int64_t bytes) override {
+    const auto found = kept_.find(absl::StrCat(key.tensor, " ", key.rows.begin, " ", key.rows.end));
+    if (found == kept_.end()) return std::nullopt;
+    EXPECT_EQ(static_cast<int64_t>(found->second->size()), bytes);
+    return kernels::PackedBytes{.bytes = *found->second, .owner = found->second};
+  }
+
+ private:
+  WeightSource* const file_;
+  std::map<std::string, std::shared_ptr<std::vector<std::byte>>> kept_;
+  int64_t bytes_read_ = 0;
+};
 
 class ShardTest : public ::testing::Test {
  protected:
@@ -71,6 +107,49 @@ class ShardTest : public ::testing::Test {
                                   .max_step_outputs = 4,
                                   .kv_type = base::DataType::kF16};
 };
+
+TEST_F(ShardTest, MatricesThatWerePackedBeforeAreNotReadAgain) {
+  ASSERT_OK_AND_ASSIGN(auto cpu, kernels::CreateBackend({.device = "cpu", .threads = 1}));
+  MemoryBudget budget(kPlenty);
+  PackedWeights source(weights_.get());
+  const auto load = [&](const model::ShardSpec& spec, const LoadProgress& progress) {
+    return Shard::Load(model_, spec, limits_, cpu.get(), &budget, &source, progress);
+  };
+  ASSERT_OK_AND_ASSIGN(auto first, load(whole_, nullptr));
+  const int64_t bytes_read = source.bytes_read();
+  source.Keep(*first);
+  // Every matrix of the layers, and the head.
+  EXPECT_EQ(source.kept(), 7 * static_cast<size_t>(model_.config.n_layers) + 1);
+
+  int64_t done = 0;
+  int64_t total = 0;
+  ASSERT_OK_AND_ASSIGN(auto second, load(whole_, [&](int64_t d, int64_t t) {
+                         done = d;
+                         total = t;
+                         return true;
+                       }));
+  EXPECT_TRUE(second->newly_packed().empty());
+  EXPECT_EQ(done, total);
+  EXPECT_LT(source.bytes_read() - bytes_read, bytes_read / 10);  // norms
+  const model::Step step{
+      .commands = {AppendTo(1, {0})},
+      .slots = {
+          {.sequence = 1, .first_position = 0, .token_count = 5, .output_count = 1, .top_k = 0}}};
+  std::vector<float> rows = Rows(5);
+  std::vector<float> again = rows;
+  ASSERT_OK(first->RunLayers(step, rows, nullptr));
+  ASSERT_OK(second->RunLayers(step, again, nullptr));
+  EXPECT_EQ(again, rows);
+  const std::vector<float> output = GatherOutputs(step, rows, model_.config.d_model);
+  ASSERT_OK_AND_ASSIGN(const auto logits, first->RunHead(step, output));
+  ASSERT_OK_AND_ASSIGN(const auto logits_again, second->RunHead(step, output));
+  EXPECT_EQ(logits_again[0].logits, logits[0].logits);
+
+  // Other rows of the head are another matrix.
+  ASSERT_OK_AND_ASSIGN(auto part, load({.layers = {0, 1}, .head_rows = {3, 30}}, nullptr));
+  ASSERT_EQ(part->newly_packed().size(), 1u);
+  EXPECT_EQ(part->newly_packed()[0].key.rows, (model::Range{3, 30}));
+}
 
 TEST_F(ShardTest, ReservesWhatThePlannerMeasuredAndAllocatesNoMore) {
   const int64_t rows = model_.config.vocab_size;
@@ -224,9 +303,9 @@ TEST_F(ShardTest, BadStepsLeaveTheStateAsItWas) {
   first.commands = {AppendTo(1, {2})};
   first.slots = {{.sequence = 1, .first_position = 0, .token_count = 3}};
   std::vector<float> rows = Rows(3);
-  ASSERT_OK(shard->RunLayers(first, rows));
+  ASSERT_OK(shard->RunLayers(first, rows, nullptr));
   rows = Rows(3);
-  ASSERT_OK(untouched->RunLayers(first, rows));
+  ASSERT_OK(untouched->RunLayers(first, rows, nullptr));
 
   const auto refused = [&](std::vector<KvCommand> commands, std::vector<model::StepSlot> slots,
                            int64_t row_count) {
@@ -235,7 +314,8 @@ TEST_F(ShardTest, BadStepsLeaveTheStateAsItWas) {
     step.slots = std::move(slots);
     std::vector<float> input(row_count * model_.config.d_model, 0.25f);
     const std::vector<float> before = input;
-    EXPECT_THAT(shard->RunLayers(step, input), StatusIs(absl::StatusCode::kInvalidArgument));
+    EXPECT_THAT(shard->RunLayers(step, input, nullptr),
+                StatusIs(absl::StatusCode::kInvalidArgument));
     EXPECT_EQ(input, before);
   };
   refused({}, {{.sequence = 1, .first_position = 2, .token_count = 1}}, 1);
@@ -256,8 +336,8 @@ TEST_F(ShardTest, BadStepsLeaveTheStateAsItWas) {
                 {.sequence = 2, .first_position = 0, .token_count = 1}};
   std::vector<float> actual = Rows(3);
   std::vector<float> expected = actual;
-  ASSERT_OK(shard->RunLayers(next, actual));
-  ASSERT_OK(untouched->RunLayers(next, expected));
+  ASSERT_OK(shard->RunLayers(next, actual, nullptr));
+  ASSERT_OK(untouched->RunLayers(next, expected, nullptr));
   EXPECT_EQ(actual, expected);
 }
 
@@ -269,12 +349,12 @@ TEST_F(ShardTest, AFailedDeviceNeedsAReset) {
   step.slots = {{.sequence = 1, .first_position = 0, .token_count = 2}};
   std::vector<float> rows = Rows(2);
   backend_->FailLinearAfter(5);
-  EXPECT_THAT(shard->RunLayers(step, rows), StatusIs(absl::StatusCode::kInternal));
-  EXPECT_THAT(shard->RunLayers(step, rows),
+  EXPECT_THAT(shard->RunLayers(step, rows, nullptr), StatusIs(absl::StatusCode::kInternal));
+  EXPECT_THAT(shard->RunLayers(step, rows, nullptr),
               StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("the device broke")));
   shard->ResetSequences();
   rows = Rows(2);
-  EXPECT_OK(shard->RunLayers(step, rows));
+  EXPECT_OK(shard->RunLayers(step, rows, nullptr));
 }
 
 TEST_F(ShardTest, PartsThatAreNotThereSaySo) {
@@ -282,7 +362,7 @@ TEST_F(ShardTest, PartsThatAreNotThereSaySo) {
   ASSERT_OK_AND_ASSIGN(auto layers, Load({.layers = {0, 1}, .head_rows = {}}, budget));
   ASSERT_OK_AND_ASSIGN(auto head, Load({.layers = {}, .head_rows = {0, 9}}, budget));
   EXPECT_THAT(layers->RunHead({}, {}), StatusIs(absl::StatusCode::kFailedPrecondition));
-  EXPECT_THAT(head->RunLayers({}, {}), StatusIs(absl::StatusCode::kFailedPrecondition));
+  EXPECT_THAT(head->RunLayers({}, {}, nullptr), StatusIs(absl::StatusCode::kFailedPrecondition));
 }
 
 TEST_F(ShardTest, HeadChecksItsRows) {

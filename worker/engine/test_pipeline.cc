@@ -7,6 +7,11 @@
 
 #include "base/status_macros.h"
 
+#if RENGA_EMULATED_CUDA
+#include "worker/kernels/cuda/cuda_backend.h"
+#include "worker/kernels/cuda/emulation/emulated_device.h"
+#endif
+
 namespace renga::engine {
 namespace {
 
@@ -57,6 +62,19 @@ model::HeadRow MergeBlocks(const std::vector<model::HeadRow>& blocks, int64_t to
   return best;
 }
 
+// A device by name, or "emulated-cuda" and "emulated-cuda-mma" where there are such.
+static absl::StatusOr<std::unique_ptr<kernels::Backend>> MakeBackend(
+    const PipelineOptions& options) {
+#if RENGA_EMULATED_CUDA
+  namespace emulation = kernels::cuda::emulation;
+  if (options.device == "emulated-cuda" || options.device == "emulated-cuda-mma") {
+    return kernels::CreateCudaBackend(emulation::CreateEmulatedDevice(
+        emulation::Turns::kForwards, options.device == "emulated-cuda-mma"));
+  }
+#endif
+  return kernels::CreateBackend({.device = options.device, .threads = options.threads});
+}
+
 absl::StatusOr<std::unique_ptr<TestPipeline>> TestPipeline::Create(const std::string& path,
                                                                    const PipelineOptions& options) {
   std::unique_ptr<TestPipeline> pipeline(new TestPipeline(options));
@@ -65,8 +83,7 @@ absl::StatusOr<std::unique_ptr<TestPipeline>> TestPipeline::Create(const std::st
   RENGA_ASSIGN_OR_RETURN(pipeline->embedding_,
                          model::EmbeddingTable::Create(*pipeline->file_, pipeline->model_.config));
   RENGA_ASSIGN_OR_RETURN(pipeline->weights_, LocalWeights::Create(pipeline->file_.get()));
-  RENGA_ASSIGN_OR_RETURN(pipeline->backend_, kernels::CreateBackend({.device = options.device,
-                                                                     .threads = options.threads}));
+  RENGA_ASSIGN_OR_RETURN(pipeline->backend_, MakeBackend(options));
   RENGA_RETURN_IF_ERROR(pipeline->LoadShards());
   return pipeline;
 }
@@ -96,7 +113,7 @@ absl::Status TestPipeline::LoadShards() {
 absl::StatusOr<std::vector<model::HeadRow>> TestPipeline::Run(const model::Step& step,
                                                               std::span<const int32_t> tokens) {
   RENGA_ASSIGN_OR_RETURN(std::vector<float> rows, embedding_->Rows(tokens));
-  for (Shard* stage : stages_) RENGA_RETURN_IF_ERROR(stage->RunLayers(step, rows));
+  for (Shard* stage : stages_) RENGA_RETURN_IF_ERROR(stage->RunLayers(step, rows, nullptr));
   for (const model::StepSlot& slot : step.slots) {
     sequences_[slot.sequence].length += slot.token_count;
   }

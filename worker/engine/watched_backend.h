@@ -73,6 +73,10 @@ class WatchedBackend : public kernels::Backend {
                         kernels::RowsView out) override {
     return inner_->SiluGate(gate, up, out);
   }
+  absl::Status GeluGate(kernels::ConstRowsView gate, kernels::ConstRowsView up,
+                        kernels::RowsView out) override {
+    return inner_->GeluGate(gate, up, out);
+  }
   absl::Status Add(kernels::ConstRowsView in, kernels::RowsView out) override {
     return inner_->Add(in, out);
   }

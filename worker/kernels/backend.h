@@ -64,6 +64,12 @@ class WeightMatrix {
   virtual int64_t columns() const = 0;
 };
 
+// The bytes of a matrix in a backend's layout, and what keeps them in memory.
+struct PackedBytes {
+  std::span<const std::byte> bytes;
+  std::shared_ptr<const void> owner;
+};
+
 // out = matrix * in (+ bias). Several of them with the same input run as one group.
 struct LinearOutput {
   const WeightMatrix* matrix = nullptr;
@@ -106,6 +112,8 @@ struct AttentionArgs {
   KvCacheView cache;      // already holds this step's keys and values
   int64_t n_heads = 0;
   float scale = 0;  // of the scores, 1/sqrt(head_dim) as a rule
+  // Above 0: the row at position p attends to positions p - window + 1 .. p only.
+  int64_t window = 0;
   std::span<const SequenceSlot> slots;
 };
 
@@ -139,6 +147,20 @@ class Backend {
   virtual absl::Status LoadRows(WeightMatrix& matrix, int64_t first_row,
                                 std::span<const std::byte> rows) = 0;
 
+  // A layout worth keeping beyond this process: backends with equal names pack a matrix into equal
+  // bytes. "": matrices are always loaded row by row.
+  virtual absl::string_view layout_name() const { return ""; }
+  // The matrix as it lies in memory: MatrixBytes many. Empty without a layout worth keeping.
+  virtual std::span<const std::byte> BytesOf(const WeightMatrix& /*matrix*/) const { return {}; }
+  // A matrix that computes from these bytes, once given by BytesOf under the same layout name; they
+  // are not copied. kInvalidArgument for another number of bytes.
+  virtual absl::StatusOr<std::unique_ptr<WeightMatrix>> AdoptMatrix(base::DataType /*type*/,
+                                                                    int64_t /*rows*/,
+                                                                    int64_t /*columns*/,
+                                                                    PackedBytes /*packed*/) {
+    return absl::UnimplementedError("this device loads matrices row by row");
+  }
+
   // Ops. kInvalidArgument when shapes disagree. In-place use is allowed only where said.
   // out = in / rms(in) * weight, rms over the columns with epsilon inside the root. May be in
   // place.
@@ -148,16 +170,26 @@ class Backend {
   virtual absl::Status HeadRmsNorm(RowsView rows, int64_t head_dim, const float* weight,
                                    float epsilon) = 0;
   virtual absl::Status Linear(ConstRowsView in, std::span<const LinearOutput> outputs) = 0;
+  // RmsNorm, or SiluGate, then Linear of what they gave: the same bits, in fewer passes where a
+  // backend can. No output overlaps the inputs.
+  virtual absl::Status RmsNormLinear(ConstRowsView in, const float* weight, float epsilon,
+                                     RowsView normed, std::span<const LinearOutput> outputs);
+  virtual absl::Status SiluGateLinear(ConstRowsView gate, ConstRowsView up, RowsView gated,
+                                      std::span<const LinearOutput> outputs);
   // In place; positions: host memory, one per row.
   virtual absl::Status Rope(RowsView rows, std::span<const int64_t> positions,
                             const RopeArgs& args) = 0;
   // Writes the slots' key and value rows (rows x n_kv_heads * head_dim) into the cache.
   virtual absl::Status StoreKv(ConstRowsView keys, ConstRowsView values, const KvCacheView& cache,
                                std::span<const SequenceSlot> slots) = 0;
-  // Causal: the row at position p attends to positions 0..p of its sequence.
+  // Causal: the row at position p attends to positions 0..p of its sequence, or to the last
+  // args.window of them.
   virtual absl::Status Attention(const AttentionArgs& args) = 0;
   // out = silu(gate) * up; out may be gate or up.
   virtual absl::Status SiluGate(ConstRowsView gate, ConstRowsView up, RowsView out) = 0;
+  // out = gelu(gate) * up, in the form with tanh; out may be gate or up. kUnimplemented on a device
+  // that has no such kernel.
+  virtual absl::Status GeluGate(ConstRowsView gate, ConstRowsView up, RowsView out);
   // out += in.
   virtual absl::Status Add(ConstRowsView in, RowsView out) = 0;
   // result[r] for each row of logits; k <= 0: only the normaliser; k above the columns: all of

@@ -3,21 +3,36 @@
 #include <algorithm>
 #include <cstdlib>
 #include <optional>
+#include <utility>
 
+#include "absl/strings/ascii.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/strip.h"
 #include "base/machine_limits.h"
+#include "base/status_macros.h"
 #include "worker/kernels/cpu/cpu_backend.h"
+#include "worker/kernels/cuda/cuda_backend.h"
+#include "worker/kernels/cuda/device_images.h"
+#include "worker/kernels/cuda/driver_api.h"
+#include "worker/kernels/cuda/driver_device.h"
 #include "worker/kernels/reference/reference_backend.h"
 
 namespace renga::kernels {
 namespace {
 
-constexpr CpuPath kAllPaths[] = {CpuPath::kAvx512Vnni, CpuPath::kAvxVnni, CpuPath::kAvx2,
-                                 CpuPath::kAvx,        CpuPath::kSsse3,   CpuPath::kPortable};
+constexpr CpuPath kAllPaths[] = {CpuPath::kAmx,      CpuPath::kAvx512Vnni,  CpuPath::kAvxVnni,
+                                 CpuPath::kAvx2,     CpuPath::kAvx,         CpuPath::kSsse3,
+                                 CpuPath::kNeonI8mm, CpuPath::kNeonDotprod, CpuPath::kNeon,
+                                 CpuPath::kPortable};
 constexpr absl::string_view kCpu = "cpu";
 constexpr absl::string_view kReference = "reference";
+constexpr absl::string_view kCuda = "cuda";
+constexpr absl::string_view kDp4a = "dp4a";
+constexpr absl::string_view kMma = "mma";
 constexpr char kIsaVariable[] = "RENGA_CPU_ISA";
+constexpr char kCudaPathVariable[] = "RENGA_CUDA_PATH";
 
 std::string CpuDevice(CpuPath path) { return absl::StrCat(kCpu, "-", CpuPathName(path)); }
 
@@ -40,14 +55,61 @@ absl::StatusOr<CpuPath> PathOfPlainCpu() {
                    })));
 }
 
+struct CardName {
+  int ordinal = 0;
+  std::string path;  // "dp4a" or "mma" when it is forced
+};
+
+// What "cuda", "cuda:1" or "cuda-dp4a:1" says; nullopt for other devices.
+std::optional<CardName> CardOfDevice(absl::string_view device) {
+  if (!absl::ConsumePrefix(&device, kCuda)) return std::nullopt;
+  CardName card;
+  for (const absl::string_view path : {kDp4a, kMma}) {
+    if (absl::ConsumePrefix(&device, absl::StrCat("-", path))) card.path = std::string(path);
+  }
+  if (device.empty()) return card;
+  if (!absl::ConsumePrefix(&device, ":") || device.size() > 3 ||
+      !std::all_of(device.begin(), device.end(), absl::ascii_isdigit) ||
+      !absl::SimpleAtoi(device, &card.ordinal)) {
+    return std::nullopt;
+  }
+  return card;
+}
+
+// The environment's path for cards, or "".
+absl::StatusOr<std::string> ForcedCardPath() {
+  const char* forced = std::getenv(kCudaPathVariable);
+  if (forced == nullptr || *forced == '\0') return "";
+  if (forced == kDp4a || forced == kMma) return forced;
+  return absl::InvalidArgumentError(absl::StrCat(kCudaPathVariable, " names no path of cards: '",
+                                                 forced, "'; it may be dp4a or mma"));
+}
+
+absl::StatusOr<std::unique_ptr<Backend>> CreateBackendOfCard(const CardName& name) {
+  std::string path = name.path;
+  if (path.empty()) {
+    RENGA_ASSIGN_OR_RETURN(path, ForcedCardPath());
+  }
+  RENGA_ASSIGN_OR_RETURN(const cuda::DriverApi driver, cuda::LoadDriver());
+  RENGA_ASSIGN_OR_RETURN(std::shared_ptr<cuda::Device> card,
+                         cuda::OpenCard(driver, name.ordinal, cuda::EmbeddedImages()));
+  if (path == kMma && !card->has_tensor_cores()) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("cuda:", name.ordinal,
+                     " cannot run the path mma: it takes a card of compute capability 8.0 or newer "
+                     "and code for it; use dp4a"));
+  }
+  return CreateCudaBackend(std::move(card), path == kDp4a ? CudaPath::kDp4a : CudaPath::kBest);
+}
+
 absl::StatusOr<CpuPath> PathOfDevice(const std::string& device) {
   if (device == kCpu) return PathOfPlainCpu();
   for (const CpuPath path : kAllPaths) {
     if (CpuDevice(path) == device) return path;
   }
-  return absl::InvalidArgumentError(absl::StrCat("no such device: '", device,
-                                                 "'; this machine has ", kCpu, ", ",
-                                                 absl::StrJoin(AvailableDevices(), ", ")));
+  return absl::InvalidArgumentError(absl::StrCat(
+      "no such device: '", device, "'; this machine has ", kCpu, ", ",
+      absl::StrJoin(AvailableDevices(), ", "), "; an NVIDIA card is ", kCuda, " or ", kCuda, ":1"));
 }
 
 }  // namespace
@@ -57,6 +119,9 @@ absl::StatusOr<std::unique_ptr<Backend>> CreateBackend(const BackendOptions& opt
     return absl::InvalidArgumentError(absl::StrCat("a backend with ", options.threads, " threads"));
   }
   if (options.device == kReference) return CreateReferenceBackend();
+  if (const std::optional<CardName> card = CardOfDevice(options.device)) {
+    return CreateBackendOfCard(*card);
+  }
   const absl::StatusOr<CpuPath> path = PathOfDevice(options.device);
   if (!path.ok()) return path.status();
   const std::vector<CpuPath> available = AvailableCpuPaths();
@@ -66,6 +131,16 @@ absl::StatusOr<std::unique_ptr<Backend>> CreateBackend(const BackendOptions& opt
                                                       absl::StrJoin(AvailableDevices(), ", ")));
   }
   return CreateCpuBackend(*path, options.threads > 0 ? options.threads : base::UsableCpuCount());
+}
+
+bool IsCard(const std::string& device) { return CardOfDevice(device).has_value(); }
+
+absl::StatusOr<int64_t> AvailableBytesOf(const std::string& device) {
+  const std::optional<CardName> card = CardOfDevice(device);
+  if (!card.has_value()) return base::AvailableMemoryBytes();
+  RENGA_ASSIGN_OR_RETURN(const cuda::DriverApi driver, cuda::LoadDriver());
+  RENGA_ASSIGN_OR_RETURN(const cuda::CardMemory memory, cuda::MemoryOfCard(driver, card->ordinal));
+  return memory.free_bytes;
 }
 
 std::vector<std::string> AvailableDevices() {

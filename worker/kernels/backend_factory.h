@@ -13,16 +13,27 @@ namespace renga::kernels {
 
 struct BackendOptions {
   // "cpu" (best path this machine has), a forced path ("cpu-portable", "cpu-ssse3", "cpu-avx",
-  // "cpu-avx2", "cpu-avxvnni", "cpu-avx512vnni") or "reference". The environment's
-  // RENGA_CPU_ISA=avx2 forces a path of "cpu".
+  // "cpu-avx2", "cpu-avxvnni", "cpu-avx512vnni", "cpu-amx", "cpu-neon", "cpu-neon-dotprod",
+  // "cpu-neon-i8mm") or "reference". The environment's RENGA_CPU_ISA=avx2 forces a path of "cpu".
+  // "cuda" or "cuda:1": an NVIDIA card by its number; "cuda-dp4a:1" and "cuda-mma:1" force the
+  // instructions that multiply matrices with many tokens, as RENGA_CUDA_PATH=dp4a does for
+  // "cuda:1".
   std::string device = "cpu";
-  int threads = 0;  // 0: base::UsableCpuCount()
+  int threads = 0;  // 0: base::UsableCpuCount(); of no use to a card
 };
 
-// kInvalidArgument names the known devices; kFailedPrecondition when this machine lacks the path.
+// kInvalidArgument names the known devices; kFailedPrecondition when this machine lacks the path,
+// or says what a card lacks: a driver, a newer driver, code for it.
 absl::StatusOr<std::unique_ptr<Backend>> CreateBackend(const BackendOptions& options);
 
-// Devices this machine can run, best first.
+// Memory that a worker on that device may still take: the card's, or this machine's. Errors as
+// CreateBackend's for cards.
+absl::StatusOr<int64_t> AvailableBytesOf(const std::string& device);
+
+// Whether the name is a card's, be it there or not.
+bool IsCard(const std::string& device);
+
+// CPU paths this machine can run, best first, and the reference. Cards are not looked for.
 std::vector<std::string> AvailableDevices();
 
 }  // namespace renga::kernels

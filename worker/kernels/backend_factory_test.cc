@@ -20,6 +20,7 @@ using ::testing::HasSubstr;
 using ::testing::StartsWith;
 
 constexpr char kIsa[] = "RENGA_CPU_ISA";
+constexpr char kCudaPath[] = "RENGA_CUDA_PATH";
 
 // The variable as it was is put back after each test.
 class BackendFactoryTest : public ::testing::Test {
@@ -45,7 +46,9 @@ TEST_F(BackendFactoryTest, EveryAvailableDeviceCanBeMadeAndNamesItsBits) {
   EXPECT_EQ(devices.back(), "reference");
   // Of instruction sets that give the same bits, the older one's name.
   const std::map<std::string, std::string> named_as = {{"cpu-ssse3", "cpu-avx"},
-                                                       {"cpu-avxvnni", "cpu-avx2"}};
+                                                       {"cpu-avxvnni", "cpu-avx2"},
+                                                       {"cpu-neon-dotprod", "cpu-neon"},
+                                                       {"cpu-neon-i8mm", "cpu-neon"}};
   for (const std::string& device : devices) {
     EXPECT_OK(CreateBackend({.device = device, .threads = 0}));
     const auto other = named_as.find(device);
@@ -67,20 +70,50 @@ TEST_F(BackendFactoryTest, PlainCpuIsTheBestUnlessTheEnvironmentSaysOtherwise) {
 }
 
 TEST_F(BackendFactoryTest, UnknownDevicesAndMissingPaths) {
-  for (const char* device : {"", "gpu", "cpu-", "CPU", "cpu-avx3"}) {
+  for (const char* device : {"", "gpu", "cpu-", "CPU", "cpu-avx3", "cuda:", "cuda0", "cuda:-1",
+                             "cuda:x", "cuda:1000000000000"}) {
     EXPECT_THAT(CreateBackend({.device = device}),
                 StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("cpu-portable")))
         << device;
   }
   EXPECT_THAT(CreateBackend({.threads = -1}), StatusIs(absl::StatusCode::kInvalidArgument));
   for (const CpuPath path : {CpuPath::kPortable, CpuPath::kSsse3, CpuPath::kAvx, CpuPath::kAvx2,
-                             CpuPath::kAvxVnni, CpuPath::kAvx512Vnni}) {
+                             CpuPath::kAvxVnni, CpuPath::kAvx512Vnni, CpuPath::kAmx, CpuPath::kNeon,
+                             CpuPath::kNeonDotprod, CpuPath::kNeonI8mm}) {
     const std::string device = absl::StrCat("cpu-", CpuPathName(path));
     const std::vector<std::string> devices = AvailableDevices();
     if (std::find(devices.begin(), devices.end(), device) != devices.end()) continue;
     EXPECT_THAT(CreateBackend({.device = device}),
                 StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr(device)));
   }
+}
+
+TEST_F(BackendFactoryTest, PathsOfCards) {
+  for (const char* device : {"cuda", "cuda-dp4a", "cuda-mma", "cuda-mma:1"}) {
+    EXPECT_TRUE(IsCard(device)) << device;
+  }
+  for (const char* device : {"cuda-", "cuda-fp16", "cuda:1-mma", "cuda-mma-dp4a", "cuda-mma1"}) {
+    EXPECT_FALSE(IsCard(device)) << device;
+  }
+  setenv(kCudaPath, "tensor", 1);
+  EXPECT_THAT(CreateBackend({.device = "cuda"}),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("dp4a or mma")));
+  unsetenv(kCudaPath);
+}
+
+// With a card or without: a backend, or one sentence that names the way out.
+TEST_F(BackendFactoryTest, ACardIsThereOrTheSentenceSaysWhatToDo) {
+  for (const char* device : {"cuda", "cuda:0", "cuda:63", "cuda-dp4a", "cuda-mma"}) {
+    const auto backend = CreateBackend({.device = device});
+    if (backend.ok()) {
+      EXPECT_THAT(std::string((*backend)->path_name()), StartsWith("cuda-"));
+      EXPECT_OK(AvailableBytesOf(device));
+    } else if (backend.status().code() != absl::StatusCode::kResourceExhausted) {
+      EXPECT_THAT(backend.status(), StatusIs(absl::StatusCode::kFailedPrecondition));
+    }
+  }
+  ASSERT_OK_AND_ASSIGN(const int64_t bytes, AvailableBytesOf("cpu"));
+  EXPECT_GT(bytes, 0);
 }
 
 }  // namespace

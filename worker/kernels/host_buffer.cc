@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "base/byte_size.h"
@@ -11,7 +12,6 @@
 namespace renga::kernels {
 namespace {
 
-constexpr int64_t kAlignment = 64;
 // Below this, asking the kernel what is left costs more than the answer is worth.
 constexpr int64_t kAskAboveBytes = int64_t{16} << 20;
 
@@ -30,19 +30,13 @@ absl::StatusOr<std::unique_ptr<HostBuffer>> HostBuffer::Create(int64_t bytes) {
   if (bytes < 0) return absl::InvalidArgumentError(absl::StrCat("a buffer of ", bytes, " bytes"));
   // Linux promises memory it does not have and kills the process when it is touched; so ask first.
   const int64_t available = bytes > kAskAboveBytes ? base::AvailableMemoryBytes() : kAskAboveBytes;
-  std::byte* data = nullptr;
-  if (bytes <= available) {
-    const int64_t rounded =
-        std::max((bytes + kAlignment - 1) / kAlignment, int64_t{1}) * kAlignment;
-    data = static_cast<std::byte*>(std::aligned_alloc(kAlignment, static_cast<size_t>(rounded)));
-  }
-  if (data == nullptr) {
+  if (bytes > available) {
     return absl::ResourceExhaustedError(absl::StrCat("cannot allocate ",
                                                      base::FormatByteSize(bytes), ": ",
                                                      base::FormatByteSize(available), " are left"));
   }
-  std::memset(data, 0, static_cast<size_t>(bytes));
-  return std::unique_ptr<HostBuffer>(new HostBuffer(data, bytes));
+  RENGA_ASSIGN_OR_RETURN(PageMemory memory, PageMemory::Allocate(std::max<int64_t>(bytes, 1)));
+  return std::unique_ptr<HostBuffer>(new HostBuffer(std::move(memory), bytes));
 }
 
 absl::Status UploadToHost(std::span<const std::byte> host, Buffer& to, int64_t offset) {

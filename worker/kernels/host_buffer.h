@@ -4,33 +4,32 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
 #include <memory>
 #include <span>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "worker/kernels/backend.h"
+#include "worker/kernels/page_memory.h"
 
 namespace renga::kernels {
 
 class HostBuffer : public Buffer {
  public:
-  // 64-byte aligned, zero-filled. kResourceExhausted when the system has not that much;
-  // kInvalidArgument when `bytes` is negative.
+  // Zero-filled. kResourceExhausted when the system has not that much; kInvalidArgument when
+  // `bytes` is negative.
   static absl::StatusOr<std::unique_ptr<HostBuffer>> Create(int64_t bytes);
 
-  std::byte* data() override { return data_.get(); }
-  const std::byte* data() const { return data_.get(); }
+  std::byte* data() override { return memory_.data(); }
+  const std::byte* data() const { return memory_.data(); }
   int64_t size_bytes() const override { return size_bytes_; }
 
  private:
-  struct Free {
-    void operator()(std::byte* p) const { std::free(p); }
-  };
-  HostBuffer(std::byte* data, int64_t size_bytes) : data_(data), size_bytes_(size_bytes) {}
+  HostBuffer(PageMemory memory, int64_t size_bytes)
+      : memory_(std::move(memory)), size_bytes_(size_bytes) {}
 
-  std::unique_ptr<std::byte, Free> data_;
+  PageMemory memory_;
   int64_t size_bytes_;
 };
 

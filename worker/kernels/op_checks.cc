@@ -189,6 +189,9 @@ absl::Status CheckAttention(const AttentionArgs& args) {
         args.cache.head_dim, " over ", args.cache.n_kv_heads, " key and value heads"));
   }
   if (!std::isfinite(args.scale)) return absl::InvalidArgumentError("the scale is not finite");
+  if (args.window < 0) {
+    return absl::InvalidArgumentError(absl::StrCat("a window of ", args.window, " positions"));
+  }
   return CheckSlots(args.slots, args.queries.rows, args.cache);
 }
 
@@ -198,6 +201,10 @@ absl::Status CheckSiluGate(ConstRowsView gate, ConstRowsView up, RowsView out) {
   RENGA_RETURN_IF_ERROR(CheckView(out, "the output"));
   RENGA_RETURN_IF_ERROR(CheckSameShape(gate, up, "gate and factor"));
   return CheckSameShape(gate, out, "gate and output");
+}
+
+absl::Status CheckGeluGate(ConstRowsView gate, ConstRowsView up, RowsView out) {
+  return CheckSiluGate(gate, up, out);
 }
 
 absl::Status CheckAdd(ConstRowsView in, RowsView out) {

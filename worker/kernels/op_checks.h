@@ -25,6 +25,7 @@ absl::Status CheckStoreKv(ConstRowsView keys, ConstRowsView values, const KvCach
                           std::span<const SequenceSlot> slots);
 absl::Status CheckAttention(const AttentionArgs& args);
 absl::Status CheckSiluGate(ConstRowsView gate, ConstRowsView up, RowsView out);
+absl::Status CheckGeluGate(ConstRowsView gate, ConstRowsView up, RowsView out);
 absl::Status CheckAdd(ConstRowsView in, RowsView out);
 // A row has at least one column: an empty one has no maximum.
 absl::Status CheckTopK(ConstRowsView logits, std::span<const TopRow> result);

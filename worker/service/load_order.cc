@@ -11,6 +11,8 @@
 #include "absl/strings/str_cat.h"
 #include "base/kv_type.h"
 #include "base/status_macros.h"
+#include "model/layer_slice.h"
+#include "transport/group_communicator.h"
 #include "transport/wire.h"
 
 namespace renga::worker {
@@ -99,7 +101,17 @@ absl::Status ReadSpec(const proto::LoadRequest& request, LoadOrder& order) {
   }
   order.spec.layers = {.begin = request.layers().begin(), .end = request.layers().end()};
   order.spec.head_rows = {.begin = request.head_rows().begin(), .end = request.head_rows().end()};
-  if (order.spec.layers.empty() && order.spec.head_rows.empty()) return Wrong("an empty shard");
+  order.spec.embedding = request.embedding();
+  if (order.spec.empty()) return Wrong("an empty shard");
+  if (request.has_slice()) {
+    const auto range_of = [](const proto::Range& range) {
+      return model::Range{.begin = range.begin(), .end = range.end()};
+    };
+    order.spec.slice = {.heads = range_of(request.slice().heads()),
+                        .ff = range_of(request.slice().ff())};
+    // Where blocks may be cut is checked with the tensors' types, at loading.
+    RENGA_RETURN_IF_ERROR(model::CheckSlice(config, {}, *order.spec.slice));
+  }
 
   const auto in_range = [](int64_t value, int64_t min) {
     return value >= min && value < kMaxLimit;
@@ -116,10 +128,22 @@ absl::Status ReadSpec(const proto::LoadRequest& request, LoadOrder& order) {
                   .max_step_tokens = request.max_step_tokens(),
                   .max_step_outputs = request.max_step_outputs(),
                   .kv_type = *kv_type};
+  RENGA_ASSIGN_OR_RETURN(order.limits.wire_type, transport::FromProto(request.activation_type()));
+  if (request.has_approximation()) {
+    RENGA_ASSIGN_OR_RETURN(order.limits.approximation,
+                           transport::FromProto(request.approximation(), config));
+  }
+  if (request.load_lazily()) order.mode = engine::LoadMode::kLazy;
+  const int64_t block = base::GetDataTypeInfo(order.limits.wire_type).block_elements;
+  if (config.d_model % block != 0) {
+    return Wrong(
+        absl::StrCat("rows of ", config.d_model, " numbers cannot travel in blocks of ", block));
+  }
   return absl::OkStatus();
 }
 
-// Compares one tensor with what the table expects and notes the pieces of `rows` of it.
+// Compares one tensor with what the table expects and notes the pieces of `rows` of it. Columns do
+// not matter: every piece of a row's part is a piece of other members' parts too.
 absl::Status Need(const model::TensorSpec& spec, const model::Range& rows,
                   const absl::flat_hash_map<std::string, std::vector<int64_t>>& dims,
                   LoadOrder& order) {
@@ -142,12 +166,20 @@ absl::Status Need(const model::TensorSpec& spec, const model::Range& rows,
     return Wrong(absl::StrCat("tensor ", spec.name, " has ", tensor.byte_size,
                               " bytes, which its shape does not"));
   }
+  if (rows.empty()) return absl::OkStatus();
   const int64_t first = rows.begin * row_bytes / transport::kPieceBytes;
   const int64_t end = PieceCount(rows.end * row_bytes);
   order.needed.push_back({.tensor = spec.name,
                           .first = static_cast<uint32_t>(first),
                           .count = static_cast<uint32_t>(end - first)});
   return absl::OkStatus();
+}
+
+// Rows that the shard holds, or parts of them.
+model::Range HeldRows(const model::TensorSpec& spec, const LoadOrder& order) {
+  if (!order.spec.slice.has_value()) return {.begin = 0, .end = spec.rows};
+  const model::TensorPart part = model::PartOf(spec, order.model.config, *order.spec.slice);
+  return part.columns.empty() ? model::Range{} : part.rows;
 }
 
 absl::Status CheckTensors(const absl::flat_hash_map<std::string, std::vector<int64_t>>& dims,
@@ -161,12 +193,17 @@ absl::Status CheckTensors(const absl::flat_hash_map<std::string, std::vector<int
   }
   for (int64_t layer = order.spec.layers.begin; layer < order.spec.layers.end; ++layer) {
     for (const auto& spec : order.model.architecture->LayerTensors(config, layer)) {
-      RENGA_RETURN_IF_ERROR(need_all(spec));
+      RENGA_RETURN_IF_ERROR(Need(spec, HeldRows(spec, order), dims, order));
     }
   }
-  if (order.spec.head_rows.empty()) return absl::OkStatus();
-  RENGA_RETURN_IF_ERROR(need_all(model::OutputNormTensor(config)));
-  return Need(model::OutputTensor(config), order.spec.head_rows, dims, order);
+  if (!order.spec.head_rows.empty()) {
+    RENGA_RETURN_IF_ERROR(need_all(model::OutputNormTensor(config)));
+    // Pieces that the embedding brings are needed once.
+    const bool brought = config.tied_output && order.spec.embedding;
+    RENGA_RETURN_IF_ERROR(Need(model::OutputTensor(config),
+                               brought ? model::Range{} : order.spec.head_rows, dims, order));
+  }
+  return order.spec.embedding ? need_all(model::EmbeddingTensor(config)) : absl::OkStatus();
 }
 
 absl::StatusOr<RoutePeer> ReadPeer(const proto::Peer& peer) {
@@ -178,9 +215,50 @@ absl::StatusOr<RoutePeer> ReadPeer(const proto::Peer& peer) {
                    .address = {.address = peer.address(), .name = peer.worker_id()}};
 }
 
+absl::Status ReadGroup(const proto::LoadRequest& request, LoadOrder& order) {
+  if (request.has_group() != request.has_slice()) return Wrong("a slice without a group");
+  if (!request.has_group()) return absl::OkStatus();
+  const proto::Group& message = request.group();
+  if (order.spec.layers.empty()) return Wrong("a group without layers");
+  if (message.members_size() < 2 ||
+      message.members_size() > static_cast<int>(transport::kMaxGroupSize) ||
+      message.rank() >= static_cast<uint32_t>(message.members_size())) {
+    return Wrong("the group's size or rank makes no sense");
+  }
+  GroupOrder& group = order.group.emplace();
+  group.rank = static_cast<int>(message.rank());
+  for (const proto::Peer& member : message.members()) {
+    RENGA_ASSIGN_OR_RETURN(RoutePeer peer, ReadPeer(member));
+    group.members.push_back(std::move(peer.address));
+  }
+  return absl::OkStatus();
+}
+
+// Where the embedding's rows go.
+absl::Status ReadFirstStage(const proto::LoadRequest& request, LoadOrder& order) {
+  if (request.embedding() == request.first_stage().empty()) {
+    return Wrong("the embedding and a first stage to send its rows to come together");
+  }
+  if (request.first_stage_size() > static_cast<int>(transport::kMaxGroupSize)) {
+    return Wrong("the first stage has too many members");
+  }
+  for (const proto::Peer& member : request.first_stage()) {
+    RENGA_ASSIGN_OR_RETURN(order.routes.first_stage.emplace_back(), ReadPeer(member));
+    if (member.worker_index() == order.worker_index && order.spec.layers.empty()) {
+      return Wrong("this worker is in the first stage but has no layers");
+    }
+  }
+  return absl::OkStatus();
+}
+
 absl::Status ReadRoutes(const proto::LoadRequest& request, LoadOrder& order) {
-  if (request.has_next_stage()) {
-    RENGA_ASSIGN_OR_RETURN(order.routes.next_stage, ReadPeer(request.next_stage()));
+  RENGA_RETURN_IF_ERROR(ReadFirstStage(request, order));
+  if (request.next_stage_size() > static_cast<int>(transport::kMaxGroupSize)) {
+    return Wrong("the next stage has too many members");
+  }
+  for (const proto::Peer& next : request.next_stage()) {
+    RENGA_ASSIGN_OR_RETURN(order.routes.next_stage.emplace_back(), ReadPeer(next));
+    if (next.worker_index() == order.worker_index) return Wrong("a stage is its own next stage");
   }
   if (request.heads_size() > kMaxHeads) return Wrong("too many head blocks");
   absl::flat_hash_set<uint32_t> owners;
@@ -194,12 +272,10 @@ absl::Status ReadRoutes(const proto::LoadRequest& request, LoadOrder& order) {
     order.routes.heads.push_back(std::move(peer));
   }
   if (order.spec.layers.empty()) return absl::OkStatus();
-  if (order.routes.next_stage.has_value() == !order.routes.heads.empty()) {
+  const bool next = !order.routes.next_stage.empty();
+  const bool heads = !order.routes.heads.empty();
+  if ((next && heads) || (!next && !heads && !order.group.has_value())) {
     return Wrong("a stage has either a next stage or head blocks after it");
-  }
-  if (order.routes.next_stage.has_value() &&
-      order.routes.next_stage->worker_index == order.worker_index) {
-    return Wrong("a stage is its own next stage");
   }
   return absl::OkStatus();
 }
@@ -220,6 +296,7 @@ absl::StatusOr<LoadOrder> FromProto(const proto::LoadRequest& request) {
   RENGA_RETURN_IF_ERROR(ReadManifest(request.manifest(), order, dims));
   RENGA_RETURN_IF_ERROR(ReadSpec(request, order));
   RENGA_RETURN_IF_ERROR(CheckTensors(dims, order));
+  RENGA_RETURN_IF_ERROR(ReadGroup(request, order));
   RENGA_RETURN_IF_ERROR(ReadRoutes(request, order));
   return order;
 }

@@ -17,6 +17,7 @@
 #include "model/shard_spec.h"
 #include "proto/worker.pb.h"
 #include "transport/dialer.h"
+#include "worker/engine/shard.h"
 
 namespace renga::worker {
 
@@ -40,10 +41,19 @@ struct RoutePeer {
   transport::PeerAddress address;
 };
 
-// Where a stage's output goes: to the next stage, or (the last stage) to the head blocks' owners.
+// Where a stage's output goes: to members of the next stage, or (the last stage) to the head
+// blocks' owners. Both are empty where another member of the group sends.
 struct Routes {
-  std::optional<RoutePeer> next_stage;
+  std::vector<RoutePeer> next_stage;
   std::vector<RoutePeer> heads;
+  // With the embedding: the members of the first stage, this worker perhaps among them.
+  std::vector<RoutePeer> first_stage;
+};
+
+// A tensor-parallel group: addresses of its members' group ports, in rank order.
+struct GroupOrder {
+  int rank = 0;  // this worker's
+  std::vector<transport::PeerAddress> members;
 };
 
 struct LoadOrder {
@@ -56,6 +66,8 @@ struct LoadOrder {
   model::ShardSpec spec;
   model::RuntimeLimits limits;
   Routes routes;
+  std::optional<GroupOrder> group;  // exactly when spec has a slice
+  engine::LoadMode mode = engine::LoadMode::kEager;
 
   // Bytes of piece `piece` of `tensor`; the piece must exist.
   static int64_t PieceSize(const ShippedTensor& tensor, uint32_t piece);

@@ -33,6 +33,18 @@ proto::TensorEntry& Tensor(proto::LoadRequest& request, const std::string& name)
   return *request.mutable_manifest()->add_tensors();
 }
 
+// The first half of each layer, as one of two members.
+void SetSlice(proto::LoadRequest& request) {
+  const proto::ModelConfig& config = request.manifest().config();
+  request.mutable_slice()->mutable_heads()->set_end(config.n_heads() / 2);
+  request.mutable_slice()->mutable_ff()->set_end(config.d_ff() / 2);
+}
+
+void SetGroup(proto::LoadRequest& request, uint32_t rank) {
+  request.mutable_group()->set_rank(rank);
+  for (int i = 0; i < 2; ++i) request.mutable_group()->add_members()->set_address("10.0.0.1:1");
+}
+
 TEST(LoadOrderTest, NeededPiecesAreThoseOfTheRange) {
   ASSERT_OK_AND_ASSIGN(const LoadOrder order, FromProto(GoodRequest()));
   EXPECT_EQ(order.epoch, 7u);
@@ -45,6 +57,18 @@ TEST(LoadOrderTest, NeededPiecesAreThoseOfTheRange) {
   EXPECT_EQ(order.needed.back().tensor, "output.weight");
   EXPECT_EQ(order.needed.back().first, 0u);
   EXPECT_EQ(order.needed.back().count, 2u);
+}
+
+TEST(LoadOrderTest, TheEmbeddingIsNeededWhole) {
+  proto::LoadRequest request = GoodRequest();
+  request.set_embedding(true);
+  request.add_first_stage()->set_address("10.0.0.1:1");
+  ASSERT_OK_AND_ASSIGN(const LoadOrder order, FromProto(request));
+  EXPECT_TRUE(order.spec.embedding);
+  EXPECT_EQ(order.routes.first_stage.size(), 1u);
+  EXPECT_EQ(order.needed.back().tensor, "token_embd.weight");
+  EXPECT_EQ(order.needed.back().first, 0u);
+  EXPECT_EQ(order.needed.back().count, order.tensors.at("token_embd.weight").pieces.size());
 }
 
 TEST(LoadOrderTest, WhatContradictsItselfIsRefused) {
@@ -69,6 +93,10 @@ TEST(LoadOrderTest, WhatContradictsItselfIsRefused) {
       {"max_step_tokens", [](auto& r) { r.set_max_step_tokens(0); }},
       {"kv_blocks", [](auto& r) { r.set_kv_blocks(-1); }},
       {"KV cache", [](auto& r) { r.set_kv_gguf_type(2); }},
+      {"activation_type", [](auto& r) { r.clear_activation_type(); }},
+      {"approximation", [](auto& r) { r.mutable_approximation()->set_late_percent(200); }},
+      {"activation_type",
+       [](auto& r) { r.set_activation_type(static_cast<proto::ActivationType>(17)); }},
       {"missing", [&](auto& r) { Tensor(r, wide).set_name("other"); }},
       {"twice", [&](auto& r) { Tensor(r, wide).set_name("output.weight"); }},
       {"same index", [&](auto& r) { Tensor(r, wide).set_index(0); }},
@@ -89,17 +117,50 @@ TEST(LoadOrderTest, WhatContradictsItselfIsRefused) {
          entry.set_gguf_type(1);
          entry.set_byte_size(entry.byte_size() / 2);
        }},
+      {"first stage", [](auto& r) { r.set_embedding(true); }},
+      {"first stage", [](auto& r) { r.add_first_stage()->set_address("10.0.0.1:1"); }},
+      {"no layers",
+       [](auto& r) {
+         r.clear_layers();
+         r.set_embedding(true);
+         r.add_first_stage()->set_address("10.0.0.1:1");
+       }},
       {"head blocks", [](auto& r) { r.clear_heads(); }},
       {"twice", [](auto& r) { *r.add_heads() = r.heads(0); }},
       {"next stage",
        [](auto& r) {
-         r.mutable_next_stage()->set_worker_index(1);
-         r.mutable_next_stage()->set_address("10.0.0.1:1");
+         r.add_next_stage()->set_worker_index(1);
+         r.mutable_next_stage(0)->set_address("10.0.0.1:1");
        }},
       {"its own next stage",
        [](auto& r) {
          r.clear_heads();
-         r.mutable_next_stage()->set_address("10.0.0.1:1");
+         r.add_next_stage()->set_address("10.0.0.1:1");
+       }},
+      {"without a group", [](auto& r) { SetSlice(r); }},
+      {"without a group", [](auto& r) { SetGroup(r, 0); }},
+      {"size or rank",
+       [](auto& r) {
+         SetSlice(r);
+         SetGroup(r, 2);
+       }},
+      {"size or rank",
+       [](auto& r) {
+         SetSlice(r);
+         SetGroup(r, 0);
+         r.mutable_group()->mutable_members()->RemoveLast();
+       }},
+      {"whole groups",
+       [](auto& r) {
+         SetSlice(r);
+         SetGroup(r, 0);
+         r.mutable_slice()->mutable_heads()->set_end(3);
+       }},
+      {"multiples",
+       [](auto& r) {
+         SetSlice(r);
+         SetGroup(r, 0);
+         r.mutable_slice()->mutable_ff()->set_end(int64_t{1} << 40);
        }},
       {"HOST:PORT", [](auto& r) { r.mutable_heads(0)->set_address("nonsense"); }},
       {"does not hold", [](auto& r) { r.clear_head_rows(); }},
@@ -109,6 +170,26 @@ TEST(LoadOrderTest, WhatContradictsItselfIsRefused) {
     c.damage(request);
     EXPECT_THAT(FromProto(request),
                 StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr(c.says)));
+  }
+}
+
+TEST(LoadOrderTest, AMemberOfAGroupTakesItsRowsAndWholeColumns) {
+  const auto whole = FromProto(GoodRequest());
+  ASSERT_OK(whole);
+  proto::LoadRequest request = GoodRequest();
+  SetSlice(request);
+  SetGroup(request, 1);
+  // Another member may send on.
+  request.clear_heads();
+  ASSERT_OK_AND_ASSIGN(const LoadOrder order, FromProto(request));
+  EXPECT_EQ(order.group->rank, 1);
+  EXPECT_EQ(order.group->members.size(), 2u);
+  EXPECT_EQ(order.spec.slice->heads.size(), order.model.config.n_heads / 2);
+  for (size_t i = 0; i < order.needed.size(); ++i) {
+    const NeededPieces& part = order.needed[i];
+    EXPECT_EQ(part.tensor, whole->needed[i].tensor);
+    EXPECT_LE(part.count, whole->needed[i].count);
+    EXPECT_GE(part.count, 1u);
   }
 }
 

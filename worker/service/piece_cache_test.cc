@@ -11,6 +11,7 @@
 
 #include "base/file.h"
 #include "base/testing/status_matchers.h"
+#include "base/testing/temp_folder.h"
 #include "transport/dialer.h"
 #include "worker/service/testing/test_setup.h"
 
@@ -25,7 +26,7 @@ std::vector<std::byte> Bytes(size_t size, int value) {
 }
 
 TEST(PieceCacheTest, PiecesAreFoundByTheNextProcess) {
-  const std::string folder = testing::NewFolder();
+  const std::string folder = renga::testing::NewTempFolder();
   {
     PieceCache cache(folder, kModelId);
     EXPECT_FALSE(cache.MayHave(3, 0));
@@ -53,7 +54,7 @@ TEST(PieceCacheTest, PiecesAreFoundByTheNextProcess) {
 }
 
 TEST(PieceCacheTest, HolesAreNoPieces) {
-  const std::string folder = testing::NewFolder();
+  const std::string folder = renga::testing::NewTempFolder();
   PieceCache(folder, kModelId).Write(0, 20, Bytes(kPiece, 1));
   struct stat info = {};
   ASSERT_EQ(::stat((folder + "/shards/abababababababababababababababab/00000").c_str(), &info), 0);
@@ -64,7 +65,7 @@ TEST(PieceCacheTest, HolesAreNoPieces) {
 }
 
 TEST(PieceCacheTest, AForgottenPieceCanBeWrittenAgain) {
-  const std::string folder = testing::NewFolder();
+  const std::string folder = renga::testing::NewTempFolder();
   PieceCache cache(folder, kModelId);
   cache.Write(1, 0, Bytes(64, 1));
   cache.Forget(1, 0);
@@ -80,7 +81,7 @@ TEST(PieceCacheTest, WithoutAUsableFolderItKeepsNothing) {
   none.Write(0, 0, Bytes(10, 1));
   EXPECT_FALSE(none.MayHave(0, 0));
 
-  const std::string file = testing::NewFolder() + "/file";
+  const std::string file = renga::testing::NewTempFolder() + "/file";
   ASSERT_OK(base::WriteFileAtomically(file, "not a folder"));
   PieceCache refused(file, kModelId);
   refused.Write(0, 0, Bytes(10, 1));
@@ -89,7 +90,7 @@ TEST(PieceCacheTest, WithoutAUsableFolderItKeepsNothing) {
 
 TEST(PieceCacheTest, AFullDiskEndsTheCacheNotTheLoad) {
   // Every write to it fails with "no space left on device".
-  const std::string folder = testing::NewFolder();
+  const std::string folder = renga::testing::NewTempFolder();
   const std::string model_folder = folder + "/shards/abababababababababababababababab";
   ASSERT_OK(base::CreateDirectories(model_folder));
   if (::access("/dev/full", W_OK) != 0) GTEST_SKIP() << "no /dev/full here";

@@ -13,6 +13,7 @@
 #include "base/byte_size.h"
 #include "base/log.h"
 #include "base/status_macros.h"
+#include "worker/engine/screen_file.h"
 #include "worker/service/shipped_weights.h"
 
 namespace renga::worker {
@@ -38,6 +39,14 @@ std::string DescribeShard(const LoadOrder& order) {
   };
   std::vector<std::string> parts;
   if (!order.spec.layers.empty()) parts.push_back(rows("layers", order.spec.layers));
+  if (order.spec.slice.has_value()) {
+    const auto share = [](const model::Range& part, int64_t whole) {
+      return absl::StrCat(part.size(), " of ", whole);
+    };
+    parts.back() += absl::StrCat(" (", share(order.spec.slice->heads, order.model.config.n_heads),
+                                 " heads, ", share(order.spec.slice->ff, order.model.config.d_ff),
+                                 " feed-forward columns)");
+  }
   if (!order.spec.head_rows.empty()) parts.push_back(rows("head rows", order.spec.head_rows));
   const model::ModelConfig& config = order.model.config;
   const std::string& name = config.name.empty() ? config.architecture : config.name;
@@ -46,9 +55,29 @@ std::string DescribeShard(const LoadOrder& order) {
                       absl::Utf8SafeCHexEscape(name.substr(0, 80)));
 }
 
-bool SameLimits(const model::RuntimeLimits& a, const model::RuntimeLimits& b) {
-  return a.kv_blocks == b.kv_blocks && a.max_step_tokens == b.max_step_tokens &&
-         a.max_step_outputs == b.max_step_outputs && a.kv_type == b.kv_type;
+// The screen of the head of the order's model; null when there is none that can be used.
+std::shared_ptr<const engine::ScreenFile> OpenScreen(const std::string& directory,
+                                                     const LoadOrder& order) {
+  if (directory.empty() || order.spec.head_rows.empty()) return nullptr;
+  const std::string id = absl::BytesToHexString(order.model_id);
+  auto screen = engine::ScreenFile::Open(engine::ScreenPath(directory, id));
+  absl::Status status = screen.status();
+  if (status.ok() && (*screen)->model_id() != id) {
+    status = absl::DataLossError("its screen is another model's");
+  }
+  if (status.ok()) return *std::move(screen);
+  RENGA_LOG(WARNING) << "the head is loaded whole: " << status.message()
+                     << "; `renga regions` builds its screen";
+  return nullptr;
+}
+
+// Whether a shard that was loaded for one order does for another.
+bool IsSameShard(const LoadOrder& a, const LoadOrder& b) {
+  return a.model_id == b.model_id && a.spec == b.spec && a.mode == b.mode &&
+         a.limits.kv_blocks == b.limits.kv_blocks &&
+         a.limits.max_step_tokens == b.limits.max_step_tokens &&
+         a.limits.max_step_outputs == b.limits.max_step_outputs &&
+         a.limits.kv_type == b.limits.kv_type && a.limits.approximation == b.limits.approximation;
 }
 
 }  // namespace
@@ -86,12 +115,16 @@ ShardHost::~ShardHost() { Stop(); }
 void ShardHost::RunJobs() {
   while (JobQueue::Job job = jobs_.Pop()) job();
   stage_.reset();
+  // Its members are destroyed in another order.
+  DropShard();
 }
 
 void ShardHost::Stop() {
   {
     absl::MutexLock lock(&mutex_);
     if (ticket_ != nullptr) ticket_->Cancel();
+    if (group_ != nullptr) group_->Cancel();
+    if (cancelled_weights_ != nullptr) cancelled_weights_->Cancel();
     stopped_ = true;
   }
   jobs_.Close();
@@ -109,6 +142,8 @@ void ShardHost::Load(proto::LoadRequest request, std::shared_ptr<LoadStream> str
     }
     if (ticket_ != nullptr) ticket_->Cancel();
     ticket_ = ticket;
+    // The plan it belongs to is over; its members may be gone.
+    if (group_ != nullptr && request.epoch() > loaded_epoch_) group_->Cancel();
   }
   stream->SetOnCancel([ticket] { ticket->Cancel(); });
   jobs_.Push([this, request = std::move(request), ticket, stream = std::move(stream)] {
@@ -131,12 +166,13 @@ absl::Status ShardHost::DoLoad(const proto::LoadRequest& request, LoadTicket& ti
   DropStage();
   outbox_.Begin(order.epoch);
   proto::LoadProgress ready;
-  if (shard_ != nullptr && model_id_ == order.model_id && shard_->spec() == order.spec &&
-      SameLimits(limits_, order.limits)) {
+  if (shard_ != nullptr && IsSameShard(*order_, order)) {
     shard_->ResetSequences();
   } else {
     RENGA_RETURN_IF_ERROR(LoadShard(order, ticket, stream, ready));
+    PushLoadMore();
   }
+  RENGA_RETURN_IF_ERROR(JoinGroup(order));
   StartStage(order);
   TellHolding(order, ready);
   ready.set_ready(true);
@@ -147,12 +183,19 @@ absl::Status ShardHost::DoLoad(const proto::LoadRequest& request, LoadTicket& ti
 
 absl::Status ShardHost::LoadShard(const LoadOrder& order, LoadTicket& ticket, LoadStream& stream,
                                   proto::LoadProgress& last) {
-  shard_.reset();
-  malloc_trim(0);
-  ShippedWeights weights(&order, {.local_model = options_.local_model,
-                                  .cache_directory = options_.cache_directory,
-                                  .coordinator = options_.dialer->Dial(
-                                      options_.coordinator, transport::ChannelPurpose::kShards)});
+  DropShard();
+  order_ = std::make_unique<const LoadOrder>(order);
+  packed_ = std::make_unique<PackedCache>(options_.packed_directory, order.model_id,
+                                          options_.backend->layout_name());
+  weights_ = std::make_unique<ShippedWeights>(
+      order_.get(),
+      ShippedWeights::Places{.local_model = options_.local_model,
+                             .cache_directory = options_.cache_directory,
+                             .screen = OpenScreen(options_.screen_directory, order),
+                             .packed = packed_.get(),
+                             .coordinator = options_.dialer->Dial(
+                                 options_.coordinator, transport::ChannelPurpose::kShards)});
+  ShippedWeights& weights = *weights_;
   ticket.SetWeights(&weights);
   absl::Time next_report = absl::InfinitePast();
   const auto progress = [&](int64_t done_bytes, int64_t total_bytes) {
@@ -168,18 +211,70 @@ absl::Status ShardHost::LoadShard(const LoadOrder& order, LoadTicket& ticket, Lo
     }
     return !ticket.cancelled();
   };
-  auto shard = engine::Shard::Load(order.model, order.spec, order.limits, options_.backend,
-                                   options_.budget, &weights, progress);
+  auto shard = engine::Shard::Load(order_->model, order_->spec, order_->limits, options_.backend,
+                                   options_.budget, &weights, progress, order_->mode);
   ticket.SetWeights(nullptr);
   // Staging buffers and messages are gone; give their pages back before KV blocks fill up.
   malloc_trim(0);
-  if (!shard.ok()) return shard.status();
+  if (!shard.ok()) {
+    DropShard();
+    return shard.status();
+  }
   shard_ = *std::move(shard);
-  model_id_ = order.model_id;
-  limits_ = order.limits;
   last.set_fetched_bytes(weights.fetched_bytes());
   last.set_cached_bytes(weights.cached_bytes());
-  return absl::OkStatus();
+  packed_->RememberChecked();
+  if (order_->mode == engine::LoadMode::kEager) weights_.reset();
+  ++shards_loaded_;
+  absl::MutexLock lock(&mutex_);
+  reported_shard_ = shard_.get();
+  cancelled_weights_ = weights_.get();
+  return stopped_ ? absl::CancelledError("the worker is leaving") : absl::OkStatus();
+}
+
+void ShardHost::PushLoadMore() {
+  jobs_.Push([this, number = shards_loaded_] {
+    if (shard_ != nullptr && shards_loaded_ == number) LoadMore();
+  });
+}
+
+void ShardHost::LoadMore() {
+  const absl::StatusOr<bool> more = shard_->LoadMore();
+  if (!more.ok()) {
+    if (absl::IsCancelled(more.status())) return;
+    // Steps ask for what they need themselves, and say so when it does not come.
+    RENGA_LOG(WARNING) << "loading stands still: " << more.status().message();
+  } else if (*more) {
+    PushLoadMore();
+  } else {
+    StartSaver();
+  }
+}
+
+void ShardHost::StartSaver() {
+  std::vector<PackedSaver::Item> items;
+  for (const engine::HeldMatrix& matrix : shard_->newly_packed()) {
+    items.push_back({.id = PackedIdOf(*order_, matrix.key), .bytes = matrix.bytes});
+  }
+  saver_ = std::make_unique<PackedSaver>(packed_.get(), std::move(items));
+}
+
+engine::ResidencyReport ShardHost::residency() const {
+  absl::MutexLock lock(&mutex_);
+  return reported_shard_ != nullptr ? reported_shard_->residency() : engine::ResidencyReport();
+}
+
+void ShardHost::DropShard() {
+  {
+    absl::MutexLock lock(&mutex_);
+    reported_shard_ = nullptr;
+    cancelled_weights_ = nullptr;
+  }
+  saver_.reset();
+  shard_.reset();
+  weights_.reset();
+  packed_.reset();
+  malloc_trim(0);
 }
 
 void ShardHost::TellHolding(const LoadOrder& order, const proto::LoadProgress& progress) const {
@@ -191,14 +286,41 @@ void ShardHost::TellHolding(const LoadOrder& order, const proto::LoadProgress& p
   if (options_.on_event) options_.on_event(line);
 }
 
+absl::Status ShardHost::JoinGroup(const LoadOrder& order) {
+  if (!order.group.has_value()) return absl::OkStatus();
+  if (options_.group_listener == nullptr) {
+    return absl::FailedPreconditionError(
+        "this worker has no port for tensor-parallel groups: start it with --listen, or plan with "
+        "--tensor-parallel 1");
+  }
+  RENGA_ASSIGN_OR_RETURN(
+      std::shared_ptr<transport::GroupCommunicator> group,
+      transport::GroupCommunicator::Create({.epoch = order.epoch,
+                                            .rank = order.group->rank,
+                                            .members = order.group->members,
+                                            .listener = options_.group_listener,
+                                            .wire_type = order.limits.wire_type,
+                                            .credentials = options_.group_credentials}));
+  absl::MutexLock lock(&mutex_);
+  if (stopped_) return absl::CancelledError("the worker is leaving");
+  group_ = std::move(group);
+  return absl::OkStatus();
+}
+
 void ShardHost::StartStage(const LoadOrder& order) {
   const int64_t d_model = order.model.config.d_model;
   Stage::Options options;
   options.epoch = order.epoch;
   options.worker_index = order.worker_index;
   options.d_model = d_model;
+  options.vocab_size = order.model.config.vocab_size;
+  options.wire_type = order.limits.wire_type;
   options.routes = order.routes;
   options.shard = shard_.get();
+  {
+    absl::MutexLock lock(&mutex_);
+    options.group = group_.get();
+  }
   options.dialer = options_.dialer;
   options.emit = [this](proto::StepResult result) { outbox_.Push(std::move(result)); };
   options.on_edge_broken = [this, epoch = order.epoch](const std::string& peer,
@@ -209,8 +331,10 @@ void ShardHost::StartStage(const LoadOrder& order) {
   };
   stage_ = std::make_unique<Stage>(std::move(options));
   loaded_epoch_ = order.epoch;
+  // FromProto has seen that rows are whole blocks.
+  const base::DataTypeInfo& wire = base::GetDataTypeInfo(order.limits.wire_type);
   const int64_t frame_bytes =
-      order.limits.max_step_tokens * d_model * static_cast<int64_t>(sizeof(float));
+      order.limits.max_step_tokens * (d_model / wire.block_elements * wire.block_bytes);
   max_frame_bytes_ = static_cast<size_t>(frame_bytes);
   edge_window_ = EdgeWindow(frame_bytes);
   if (options_.on_loaded) options_.on_loaded(edge_window_);
@@ -219,6 +343,8 @@ void ShardHost::StartStage(const LoadOrder& order) {
 void ShardHost::DropStage() {
   loaded_epoch_ = 0;
   stage_.reset();
+  absl::MutexLock lock(&mutex_);
+  group_.reset();
 }
 
 void ShardHost::Unload(uint64_t epoch, std::function<void()> done) {
@@ -226,8 +352,7 @@ void ShardHost::Unload(uint64_t epoch, std::function<void()> done) {
     if (stage_ != nullptr && stage_->epoch() == epoch) {
       DropStage();
       outbox_.Close(absl::AbortedError("the plan was unloaded"));
-      shard_.reset();
-      malloc_trim(0);
+      DropShard();
     }
     done();
   });

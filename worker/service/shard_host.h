@@ -16,14 +16,20 @@
 #include "absl/synchronization/mutex.h"
 #include "proto/worker.pb.h"
 #include "transport/dialer.h"
+#include "transport/group_communicator.h"
+#include "transport/group_listener.h"
+#include "transport/secure_socket.h"
 #include "worker/engine/memory_budget.h"
 #include "worker/engine/shard.h"
 #include "worker/kernels/backend.h"
 #include "worker/service/job_queue.h"
 #include "worker/service/load_order.h"
 #include "worker/service/local_model.h"
+#include "worker/service/packed_cache.h"
+#include "worker/service/packed_saver.h"
 #include "worker/service/result_outbox.h"
 #include "worker/service/server_stream.h"
+#include "worker/service/shipped_weights.h"
 #include "worker/service/stage.h"
 
 namespace renga::worker {
@@ -36,8 +42,14 @@ class ShardHost {
     engine::MemoryBudget* budget = nullptr;   // outlives the host
     transport::Dialer* dialer = nullptr;      // outlives the host
     transport::PeerAddress coordinator;       // has the pieces
-    std::string cache_directory;              // "": none
+    std::string cache_directory;              // of pieces; "": none
+    std::string packed_directory;             // of packed matrices; "": none
     const LocalModel* local_model = nullptr;  // null: none; outlives the host
+    // Where screens of heads are (engine::ScreenPath); "": heads are loaded whole.
+    std::string screen_directory;
+    // For tensor-parallel groups; null: this worker joins none. Both outlive the host.
+    transport::GroupListener* group_listener = nullptr;
+    std::shared_ptr<const transport::SocketCredentials> group_credentials;
     // A plan was loaded: edges may send, with this window. On the engine's thread.
     std::function<void(uint32_t window)> on_loaded;
     // A line for people when a shard is held. On the engine's thread; may be empty.
@@ -66,6 +78,8 @@ class ShardHost {
   // Of the plan that is loaded; 0: none.
   uint64_t epoch() const { return loaded_epoch_; }
   uint64_t steps_done() const { return steps_done_; }
+  // Of the shard that is held; zeros without one.
+  engine::ResidencyReport residency() const;
 
  private:
   class LoadTicket;
@@ -75,9 +89,15 @@ class ShardHost {
   // Fills `last` with what came from where.
   absl::Status LoadShard(const LoadOrder& order, LoadTicket& ticket, LoadStream& stream,
                          proto::LoadProgress& last);
+  absl::Status JoinGroup(const LoadOrder& order);
   void StartStage(const LoadOrder& order);
   void TellHolding(const LoadOrder& order, const proto::LoadProgress& progress) const;
   void DropStage();
+  void DropShard();
+  // Goes on with a lazy shard whenever nothing else is to do.
+  void PushLoadMore();
+  void LoadMore();
+  void StartSaver();
 
   const Options options_;
   ResultOutbox outbox_;
@@ -87,16 +107,25 @@ class ShardHost {
   std::atomic<uint64_t> loaded_epoch_ = 0;
   std::atomic<uint64_t> steps_done_ = 0;
 
-  absl::Mutex mutex_;
+  mutable absl::Mutex mutex_;
   std::shared_ptr<LoadTicket> ticket_ ABSL_GUARDED_BY(mutex_);  // of the newest load
   bool stopped_ ABSL_GUARDED_BY(mutex_) = false;
+  // shard_ and weights_, for others than the engine's thread.
+  const engine::Shard* reported_shard_ ABSL_GUARDED_BY(mutex_) = nullptr;
+  ShippedWeights* cancelled_weights_ ABSL_GUARDED_BY(mutex_) = nullptr;
+  // Of stage_, which the engine's thread may be waiting in: Cancel is for the others.
+  std::shared_ptr<transport::GroupCommunicator> group_ ABSL_GUARDED_BY(mutex_);
 
   // The engine thread's own.
   uint64_t newest_epoch_ = 0;  // ever ordered: older orders are refused
-  std::string model_id_;       // of shard_
-  model::RuntimeLimits limits_;
+  // Of shard_, which goes on reading from its weights_ when it is lazy.
+  std::unique_ptr<const LoadOrder> order_;
+  std::unique_ptr<PackedCache> packed_;
+  std::unique_ptr<ShippedWeights> weights_;  // uses order_ and packed_
   std::unique_ptr<engine::Shard> shard_;
-  std::unique_ptr<Stage> stage_;  // uses shard_
+  uint64_t shards_loaded_ = 0;
+  std::unique_ptr<PackedSaver> saver_;  // uses packed_ and shard_
+  std::unique_ptr<Stage> stage_;        // uses shard_
 
   std::thread thread_;  // last: it uses the rest
 };

@@ -22,11 +22,45 @@ using transport::kPieceBytes;
 constexpr int kFetchAttempts = 5;
 constexpr absl::Duration kFirstFetchRetryDelay = absl::Milliseconds(100);
 
+bool IsPiece(const ShippedTensor& tensor, uint32_t piece, std::span<const std::byte> bytes) {
+  return base::HashBytes(bytes) == tensor.pieces[piece];
+}
+
+class CachedMatrix : public engine::PackedFile {
+ public:
+  CachedMatrix(PackedCache* cache, const PackedId& id, int64_t bytes)
+      : cache_(cache), id_(id), bytes_(bytes) {}
+  absl::Status Read(std::span<std::byte> room) override {
+    return cache_->ReadInto(id_, bytes_, room);
+  }
+  // Mapped, as an eager shard has it: the system's memory for files needs no clearing first, and
+  // the next start finds it there.
+  absl::StatusOr<kernels::PackedBytes> Hold() override {
+    std::optional<kernels::PackedBytes> found = cache_->Find(id_, bytes_);
+    if (!found.has_value()) return absl::DataLossError("the packed matrix is gone or damaged");
+    return *std::move(found);
+  }
+
+ private:
+  PackedCache* const cache_;
+  const PackedId id_;
+  const int64_t bytes_;
+};
+
 }  // namespace
+
+PackedId PackedIdOf(const LoadOrder& order, const engine::MatrixKey& key) {
+  return {.tensor = order.tensors.at(key.tensor).index,
+          .type = key.type,
+          .rows = key.rows,
+          .columns = key.columns};
+}
 
 ShippedWeights::ShippedWeights(const LoadOrder* order, const Places& places)
     : order_(order),
       local_model_(places.local_model),
+      screen_(places.screen),
+      packed_(places.packed),
       cache_(places.cache_directory, order->model_id),
       fetcher_(places.coordinator, order->model_id) {
   for (const NeededPieces& needed : order_->needed) {
@@ -47,6 +81,33 @@ absl::StatusOr<base::DataType> ShippedWeights::TensorType(const std::string& nam
   return found->second.type;
 }
 
+std::optional<kernels::PackedBytes> ShippedWeights::FindPacked(const engine::MatrixKey& key,
+                                                               int64_t bytes) {
+  std::optional<kernels::PackedBytes> found = packed_->Find(PackedIdOf(*order_, key), bytes);
+  if (found.has_value()) cached_bytes_ += bytes;
+  return found;
+}
+
+std::unique_ptr<engine::PackedFile> ShippedWeights::OpenPacked(const engine::MatrixKey& key,
+                                                               int64_t bytes) {
+  const PackedId id = PackedIdOf(*order_, key);
+  if (!packed_->Has(id, bytes)) return nullptr;
+  cached_bytes_ += bytes;
+  return std::make_unique<CachedMatrix>(packed_, id, bytes);
+}
+
+absl::Status ShippedWeights::KeepPacked(const engine::MatrixKey& key,
+                                        std::span<const std::byte> bytes) {
+  if (!packed_->enabled()) {
+    return absl::FailedPreconditionError("this worker keeps nothing on disk (--no-packed-cache)");
+  }
+  const PackedId id = PackedIdOf(*order_, key);
+  RENGA_RETURN_IF_ERROR(packed_->Keep(id, bytes, [] { return false; }));
+  // It is read past the page cache.
+  packed_->DropPages(id);
+  return absl::OkStatus();
+}
+
 absl::Status ShippedWeights::Read(const std::string& name, int64_t offset,
                                   std::span<std::byte> out) {
   const auto found = order_->tensors.find(name);
@@ -60,46 +121,53 @@ absl::Status ShippedWeights::Read(const std::string& name, int64_t offset,
   }
   while (!out.empty()) {
     const auto piece = static_cast<uint32_t>(offset / kPieceBytes);
-    RENGA_RETURN_IF_ERROR(LoadPiece(name, tensor, piece));
+    const auto piece_bytes = static_cast<size_t>(LoadOrder::PieceSize(tensor, piece));
     const auto begin = static_cast<size_t>(offset % kPieceBytes);
-    const size_t count = std::min(out.size(), piece_.size() - begin);
-    std::memcpy(out.data(), piece_.data() + begin, count);
+    const size_t count = std::min(out.size(), piece_bytes - begin);
+    if (count == piece_bytes) {
+      RENGA_RETURN_IF_ERROR(LoadPiece(name, tensor, piece, out.first(count)));
+    } else {
+      RENGA_RETURN_IF_ERROR(KeepPiece(name, tensor, piece));
+      std::memcpy(out.data(), piece_.data() + begin, count);
+    }
     out = out.subspan(count);
     offset += static_cast<int64_t>(count);
   }
   return absl::OkStatus();
 }
 
-absl::Status ShippedWeights::LoadPiece(const std::string& name, const ShippedTensor& tensor,
+absl::Status ShippedWeights::KeepPiece(const std::string& name, const ShippedTensor& tensor,
                                        uint32_t piece) {
   const PieceId id = {.tensor = tensor.index, .piece = piece};
   if (piece_valid_ && piece_id_ == id) return absl::OkStatus();
   piece_valid_ = false;
   piece_.resize(static_cast<size_t>(LoadOrder::PieceSize(tensor, piece)));
-  if (ReadLocal(name, tensor, piece) || ReadCached(tensor, piece)) {
-    cached_bytes_ += static_cast<int64_t>(piece_.size());
-  } else {
-    RENGA_RETURN_IF_ERROR(base::Annotate(Fetch(tensor, piece), absl::StrCat("tensor ", name)));
-    fetched_bytes_ += static_cast<int64_t>(piece_.size());
-    cache_.Write(tensor.index, piece, piece_);
-  }
+  RENGA_RETURN_IF_ERROR(LoadPiece(name, tensor, piece, std::span(piece_)));
   piece_id_ = id;
   piece_valid_ = true;
   return absl::OkStatus();
 }
 
-bool ShippedWeights::IsPiece(const ShippedTensor& tensor, uint32_t piece) const {
-  return base::HashBytes(piece_) == tensor.pieces[piece];
+absl::Status ShippedWeights::LoadPiece(const std::string& name, const ShippedTensor& tensor,
+                                       uint32_t piece, std::span<std::byte> out) {
+  if (ReadLocal(name, tensor, piece, out) || ReadCached(tensor, piece, out)) {
+    cached_bytes_ += static_cast<int64_t>(out.size());
+    return absl::OkStatus();
+  }
+  RENGA_RETURN_IF_ERROR(base::Annotate(Fetch(tensor, piece, out), absl::StrCat("tensor ", name)));
+  fetched_bytes_ += static_cast<int64_t>(out.size());
+  cache_.Write(tensor.index, piece, out);
+  return absl::OkStatus();
 }
 
-bool ShippedWeights::ReadLocal(const std::string& name, const ShippedTensor& tensor,
-                               uint32_t piece) {
+bool ShippedWeights::ReadLocal(const std::string& name, const ShippedTensor& tensor, uint32_t piece,
+                               std::span<std::byte> out) {
   if (local_model_ == nullptr || foreign_.contains(name) ||
       !local_model_->Has(name, tensor.byte_size)) {
     return false;
   }
-  if (local_model_->Read(name, int64_t{piece} * kPieceBytes, piece_).ok() &&
-      IsPiece(tensor, piece)) {
+  if (local_model_->Read(name, int64_t{piece} * kPieceBytes, out).ok() &&
+      IsPiece(tensor, piece, out)) {
     return true;
   }
   if (foreign_.empty()) {
@@ -110,17 +178,19 @@ bool ShippedWeights::ReadLocal(const std::string& name, const ShippedTensor& ten
   return false;
 }
 
-bool ShippedWeights::ReadCached(const ShippedTensor& tensor, uint32_t piece) {
+bool ShippedWeights::ReadCached(const ShippedTensor& tensor, uint32_t piece,
+                                std::span<std::byte> out) {
   if (!cache_.MayHave(tensor.index, piece)) return false;
-  const absl::Status status = cache_.Read(tensor.index, piece, piece_);
-  if (status.ok() && IsPiece(tensor, piece)) return true;
+  const absl::Status status = cache_.Read(tensor.index, piece, out);
+  if (status.ok() && IsPiece(tensor, piece, out)) return true;
   RENGA_LOG(WARNING) << "piece " << piece << " of tensor " << tensor.index
                      << " is damaged in the cache; fetching it again";
   cache_.Forget(tensor.index, piece);
   return false;
 }
 
-absl::Status ShippedWeights::Fetch(const ShippedTensor& tensor, uint32_t piece) {
+absl::Status ShippedWeights::Fetch(const ShippedTensor& tensor, uint32_t piece,
+                                   std::span<std::byte> out) {
   absl::Status status;
   absl::Duration delay = kFirstFetchRetryDelay;
   for (int attempt = 0; attempt < kFetchAttempts; ++attempt) {
@@ -128,23 +198,24 @@ absl::Status ShippedWeights::Fetch(const ShippedTensor& tensor, uint32_t piece) 
       absl::SleepFor(delay);
       delay *= 2;
     }
-    status = FetchOnce(tensor, piece);
+    status = FetchOnce(tensor, piece, out);
     if (!absl::IsUnavailable(status)) return status;
   }
   return status;
 }
 
-absl::Status ShippedWeights::FetchOnce(const ShippedTensor& tensor, uint32_t piece) {
+absl::Status ShippedWeights::FetchOnce(const ShippedTensor& tensor, uint32_t piece,
+                                       std::span<std::byte> out) {
   const PieceId id = {.tensor = tensor.index, .piece = piece};
   const PieceId* expected = fetcher_.Expected();
   if (expected == nullptr || *expected != id) fetcher_.Begin(WantedFrom(id));
   RENGA_ASSIGN_OR_RETURN(const std::string data, fetcher_.Next());
-  if (data.size() != piece_.size()) {
+  if (data.size() != out.size()) {
     return absl::DataLossError(
-        absl::StrCat("piece ", piece, " came with ", data.size(), " bytes, not ", piece_.size()));
+        absl::StrCat("piece ", piece, " came with ", data.size(), " bytes, not ", out.size()));
   }
-  std::memcpy(piece_.data(), data.data(), data.size());
-  if (!IsPiece(tensor, piece)) {
+  std::memcpy(out.data(), data.data(), data.size());
+  if (!IsPiece(tensor, piece, out)) {
     return absl::DataLossError(
         absl::StrCat("piece ", piece,
                      " came with other bytes than the manifest says: has the model file "

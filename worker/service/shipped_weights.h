@@ -8,6 +8,7 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -19,10 +20,14 @@
 #include "worker/engine/shard.h"
 #include "worker/service/load_order.h"
 #include "worker/service/local_model.h"
+#include "worker/service/packed_cache.h"
 #include "worker/service/piece_cache.h"
 #include "worker/service/piece_fetcher.h"
 
 namespace renga::worker {
+
+// What the packed cache calls a matrix of this order's model; its tensor must be in the order.
+PackedId PackedIdOf(const LoadOrder& order, const engine::MatrixKey& key);
 
 // One thread reads; any thread may cancel and look at the counters.
 class ShippedWeights : public engine::WeightSource {
@@ -30,6 +35,9 @@ class ShippedWeights : public engine::WeightSource {
   struct Places {
     const LocalModel* local_model = nullptr;  // may be null
     std::string cache_directory;              // may be empty
+    // Of the head of the order's model; null: none.
+    std::shared_ptr<const engine::ScreenFile> screen = nullptr;
+    PackedCache* packed = nullptr;  // of the layout of the backend that loads; outlives this
     std::shared_ptr<grpc::Channel> coordinator;
   };
   // `order` outlives this.
@@ -40,25 +48,39 @@ class ShippedWeights : public engine::WeightSource {
   // not what its manifest says; kCancelled.
   absl::Status Read(const std::string& name, int64_t offset, std::span<std::byte> out) override;
 
+  std::optional<kernels::PackedBytes> FindPacked(const engine::MatrixKey& key,
+                                                 int64_t bytes) override;
+
+  std::shared_ptr<const engine::ScreenFile> FindScreen() override { return screen_; }
+  // Of the packed cache. kFailedPrecondition when it is off.
+  std::unique_ptr<engine::PackedFile> OpenPacked(const engine::MatrixKey& key,
+                                                 int64_t bytes) override;
+  absl::Status KeepPacked(const engine::MatrixKey& key, std::span<const std::byte> bytes) override;
+
   void Cancel() { fetcher_.Cancel(); }
   int64_t fetched_bytes() const { return fetched_bytes_; }
-  // From the cache or the local model.
+  // From the cache, packed or not, or the local model.
   int64_t cached_bytes() const { return cached_bytes_; }
 
  private:
   // Makes piece_ the wanted piece.
-  absl::Status LoadPiece(const std::string& name, const ShippedTensor& tensor, uint32_t piece);
-  bool ReadLocal(const std::string& name, const ShippedTensor& tensor, uint32_t piece);
-  bool ReadCached(const ShippedTensor& tensor, uint32_t piece);
-  absl::Status Fetch(const ShippedTensor& tensor, uint32_t piece);
-  absl::Status FetchOnce(const ShippedTensor& tensor, uint32_t piece);
+  absl::Status KeepPiece(const std::string& name, const ShippedTensor& tensor, uint32_t piece);
+  // Fills `out`, of the piece's size, from the nearest place.
+  absl::Status LoadPiece(const std::string& name, const ShippedTensor& tensor, uint32_t piece,
+                         std::span<std::byte> out);
+  bool ReadLocal(const std::string& name, const ShippedTensor& tensor, uint32_t piece,
+                 std::span<std::byte> out);
+  bool ReadCached(const ShippedTensor& tensor, uint32_t piece, std::span<std::byte> out);
+  absl::Status Fetch(const ShippedTensor& tensor, uint32_t piece, std::span<std::byte> out);
+  absl::Status FetchOnce(const ShippedTensor& tensor, uint32_t piece, std::span<std::byte> out);
   // The wanted piece, and after it everything in order that will have to be fetched too.
   std::vector<PieceId> WantedFrom(PieceId first);
-  bool IsPiece(const ShippedTensor& tensor, uint32_t piece) const;
 
   const LoadOrder* const order_;
   const LocalModel* const local_model_;
+  const std::shared_ptr<const engine::ScreenFile> screen_;
   absl::flat_hash_set<std::string> foreign_;  // tensors whose local bytes are another model's
+  PackedCache* const packed_;
   PieceCache cache_;
   PieceFetcher fetcher_;
   // Every piece the shard reads, in order, and where each tensor's begin in that list.
@@ -68,7 +90,7 @@ class ShippedWeights : public engine::WeightSource {
   };
   std::vector<OrderedPiece> sequence_;
   absl::flat_hash_map<uint32_t, size_t> position_;  // by tensor index, of its piece 0
-  // The piece read last: the next read often begins in it.
+  // The piece that was last read in part: the next read often begins in it.
   std::vector<std::byte> piece_;
   PieceId piece_id_;
   bool piece_valid_ = false;

@@ -1,30 +1,88 @@
 #include "worker/service/speed_probe.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cstdint>
+#include <functional>
+#include <limits>
 #include <memory>
-#include <vector>
+#include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
-#include "base/data_type.h"
 #include "base/status_macros.h"
+#include "worker/service/disk_probe.h"
+#include "worker/service/layer_probe.h"
 
 namespace renga::worker {
 namespace {
 
-constexpr int64_t kMatrixBytes = int64_t{64} << 20;
+using Clock = std::chrono::steady_clock;
+
+constexpr int64_t kReservedBytes = int64_t{128} << 20;
 constexpr int64_t kColumns = 4096;
+// Prefill computes more than it reads: a matrix that is soon through measures the same.
+constexpr int64_t kPrefillRows = 512;
 constexpr int64_t kStagingBytes = int64_t{1} << 20;
+// This many runs may take some times their share of the time.
+constexpr size_t kFewestRuns = 5;
+constexpr double kLongestOverrun = 4;
+constexpr auto kFloatBytes = static_cast<int64_t>(sizeof(float));
 // Every two bytes of it are a half-precision number near 0.004: block scales are ordinary numbers
 // in every format, so no arithmetic runs into denormals or NaN.
 constexpr std::byte kFill{0x1c};
 
-// A matrix of about `bytes` with plausible content.
+// A fast path for the first is what most models need; every backend has at least the plain ones.
+constexpr base::DataType kTypes[] = {base::DataType::kQ4_K, base::DataType::kQ4_0,
+                                     base::DataType::kQ6_K, base::DataType::kQ8_0,
+                                     base::DataType::kF16};
+
+double SecondsSince(Clock::time_point begin) {
+  return std::max(std::chrono::duration<double>(Clock::now() - begin).count(), 1e-9);
+}
+
+// Memory that is read to make room in the processor's caches. Its pages are its own.
+using Eviction = std::vector<uint64_t>;
+
+void Evict(const Eviction& eviction) {
+  uint64_t sum = 0;
+  for (size_t i = 0; i < eviction.size(); i += 64 / sizeof(uint64_t)) sum += eviction[i];
+  // Nobody wants the sum, but the compiler must not know.
+  static volatile uint64_t sink;
+  sink = sum;
+}
+
+// Seconds of a fast run of `work`, which runs until `seconds` are over; once unmeasured before, so
+// that pages, threads and clocks come up. Before each run the caches are emptied, if `eviction` has
+// anything. A quarter of the runs are faster: the slow half says how busy this machine was just
+// then (a mean over some milliseconds, in which another process had the core, has been seen to be a
+// hundredth of the speed, and its worker was left out of the plan), and the very fastest is more
+// than a model gets.
+absl::StatusOr<double> TimeOf(const std::function<absl::Status()>& work, double seconds,
+                              const Eviction& eviction = {}) {
+  RENGA_RETURN_IF_ERROR(work());
+  const Clock::time_point begin = Clock::now();
+  std::vector<double> times;
+  const auto wants_more = [&] {
+    const double elapsed = SecondsSince(begin);
+    return elapsed < seconds || (times.size() < kFewestRuns && elapsed < kLongestOverrun * seconds);
+  };
+  do {
+    Evict(eviction);
+    const Clock::time_point run_begin = Clock::now();
+    RENGA_RETURN_IF_ERROR(work());
+    times.push_back(SecondsSince(run_begin));
+  } while (wants_more());
+  const auto quarter = times.begin() + static_cast<int64_t>(times.size() / 4);
+  std::nth_element(times.begin(), quarter, times.end());
+  return *quarter;
+}
+
+// A matrix with plausible content.
 absl::StatusOr<std::unique_ptr<kernels::WeightMatrix>> MakeMatrix(kernels::Backend& backend,
                                                                   base::DataType type,
-                                                                  int64_t bytes) {
+                                                                  int64_t rows) {
   RENGA_ASSIGN_OR_RETURN(const int64_t row_bytes, base::RowBytes(type, kColumns));
-  const int64_t rows = std::max<int64_t>(bytes / row_bytes, 1);
   RENGA_ASSIGN_OR_RETURN(auto matrix, backend.CreateMatrix(type, rows, kColumns));
   const int64_t rows_at_once = std::max<int64_t>(kStagingBytes / row_bytes, 1);
   const std::vector<std::byte> staging(static_cast<size_t>(rows_at_once * row_bytes), kFill);
@@ -36,53 +94,92 @@ absl::StatusOr<std::unique_ptr<kernels::WeightMatrix>> MakeMatrix(kernels::Backe
   return matrix;
 }
 
-// A format with a fast path on every backend; plain numbers where there is none.
-absl::StatusOr<std::unique_ptr<kernels::WeightMatrix>> MakeAnyMatrix(kernels::Backend& backend,
-                                                                     int64_t bytes) {
-  auto matrix = MakeMatrix(backend, base::DataType::kQ4_K, bytes);
-  if (matrix.ok() || !absl::IsUnimplemented(matrix.status())) return matrix;
-  return MakeMatrix(backend, base::DataType::kQ8_0, bytes);
+// Weight bytes times tokens per second of products of `tokens` rows.
+absl::StatusOr<double> ProductSpeed(kernels::Backend& backend, const kernels::WeightMatrix& matrix,
+                                    int64_t tokens, double seconds, const Eviction& eviction = {}) {
+  RENGA_ASSIGN_OR_RETURN(const int64_t row_bytes, base::RowBytes(matrix.type(), kColumns));
+  RENGA_ASSIGN_OR_RETURN(const auto in, backend.Allocate(tokens * kColumns * kFloatBytes));
+  RENGA_ASSIGN_OR_RETURN(const auto out, backend.Allocate(tokens * matrix.rows() * kFloatBytes));
+  const std::vector<float> ones(static_cast<size_t>(tokens * kColumns), 1.0f);
+  RENGA_RETURN_IF_ERROR(backend.Upload(std::as_bytes(std::span(ones)), *in, 0));
+  const kernels::ConstRowsView rows(reinterpret_cast<const float*>(in->data()), tokens, kColumns,
+                                    kColumns);
+  const kernels::LinearOutput output = {.matrix = &matrix,
+                                        .bias = nullptr,
+                                        .out = {.data = reinterpret_cast<float*>(out->data()),
+                                                .rows = tokens,
+                                                .columns = matrix.rows(),
+                                                .stride = matrix.rows()}};
+  const auto product = [&]() -> absl::Status {
+    RENGA_RETURN_IF_ERROR(backend.Linear(rows, {&output, 1}));
+    return backend.Synchronize();
+  };
+  RENGA_ASSIGN_OR_RETURN(const double time, TimeOf(product, seconds, eviction));
+  return static_cast<double>(tokens * matrix.rows() * row_bytes) / time;
+}
+
+absl::StatusOr<KernelSpeed> MeasureKernel(kernels::Backend& backend, base::DataType type,
+                                          int64_t matrix_bytes, double seconds,
+                                          const Eviction& eviction) {
+  RENGA_ASSIGN_OR_RETURN(const int64_t row_bytes, base::RowBytes(type, kColumns));
+  KernelSpeed speed = {.type = type};
+  {
+    RENGA_ASSIGN_OR_RETURN(
+        const auto large,
+        MakeMatrix(backend, type, std::max<int64_t>(matrix_bytes / row_bytes, 1)));
+    RENGA_ASSIGN_OR_RETURN(speed.decode_bytes_per_second,
+                           ProductSpeed(backend, *large, 1, seconds * 2 / 3, eviction));
+  }
+  const int64_t rows = std::clamp<int64_t>(matrix_bytes / row_bytes, 1, kPrefillRows);
+  RENGA_ASSIGN_OR_RETURN(const auto small, MakeMatrix(backend, type, rows));
+  RENGA_ASSIGN_OR_RETURN(speed.prefill_bytes_per_second,
+                         ProductSpeed(backend, *small, kProbePrefillTokens, seconds / 3));
+  return speed;
+}
+
+absl::StatusOr<double> CopySpeed(kernels::Backend& backend, int64_t bytes, double seconds) {
+  const std::vector<std::byte> host(static_cast<size_t>(bytes), kFill);
+  RENGA_ASSIGN_OR_RETURN(const auto device, backend.Allocate(bytes));
+  const auto copy = [&]() -> absl::Status {
+    RENGA_RETURN_IF_ERROR(backend.Upload(host, *device, 0));
+    return backend.Synchronize();
+  };
+  RENGA_ASSIGN_OR_RETURN(const double time, TimeOf(copy, seconds));
+  return static_cast<double>(bytes) / time;
 }
 
 }  // namespace
 
-absl::StatusOr<double> MeasureWeightSpeed(kernels::Backend& backend, engine::MemoryBudget& budget,
-                                          absl::Duration duration) {
-  const int64_t allowed = std::min(kMatrixBytes, budget.total_bytes() / 4);
+absl::StatusOr<DeviceSpeed> MeasureDevice(kernels::Backend& backend, engine::MemoryBudget& budget,
+                                          const std::string& folder, absl::Duration duration) {
+  const Clock::time_point begin = Clock::now();
+  const double seconds = absl::ToDoubleSeconds(duration);
+  const int64_t allowed = std::min(kReservedBytes, budget.total_bytes() / 4);
   RENGA_ASSIGN_OR_RETURN(const auto reservation, budget.Reserve(allowed, "the speed probe"));
-  // A backend's layout may be larger than the file's: leave it room.
-  RENGA_ASSIGN_OR_RETURN(const auto matrix, MakeAnyMatrix(backend, allowed / 2));
-  RENGA_ASSIGN_OR_RETURN(const int64_t row_bytes, base::RowBytes(matrix->type(), kColumns));
-  const int64_t weight_bytes = row_bytes * matrix->rows();
-
-  constexpr auto kFloatBytes = static_cast<int64_t>(sizeof(float));
-  RENGA_ASSIGN_OR_RETURN(const auto in, backend.Allocate(kColumns * kFloatBytes));
-  RENGA_ASSIGN_OR_RETURN(const auto out, backend.Allocate(matrix->rows() * kFloatBytes));
-  const std::vector<float> ones(kColumns, 1.0f);
-  RENGA_RETURN_IF_ERROR(backend.Upload(std::as_bytes(std::span(ones)), *in, 0));
-  const kernels::ConstRowsView row(reinterpret_cast<const float*>(in->data()), 1, kColumns,
-                                   kColumns);
-  const kernels::LinearOutput output = {.matrix = matrix.get(),
-                                        .bias = nullptr,
-                                        .out = {.data = reinterpret_cast<float*>(out->data()),
-                                                .rows = 1,
-                                                .columns = matrix->rows(),
-                                                .stride = matrix->rows()}};
-
-  // Once unmeasured: pages, threads and clocks come up.
-  RENGA_RETURN_IF_ERROR(backend.Linear(row, {&output, 1}));
-  RENGA_RETURN_IF_ERROR(backend.Synchronize());
-  int64_t rounds = 0;
-  const absl::Time begin = absl::Now();
-  absl::Duration elapsed;
-  do {
-    RENGA_RETURN_IF_ERROR(backend.Linear(row, {&output, 1}));
-    RENGA_RETURN_IF_ERROR(backend.Synchronize());
-    ++rounds;
-    elapsed = absl::Now() - begin;
-  } while (elapsed < duration);
-  const double seconds = std::max(absl::ToDoubleSeconds(elapsed), 1e-9);
-  return static_cast<double>(rounds * weight_bytes) / seconds;
+  // A backend's layout may be larger than the file's: leave it room. Twice a matrix empties the
+  // caches of it.
+  const int64_t matrix_bytes = allowed / 4;
+  const Eviction eviction(static_cast<size_t>(allowed / 2) / sizeof(uint64_t), 1);
+  DeviceSpeed speed;
+  for (const base::DataType type : kTypes) {
+    // What is left is for the copy and the disk. Making a matrix takes about as long as measuring.
+    if (!speed.kernels.empty() && SecondsSince(begin) > 0.8 * seconds) break;
+    absl::StatusOr<KernelSpeed> kernel =
+        MeasureKernel(backend, type, matrix_bytes,
+                      seconds / 2 / static_cast<double>(std::size(kTypes)), eviction);
+    if (absl::IsUnimplemented(kernel.status())) continue;
+    if (!kernel.ok()) return kernel.status();
+    speed.kernels.push_back(*kernel);
+  }
+  if (speed.kernels.empty()) {
+    return absl::UnimplementedError(
+        absl::StrCat("the device ", backend.path_name(), " has no products for any usual format"));
+  }
+  RENGA_ASSIGN_OR_RETURN(speed.layer_us, MeasureLayer(backend, budget, duration / 20));
+  RENGA_ASSIGN_OR_RETURN(speed.copy_bytes_per_second,
+                         CopySpeed(backend, matrix_bytes / 2, seconds / 50));
+  speed.disk_bytes_per_second = MeasureDisk(folder, duration / 10);
+  return speed;
 }
 
 }  // namespace renga::worker

@@ -1,18 +1,48 @@
-// How fast this device reads weights when it decodes: what the first planner divides layers by.
+// How fast this device is: what planners divide the model by. Real kernels on matrices of real
+// shapes, in less than a second.
 #ifndef RENGA_WORKER_SERVICE_SPEED_PROBE_H_
 #define RENGA_WORKER_SERVICE_SPEED_PROBE_H_
 
+#include <string>
+#include <vector>
+
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "base/data_type.h"
 #include "worker/engine/memory_budget.h"
 #include "worker/kernels/backend.h"
 
 namespace renga::worker {
 
-// Weight bytes per second of a one-row Linear over a matrix larger than the caches (64 MiB, but at
-// most a quarter of the budget), repeated for about `duration`. Blocks; frees what it used.
-absl::StatusOr<double> MeasureWeightSpeed(kernels::Backend& backend, engine::MemoryBudget& budget,
-                                          absl::Duration duration = absl::Milliseconds(150));
+// Of products with matrices of one format: among the fastest of some runs, which other processes on
+// the machine disturb least. At decode nothing of the matrix is in a cache when a run begins, as in
+// a model whose layers take turns.
+struct KernelSpeed {
+  base::DataType type = base::DataType::kInvalid;
+  double decode_bytes_per_second = 0;   // weight bytes, one token
+  double prefill_bytes_per_second = 0;  // weight bytes times tokens, kPrefillTokens at once
+};
+
+// Tokens of a prefill product.
+inline constexpr int64_t kProbePrefillTokens = 64;
+
+struct DeviceSpeed {
+  // Q4_K, Q4_0, Q6_K, Q8_0 and F16, as far as the device has them and the time sufficed; the first
+  // one is always there.
+  std::vector<KernelSpeed> kernels;
+  double layer_us = 0;               // MeasureLayer
+  double copy_bytes_per_second = 0;  // from the host's memory to the device's
+  double disk_bytes_per_second = 0;  // reading from the folder; 0: not measured
+};
+
+// Blocks for about `duration`, a little more on slow devices: a worker that was lost must be back
+// before the cluster plans without it (ClusterManager::Options::rejoin_grace); frees what it used.
+// Matrices of 32 MiB, but at most a sixteenth of the budget. `folder` is where shards are kept, ""
+// for nowhere, and what MeasureDisk reads from. Errors are the device's
+// and the budget's; a disk that cannot be measured is none.
+absl::StatusOr<DeviceSpeed> MeasureDevice(kernels::Backend& backend, engine::MemoryBudget& budget,
+                                          const std::string& folder,
+                                          absl::Duration duration = absl::Milliseconds(400));
 
 }  // namespace renga::worker
 

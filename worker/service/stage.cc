@@ -33,7 +33,11 @@ void SetTiming(uint32_t worker_index, bool head, uint64_t queue_us, uint64_t com
 
 Stage::Stage(Options options) : options_(std::move(options)) {
   const Routes& routes = options_.routes;
-  if (routes.next_stage.has_value()) next_.push_back(OpenEdge(*routes.next_stage));
+  for (const RoutePeer& next : routes.next_stage) next_.push_back(OpenEdge(next));
+  for (const RoutePeer& first : routes.first_stage) {
+    first_.push_back(OpenEdge(first));
+    embeds_for_itself_ = embeds_for_itself_ || first_.back().sender == nullptr;
+  }
   if (options_.shard->spec().layers.empty()) return;
   for (const RoutePeer& head : routes.heads) heads_.push_back(OpenEdge(head));
 }
@@ -51,11 +55,18 @@ Stage::Edge Stage::OpenEdge(const RoutePeer& peer) {
   return edge;
 }
 
+uint64_t& Stage::LastOf(proto::FrameTarget target) {
+  if (target == proto::FRAME_TARGET_HEAD) return last_head_;
+  // Tokens for its own layers are another way to ask for these.
+  if (target == proto::FRAME_TARGET_EMBEDDING && !embeds_for_itself_) return last_embedding_;
+  return last_layers_;
+}
+
 bool Stage::Run(proto::StepFrame frame, uint64_t queue_us) {
   const uint64_t number = frame.step().number();
   if (frame.step().epoch() != options_.epoch) return false;
-  const bool for_head = frame.target() == proto::FRAME_TARGET_HEAD;
-  uint64_t& last = for_head ? last_head_ : last_layers_;
+  const proto::FrameTarget target = frame.target();
+  uint64_t& last = LastOf(target);
   // Done already; or without a number, so that no answer could name it.
   if (number <= last) return false;
   last = number;
@@ -63,33 +74,71 @@ bool Stage::Run(proto::StepFrame frame, uint64_t queue_us) {
   absl::Status status;
   if (frame.timings_size() > kMaxTimings) {
     status = absl::InvalidArgumentError("frame.timings has too many entries");
-  } else if (for_head) {
+  } else if (target == proto::FRAME_TARGET_HEAD) {
     status = RunHeadFrame(frame, queue_us);
-  } else if (frame.target() == proto::FRAME_TARGET_LAYERS) {
-    status = RunLayers(frame, queue_us);
+  } else if (target == proto::FRAME_TARGET_EMBEDDING) {
+    status = RunEmbedding(frame, queue_us);
+  } else if (target == proto::FRAME_TARGET_LAYERS) {
+    status = RunLayersFrame(frame, queue_us);
   } else {
-    status = absl::InvalidArgumentError(absl::StrCat("frame.target is unknown: ", frame.target()));
+    status = absl::InvalidArgumentError(absl::StrCat("frame.target is unknown: ", target));
   }
   if (!status.ok()) EmitError(number, status);
   return status.ok();
 }
 
-absl::Status Stage::RunLayers(proto::StepFrame& frame, uint64_t queue_us) {
+absl::Status Stage::RunEmbedding(proto::StepFrame& frame, uint64_t queue_us) {
+  RENGA_ASSIGN_OR_RETURN(const model::Step step, transport::FromProto(frame.step()));
+  RENGA_ASSIGN_OR_RETURN(const std::vector<model::TokenId> tokens,
+                         transport::UnpackTokens(frame, step.token_count(), options_.vocab_size));
+  RENGA_ASSIGN_OR_RETURN(std::vector<float> rows, options_.shard->Embed(tokens));
+  frame.clear_tokens();
+  frame.set_target(proto::FRAME_TARGET_LAYERS);
+  if (!embeds_for_itself_ || first_.size() > 1) {
+    transport::PackActivations(rows, frame, options_.wire_type);
+    RENGA_RETURN_IF_ERROR(SendToAll(first_, frame));
+  }
+  if (!embeds_for_itself_) return absl::OkStatus();
+  // The same numbers wherever the embedding is: those that a wire brings.
+  return RunLayers(step, transport::AsReceived(rows, options_.wire_type), frame, queue_us);
+}
+
+absl::Status Stage::RunLayersFrame(proto::StepFrame& frame, uint64_t queue_us) {
   RENGA_ASSIGN_OR_RETURN(const model::Step step, transport::FromProto(frame.step()));
   RENGA_ASSIGN_OR_RETURN(std::vector<float> rows,
-                         transport::UnpackActivations(frame, step.token_count(), options_.d_model));
+                         transport::UnpackActivations(frame, step.token_count(), options_.d_model,
+                                                      options_.wire_type));
+  return RunLayers(step, std::move(rows), frame, queue_us);
+}
+
+absl::Status Stage::RunLayers(const model::Step& step, std::vector<float> rows,
+                              proto::StepFrame& frame, uint64_t queue_us) {
   const Clock::time_point begin = Clock::now();
-  RENGA_RETURN_IF_ERROR(options_.shard->RunLayers(step, rows));
-  SetTiming(options_.worker_index, false, queue_us, MicrosecondsSince(begin), *frame.add_timings());
+  RENGA_RETURN_IF_ERROR(options_.shard->RunLayers(step, rows, options_.group));
+  proto::StageTiming& timing = *frame.add_timings();
+  SetTiming(options_.worker_index, false, queue_us, MicrosecondsSince(begin), timing);
+  if (options_.group != nullptr) {
+    timing.set_exchange_us(absl::ToInt64Microseconds(options_.group->TakeExchangeTime()));
+  }
   if (next_.empty()) return SendToHeads(step, frame, rows);
-  transport::PackActivations(rows, frame);
-  return Send(next_[0], std::move(frame));
+  transport::PackActivations(rows, frame, options_.wire_type);
+  return SendToAll(next_, std::move(frame));
+}
+
+absl::Status Stage::SendToAll(std::vector<Edge>& edges, proto::StepFrame frame) {
+  for (size_t i = 0; i < edges.size(); ++i) {
+    if (edges[i].sender == nullptr) continue;
+    const bool last = i + 1 == edges.size();
+    RENGA_RETURN_IF_ERROR(Send(edges[i], last ? std::move(frame) : frame));
+  }
+  return absl::OkStatus();
 }
 
 absl::Status Stage::SendToHeads(const model::Step& step, const proto::StepFrame& frame,
                                 std::span<const float> rows) {
-  const std::vector<float> outputs = engine::GatherOutputs(step, rows, options_.d_model);
+  std::vector<float> outputs = engine::GatherOutputs(step, rows, options_.d_model);
   bool mine = false;
+  bool others = false;
   for (Edge& head : heads_) {
     if (head.sender == nullptr) {
       mine = true;
@@ -102,18 +151,21 @@ absl::Status Stage::SendToHeads(const model::Step& step, const proto::StepFrame&
     // Heads keep no sequences: commands stay behind.
     *to.mutable_step()->mutable_slots() = frame.step().slots();
     *to.mutable_timings() = frame.timings();
-    transport::PackActivations(outputs, to);
+    transport::PackActivations(outputs, to, options_.wire_type);
+    others = true;
     RENGA_RETURN_IF_ERROR(Send(head, std::move(to)));
   }
+  // Blocks of one matrix are merged: all of them must see the same numbers.
+  if (mine && others) outputs = transport::AsReceived(outputs, options_.wire_type);
   // Own rows last: the others compute meanwhile.
   return mine ? RunHead(step, outputs, 0, frame.timings()) : absl::OkStatus();
 }
 
 absl::Status Stage::RunHeadFrame(proto::StepFrame& frame, uint64_t queue_us) {
   RENGA_ASSIGN_OR_RETURN(const model::Step step, transport::FromProto(frame.step()));
-  RENGA_ASSIGN_OR_RETURN(
-      const std::vector<float> outputs,
-      transport::UnpackActivations(frame, step.output_count(), options_.d_model));
+  RENGA_ASSIGN_OR_RETURN(const std::vector<float> outputs,
+                         transport::UnpackActivations(frame, step.output_count(), options_.d_model,
+                                                      options_.wire_type));
   return RunHead(step, outputs, queue_us, frame.timings());
 }
 
@@ -145,7 +197,7 @@ void Stage::ReportBrokenEdge(const std::string& peer, const absl::Status& status
       absl::StrCat("the connection to worker ", peer, " broke: ", status.message()));
   // Whether that is a fault the coordinator knows: the other worker may have left.
   RENGA_LOG(INFO) << reason.message();
-  for (std::vector<Edge>* edges : {&next_, &heads_}) {
+  for (std::vector<Edge>* edges : {&next_, &heads_, &first_}) {
     for (const Edge& edge : *edges) {
       // With nothing sent nothing is lost; the next Send says that the edge is broken.
       if (edge.peer == peer && edge.last_sent > 0) EmitError(edge.last_sent, reason);

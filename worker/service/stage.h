@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "base/data_type.h"
 #include "model/step.h"
 #include "proto/step.pb.h"
 #include "transport/dialer.h"
@@ -26,8 +27,12 @@ class Stage {
     uint64_t epoch = 0;
     uint32_t worker_index = 0;
     int64_t d_model = 0;
+    int64_t vocab_size = 0;
+    base::DataType wire_type = base::DataType::kF32;  // of activations, sent and taken
     Routes routes;
-    engine::Shard* shard = nullptr;       // outlives the stage
+    engine::Shard* shard = nullptr;  // outlives the stage
+    // Of the members that hold slices of the same layers; null: whole layers. Outlives the stage.
+    base::Communicator* group = nullptr;
     transport::Dialer* dialer = nullptr;  // outlives the stage
     // Takes answers and failures for the coordinator.
     std::function<void(proto::StepResult)> emit;
@@ -56,7 +61,15 @@ class Stage {
   };
 
   Edge OpenEdge(const RoutePeer& peer);
-  absl::Status RunLayers(proto::StepFrame& frame, uint64_t queue_us);
+  // The number of the last step done for such frames.
+  uint64_t& LastOf(proto::FrameTarget target);
+  absl::Status RunEmbedding(proto::StepFrame& frame, uint64_t queue_us);
+  absl::Status RunLayersFrame(proto::StepFrame& frame, uint64_t queue_us);
+  // `frame` is the one that brought the step: what goes on is made from it.
+  absl::Status RunLayers(const model::Step& step, std::vector<float> rows, proto::StepFrame& frame,
+                         uint64_t queue_us);
+  // To all of the edges but this worker itself.
+  absl::Status SendToAll(std::vector<Edge>& edges, proto::StepFrame frame);
   absl::Status SendToHeads(const model::Step& step, const proto::StepFrame& frame,
                            std::span<const float> rows);
   absl::Status RunHeadFrame(proto::StepFrame& frame, uint64_t queue_us);
@@ -66,10 +79,13 @@ class Stage {
   void EmitError(uint64_t number, const absl::Status& status);
 
   const Options options_;
-  std::vector<Edge> next_;    // none or one
-  std::vector<Edge> heads_;   // of the last stage, this worker perhaps among them
-  uint64_t last_layers_ = 0;  // number of the last step done, by what it asked
+  std::vector<Edge> next_;   // members of the next stage that this one sends to
+  std::vector<Edge> heads_;  // of the last stage, this worker perhaps among them
+  std::vector<Edge> first_;  // of the embedding: the first stage, this worker perhaps among them
+  bool embeds_for_itself_ = false;  // this worker is among first_
+  uint64_t last_layers_ = 0;        // number of the last step done, by what it asked
   uint64_t last_head_ = 0;
+  uint64_t last_embedding_ = 0;
 };
 
 }  // namespace renga::worker

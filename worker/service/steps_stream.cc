@@ -40,10 +40,11 @@ void StepsStream::OnReadDone(bool ok) {
       return;
     }
     // What waits here is bounded by the window's frames only if each of them is.
-    if (frame_.activations().size() > host_->max_frame_bytes()) {
-      EndLocked(absl::InvalidArgumentError(absl::StrCat("a frame of ", frame_.activations().size(),
-                                                        " bytes, but the plan's largest ", "has ",
-                                                        host_->max_frame_bytes())));
+    const size_t bytes =
+        frame_.activations().size() + sizeof(int32_t) * static_cast<size_t>(frame_.tokens_size());
+    if (bytes > host_->max_frame_bytes()) {
+      EndLocked(absl::InvalidArgumentError(absl::StrCat(
+          "a frame of ", bytes, " bytes, but the plan's largest has ", host_->max_frame_bytes())));
       return;
     }
   }

@@ -15,10 +15,14 @@
 #include "base/log.h"
 #include "base/machine_limits.h"
 #include "base/status_macros.h"
+#include "transport/group_listener.h"
 #include "transport/hello.h"
 #include "transport/peer_identity.h"
+#include "transport/secure_socket.h"
 #include "worker/engine/memory_budget.h"
 #include "worker/service/coordinator_link.h"
+#include "worker/service/disk_probe.h"
+#include "worker/service/link_meter.h"
 #include "worker/service/local_model.h"
 #include "worker/service/process_report.h"
 #include "worker/service/shard_host.h"
@@ -27,6 +31,9 @@
 
 namespace renga::worker {
 namespace {
+
+// A worker alone in its process measures nothing else.
+constexpr absl::Duration kDiskProbe = absl::Milliseconds(40);
 
 absl::Status CheckOptions(const WorkerOptions& options) {
   if (options.memory_bytes <= 0) {
@@ -52,14 +59,19 @@ class WorkerServerImpl : public WorkerServer {
         local_model_(std::move(local_model)),
         budget_(options.memory_bytes),
         device_path_(backend_->path_name()),
+        link_meter_(options.dialer),
         service_(options.identity.has_value() ? transport::PeerPolicy::kMutualTls
                                               : transport::PeerPolicy::kTrustEveryone) {}
   ~WorkerServerImpl() override { Shutdown(); }
 
   absl::Status MeasureSpeed() {
     weight_bytes_per_second_ = options_.assumed_weight_bytes_per_second;
-    if (!options_.measure_speed) return absl::OkStatus();
-    RENGA_ASSIGN_OR_RETURN(weight_bytes_per_second_, MeasureWeightSpeed(*backend_, budget_));
+    if (!options_.measure_speed) {
+      speed_.disk_bytes_per_second = MeasureDisk(options_.packed_directory, kDiskProbe);
+      return absl::OkStatus();
+    }
+    RENGA_ASSIGN_OR_RETURN(speed_, MeasureDevice(*backend_, budget_, options_.cache_directory));
+    weight_bytes_per_second_ = speed_.kernels[0].decode_bytes_per_second;
     RENGA_LOG(INFO) << device_path_ << " reads "
                     << base::FormatByteSize(static_cast<int64_t>(weight_bytes_per_second_))
                     << " of weights per second";
@@ -67,16 +79,22 @@ class WorkerServerImpl : public WorkerServer {
   }
 
   absl::Status Serve() {
+    RENGA_RETURN_IF_ERROR(ListenForGroups());
     host_ = std::make_unique<ShardHost>(
         ShardHost::Options{.backend = backend_.get(),
                            .budget = &budget_,
                            .dialer = options_.dialer,
                            .coordinator = options_.coordinator,
                            .cache_directory = options_.cache_directory,
+                           .packed_directory = options_.packed_directory,
                            .local_model = local_model_.get(),
+                           .screen_directory = options_.screen_directory,
+                           .group_listener = group_listener_.get(),
+                           .group_credentials = group_credentials_,
                            .on_loaded = [this](uint32_t window) { service_.GrantWindows(window); },
                            .on_event = options_.on_event});
     service_.SetHost(host_.get());
+    service_.SetLinkMeter(&link_meter_);
     grpc::ServerBuilder builder;
     transport::ConfigureServer(builder);
     builder.RegisterService(service_.service());
@@ -128,6 +146,7 @@ class WorkerServerImpl : public WorkerServer {
       link = link_.get();
     }
     if (link != nullptr) link->Stop();
+    link_meter_.Stop();
     if (host_ != nullptr) host_->Stop();
     if (server_ != nullptr) server_->Shutdown(std::chrono::system_clock::now());
   }
@@ -142,22 +161,50 @@ class WorkerServerImpl : public WorkerServer {
     return link_.get();
   }
 
+  absl::Status ListenForGroups() {
+    if (options_.listen_address.empty()) return absl::OkStatus();
+    RENGA_ASSIGN_OR_RETURN(const transport::HostPort host_port,
+                           transport::ParseHostPort(options_.listen_address));
+    if (options_.identity.has_value()) {
+      RENGA_ASSIGN_OR_RETURN(group_credentials_,
+                             transport::SocketCredentials::CreateTls(*options_.identity));
+    } else {
+      group_credentials_ = transport::SocketCredentials::CreateInsecureLoopback();
+    }
+    RENGA_ASSIGN_OR_RETURN(
+        group_listener_,
+        transport::GroupListener::Start(host_port.host, options_.group_port, group_credentials_));
+    return absl::OkStatus();
+  }
+
   proto::Hello MakeHello() const {
     proto::Hello hello;
     *hello.mutable_build() = transport::ThisBuild();
     hello.set_worker_name(options_.name);
     hello.set_listen_port(static_cast<uint32_t>(port_));
+    if (group_listener_ != nullptr) {
+      hello.set_group_port(static_cast<uint32_t>(group_listener_->port()));
+    }
     hello.set_advertise_host(options_.advertise_host);
     hello.set_resident_epoch(host_->epoch());
     proto::DeviceOffer& offer = *hello.mutable_offer();
     offer.set_device_path(device_path_);
     offer.set_device_name(CpuName());
     offer.set_memory_bytes(options_.memory_bytes);
-    offer.set_memory_available_bytes(base::AvailableMemoryBytes());
+    offer.set_memory_available_bytes(kernels::AvailableBytesOf(options_.device.device).value_or(0));
     offer.set_weight_bytes_per_second(weight_bytes_per_second_);
     const int threads =
         options_.device.threads > 0 ? options_.device.threads : base::UsableCpuCount();
     offer.set_threads(static_cast<uint32_t>(threads));
+    for (const KernelSpeed& kernel : speed_.kernels) {
+      proto::KernelSpeed& to = *offer.add_kernels();
+      to.set_gguf_type(base::GetDataTypeInfo(kernel.type).gguf_id);
+      to.set_decode_bytes_per_second(kernel.decode_bytes_per_second);
+      to.set_prefill_bytes_per_second(kernel.prefill_bytes_per_second);
+    }
+    offer.set_copy_bytes_per_second(speed_.copy_bytes_per_second);
+    offer.set_disk_bytes_per_second(speed_.disk_bytes_per_second);
+    offer.set_layer_us(speed_.layer_us);
     return hello;
   }
 
@@ -167,6 +214,10 @@ class WorkerServerImpl : public WorkerServer {
     heartbeat.set_steps_done(host_->steps_done());
     heartbeat.set_memory_used_bytes(budget_.used_bytes());
     heartbeat.set_resident_bytes(ResidentBytes());
+    const engine::ResidencyReport residency = host_->residency();
+    heartbeat.set_pinned_weight_bytes(residency.pinned);
+    heartbeat.set_pinned_now_bytes(residency.pinned_now);
+    heartbeat.set_streamed_weight_bytes(residency.streamed);
     return heartbeat;
   }
 
@@ -176,6 +227,10 @@ class WorkerServerImpl : public WorkerServer {
   engine::MemoryBudget budget_;
   const std::string device_path_;
   double weight_bytes_per_second_ = 0;
+  std::shared_ptr<const transport::SocketCredentials> group_credentials_;
+  std::unique_ptr<transport::GroupListener> group_listener_;  // null: no port
+  DeviceSpeed speed_;
+  LinkMeter link_meter_;
   WorkerService service_;
   std::unique_ptr<ShardHost> host_;
   std::unique_ptr<grpc::Server> server_;

@@ -36,6 +36,8 @@ struct WorkerOptions {
   // loopback address or, with an empty listen_address, inside this process only.
   std::optional<transport::Identity> identity;
   std::string listen_address;  // "0.0.0.0:0"; port 0 is any free one; "" is no port
+  // Where members of a tensor-parallel group connect, at the same host; 0 is any free one.
+  int group_port = 0;
   // How the coordinator and other workers reach this one: "" is the address the coordinator sees
   // it under; "inproc:NAME" without a port.
   std::string advertise_host;
@@ -44,6 +46,8 @@ struct WorkerOptions {
   transport::Dialer* dialer = nullptr;  // outlives the worker
 
   std::string cache_directory;   // of shipped pieces; "": none are kept
+  std::string packed_directory;  // of matrices as the device wants them; "": none are kept
+  std::string screen_directory;  // of heads that may stay on disk; "": heads are loaded whole
   std::string local_model_path;  // a copy of the model on this machine; "": none
 
   // False skips the measurement and states `assumed_weight_bytes_per_second`: for a worker alone

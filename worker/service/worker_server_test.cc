@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <functional>
 #include <memory>
 #include <thread>
 
@@ -152,6 +153,72 @@ TEST_F(WorkerServerTest, ATakenPortIsNamed) {
               StatusIs(absl::StatusCode::kUnavailable, HasSubstr(coordinator_.address())));
 }
 
+proto::MeasureLinkRequest LinkRequest(const transport::PeerAddress& peer) {
+  proto::MeasureLinkRequest request;
+  testing::SetPeer(0, peer, *request.mutable_peer());
+  request.add_payload_bytes(1000);
+  request.add_payload_bytes(100'000);
+  request.set_rounds(5);
+  request.set_time_limit_ms(10'000);
+  return request;
+}
+
+TEST_F(WorkerServerTest, MeasuresItsLinkToAnotherWorker) {
+  const auto worker = Start(Options());
+  const auto other = Start(Options());
+  WorkerDriver driver(dialer_.get(), AddressOf(*worker));
+  for (int i = 0; i < 3; ++i) {
+    ASSERT_OK_AND_ASSIGN(const proto::MeasureLinkReply reply,
+                         driver.MeasureLink(LinkRequest(AddressOf(*other))));
+    ASSERT_EQ(reply.times_size(), 2);
+    EXPECT_EQ(reply.times(0).payload_bytes(), 1000u);
+    EXPECT_EQ(reply.times(1).payload_bytes(), 100'000u);
+    for (const proto::RoundTripTime& time : reply.times()) {
+      EXPECT_EQ(time.rounds(), 5u);
+      EXPECT_GT(time.minimum_us(), 0);
+      EXPECT_GE(time.p50_us(), time.minimum_us());
+      EXPECT_GE(time.p99_us(), time.p50_us());
+    }
+  }
+}
+
+TEST_F(WorkerServerTest, MeasurementsOutOfBoundsAreRefused) {
+  const auto worker = Start(Options());
+  WorkerDriver driver(dialer_.get(), AddressOf(*worker));
+  const std::function<void(proto::MeasureLinkRequest&)> damages[] = {
+      [](auto& r) { r.clear_payload_bytes(); },
+      [](auto& r) { r.add_payload_bytes(0); },
+      [](auto& r) { r.add_payload_bytes(100 << 20); },
+      [](auto& r) {
+        for (int i = 0; i < 8; ++i) r.add_payload_bytes(1000);
+      },
+      [](auto& r) { r.set_rounds(0); },
+      [](auto& r) { r.set_rounds(0xffffffff); },
+      [](auto& r) { r.set_time_limit_ms(0); },
+      [](auto& r) { r.set_time_limit_ms(0xffffffff); },
+  };
+  for (const auto& damage : damages) {
+    proto::MeasureLinkRequest request = LinkRequest(AddressOf(*worker));
+    damage(request);
+    EXPECT_THAT(driver.MeasureLink(request), StatusIs(absl::StatusCode::kInvalidArgument));
+  }
+  for (const char* address : {"", "nonsense", "10.0.0.1:80", "127.0.0.1:1"}) {
+    EXPECT_FALSE(driver.MeasureLink(LinkRequest({.address = address, .name = "w"})).ok())
+        << address;
+  }
+}
+
+TEST_F(WorkerServerTest, LeavesWhileALinkIsMeasured) {
+  const auto worker = Start(Options());
+  const auto other = Start(Options());
+  WorkerDriver driver(dialer_.get(), AddressOf(*worker));
+  proto::MeasureLinkRequest request = LinkRequest(AddressOf(*other));
+  request.set_rounds(1000);
+  std::thread measuring([&] { (void)driver.MeasureLink(request); });
+  worker->Shutdown();
+  measuring.join();
+}
+
 TEST_F(WorkerServerTest, ProbeAnswersWhatItGets) {
   const auto worker = Start(Options());
   WorkerDriver driver(dialer_.get(), AddressOf(*worker));
@@ -198,6 +265,8 @@ TEST_F(WorkerTlsTest, OnlyTheCoordinatorGivesOrders) {
   member.OpenResults(1);
   EXPECT_THAT(member.NextResult(), StatusIs(absl::StatusCode::kPermissionDenied));
   EXPECT_THAT(member.Probe("members may"), IsOkAndHolds("members may"));
+  EXPECT_THAT(member.MeasureLink(LinkRequest(AddressOf(*worker_, "w-1"))),
+              StatusIs(absl::StatusCode::kPermissionDenied));
   EXPECT_OK(LoadAs(Issue("coordinator")));
 }
 

@@ -51,6 +51,7 @@ class WorkerService::Impl : public proto::Worker::CallbackService {
   explicit Impl(transport::PeerPolicy policy) : policy_(policy) {}
 
   void SetHost(ShardHost* host) { host_ = host; }
+  void SetLinkMeter(LinkMeter* meter) { meter_ = meter; }
 
   grpc::ServerWriteReactor<proto::LoadProgress>* Load(grpc::CallbackServerContext* context,
                                                       const proto::LoadRequest* request) override {
@@ -126,6 +127,21 @@ class WorkerService::Impl : public proto::Worker::CallbackService {
     return stream;
   }
 
+  grpc::ServerUnaryReactor* MeasureLink(grpc::CallbackServerContext* context,
+                                        const proto::MeasureLinkRequest* request,
+                                        proto::MeasureLinkReply* reply) override {
+    grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+    if (const absl::Status status = RequireCoordinator(*context); !status.ok()) {
+      reactor->Finish(transport::ToGrpcStatus(status));
+      return reactor;
+    }
+    meter_->Measure(*request, [reactor, reply](absl::StatusOr<proto::MeasureLinkReply> result) {
+      if (result.ok()) *reply = *std::move(result);
+      reactor->Finish(transport::ToGrpcStatus(result.status()));
+    });
+    return reactor;
+  }
+
   void GrantWindows(uint32_t window) {
     absl::MutexLock lock(&mutex_);
     for (const std::weak_ptr<StepsStream>& known : streams_) {
@@ -140,6 +156,7 @@ class WorkerService::Impl : public proto::Worker::CallbackService {
 
   const transport::PeerPolicy policy_;
   ShardHost* host_ = nullptr;
+  LinkMeter* meter_ = nullptr;
   absl::Mutex mutex_;
   std::vector<std::weak_ptr<StepsStream>> streams_ ABSL_GUARDED_BY(mutex_);
 };
@@ -148,6 +165,7 @@ WorkerService::WorkerService(transport::PeerPolicy policy)
     : impl_(std::make_unique<Impl>(policy)) {}
 WorkerService::~WorkerService() = default;
 void WorkerService::SetHost(ShardHost* host) { impl_->SetHost(host); }
+void WorkerService::SetLinkMeter(LinkMeter* meter) { impl_->SetLinkMeter(meter); }
 grpc::Service* WorkerService::service() { return impl_.get(); }
 void WorkerService::GrantWindows(uint32_t window) { impl_->GrantWindows(window); }
 

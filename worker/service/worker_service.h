@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "transport/peer_identity.h"
+#include "worker/service/link_meter.h"
 #include "worker/service/shard_host.h"
 
 namespace grpc {
@@ -14,8 +15,8 @@ class Service;
 
 namespace renga::worker {
 
-// Thread-safe. Load, Unload and Results are the coordinator's alone; steps come from it and from
-// other members.
+// Thread-safe. Load, Unload, Results and MeasureLink are the coordinator's alone; steps come from
+// it and from other members.
 class WorkerService {
  public:
   explicit WorkerService(transport::PeerPolicy policy);
@@ -24,6 +25,8 @@ class WorkerService {
 
   // Before the server starts; `host` outlives the service.
   void SetHost(ShardHost* host);
+  // The same.
+  void SetLinkMeter(LinkMeter* meter);
   grpc::Service* service();
   // Edges that were opened before there was a plan may send now.
   void GrantWindows(uint32_t window);

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "base/testing/status_matchers.h"
+#include "base/testing/temp_folder.h"
 #include "transport/dialer.h"
 #include "worker/service/testing/test_setup.h"
 #include "worker/service/testing/worker_driver.h"
@@ -52,7 +53,7 @@ class WorkerShippingTest : public testing::WorkerTest {
     ASSERT_TRUE(file.good());
   }
 
-  std::string cache_ = testing::NewFolder();
+  std::string cache_ = renga::testing::NewTempFolder();
   std::string local_model_;
 };
 
@@ -81,7 +82,7 @@ TEST_F(WorkerShippingTest, AnotherCutFetchesOnlyWhatIsNew) {
 TEST_F(WorkerShippingTest, AStreamThatBreaksGoesOnWhereItBroke) {
   ASSERT_OK(LoadOnce(OrderWhole(1)));
   const int pieces = coordinator_.pieces_sent();
-  cache_ = testing::NewFolder();
+  cache_ = renga::testing::NewTempFolder();
   coordinator_.CutFetchAfter(7);
   ASSERT_OK(LoadOnce(OrderWhole(1)));
   EXPECT_EQ(coordinator_.pieces_sent(), 2 * pieces) << "no piece came twice";
@@ -137,7 +138,7 @@ TEST_F(WorkerShippingTest, ALocalCopySavesTheNetwork) {
 }
 
 TEST_F(WorkerShippingTest, ALocalCopyThatDiffersIsNotTrusted) {
-  local_model_ = testing::NewFolder() + "/copy.gguf";
+  local_model_ = renga::testing::NewTempFolder() + "/copy.gguf";
   std::filesystem::copy_file(SmallModel().file().part_paths().front(), local_model_);
   const model::GgufTensor* tensor = SmallModel().file().FindTensor("blk.1.ffn_up.weight");
   ASSERT_NE(tensor, nullptr);

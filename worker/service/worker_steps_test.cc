@@ -13,7 +13,6 @@
 
 #include "base/testing/status_matchers.h"
 #include "proto/worker.grpc.pb.h"
-#include "transport/grpc_status.h"
 #include "transport/wire.h"
 #include "worker/service/testing/test_setup.h"
 #include "worker/service/testing/worker_driver.h"
@@ -24,6 +23,7 @@ namespace {
 
 using ::renga::testing::StatusIs;
 using ::testing::AllOf;
+using testing::ErrorOf;
 using ::testing::HasSubstr;
 using testing::MakeRows;
 using testing::MakeStep;
@@ -40,9 +40,6 @@ std::vector<model::Step> Steps(uint64_t epoch) {
 }
 std::vector<float> RowsOf(const model::Step& step) {
   return MakeRows(step.token_count(), kDModel, static_cast<uint32_t>(step.number));
-}
-absl::Status ErrorOf(const proto::StepResult& result) {
-  return absl::Status(transport::StatusCodeFromWire(result.error_code()), result.error_message());
 }
 
 class WorkerStepsTest : public testing::WorkerTest {
@@ -102,7 +99,7 @@ TEST_F(WorkerStepsTest, StagesAndHeadBlocksGiveTheSameBits) {
     orders.push_back(SmallModel().MakeRequest(9, specs[i], testing::SmallLimits()));
     orders[i].set_worker_index(i);
   }
-  testing::SetPeer(1, AddressOf(*workers[1], "w-b"), *orders[0].mutable_next_stage());
+  testing::SetPeer(1, AddressOf(*workers[1], "w-b"), *orders[0].add_next_stage());
   testing::SetPeer(1, AddressOf(*workers[1], "w-b"), *orders[1].add_heads());
   testing::SetPeer(2, AddressOf(*workers[2], "w-c"), *orders[1].add_heads());
   // The first stage first: edges wait for their receivers to be loaded.
@@ -129,6 +126,83 @@ TEST_F(WorkerStepsTest, StagesAndHeadBlocksGiveTheSameBits) {
     EXPECT_EQ(low.timings_size(), 3) << "both stages and its own head";
     EXPECT_EQ(high.timings_size(), 3);
   }
+}
+
+TEST_F(WorkerStepsTest, NarrowActivationsAreTakenForWhatTheyCarry) {
+  for (const base::DataType type : {base::DataType::kF16, base::DataType::kQ8_0}) {
+    StartWhole();
+    const model::Step step = Steps(5)[0];
+    const std::vector<float> arrived = transport::AsReceived(RowsOf(step), type);
+    ASSERT_NE(arrived, RowsOf(step));
+    ASSERT_OK(driver_->SendStep(step, arrived));
+    ASSERT_OK_AND_ASSIGN(const proto::StepResult expected, driver_->NextResult());
+
+    proto::LoadRequest order = OrderWhole(6);
+    order.set_activation_type(transport::ToProto(type));
+    ASSERT_OK(driver_->Load(order));
+    driver_->OpenResults(6);
+    proto::StepFrame frame;
+    *frame.mutable_step() = transport::ToProto(step);
+    frame.mutable_step()->set_epoch(6);
+    frame.set_target(proto::FRAME_TARGET_LAYERS);
+    transport::PackActivations(RowsOf(step), frame, type);
+    ASSERT_OK(driver_->Send(frame));
+    ASSERT_OK_AND_ASSIGN(const proto::StepResult result, driver_->NextResult());
+    ASSERT_OK(ErrorOf(result));
+    EXPECT_EQ(testing::LogitsOf(result, kVocabulary), testing::LogitsOf(expected, kVocabulary));
+
+    // In another format than the plan's.
+    frame.mutable_step()->set_number(2);
+    transport::PackActivations(RowsOf(step), frame);
+    ASSERT_OK(driver_->Send(frame));
+    EXPECT_THAT(driver_->WaitForBrokenEdge(), StatusIs(absl::StatusCode::kInvalidArgument));
+    driver_.reset();
+    worker_.reset();
+  }
+}
+
+TEST_F(WorkerStepsTest, AllHeadBlocksSeeTheSameNarrowRows) {
+  const int64_t cut = 1999;
+  // The last stage holds none of the head's rows, or some of them; the other worker the rest.
+  std::vector<std::vector<std::vector<float>>> answers;
+  for (const int64_t own : {int64_t{0}, cut}) {
+    const model::ShardSpec specs[] = {{.layers = {0, 4}, .head_rows = {0, own}},
+                                      {.layers = {}, .head_rows = {own, kVocabulary}}};
+    std::vector<std::unique_ptr<WorkerServer>> workers;
+    std::vector<std::unique_ptr<WorkerDriver>> drivers;
+    std::vector<proto::LoadRequest> orders;
+    for (uint32_t i = 0; i < 2; ++i) {
+      workers.push_back(Start(Options()));
+      drivers.push_back(std::make_unique<WorkerDriver>(dialer_.get(), AddressOf(*workers[i])));
+      orders.push_back(SmallModel().MakeRequest(9, specs[i], testing::SmallLimits()));
+      orders[i].set_worker_index(i);
+      orders[i].set_activation_type(proto::ACTIVATION_TYPE_Q8_0);
+    }
+    if (own > 0) testing::SetPeer(0, AddressOf(*workers[0], "w-a"), *orders[0].add_heads());
+    testing::SetPeer(1, AddressOf(*workers[1], "w-b"), *orders[0].add_heads());
+    for (uint32_t i = 0; i < 2; ++i) {
+      ASSERT_OK(drivers[i]->Load(orders[i]));
+      drivers[i]->OpenResults(9);
+    }
+    const model::Step step = Steps(9)[0];
+    proto::StepFrame frame;
+    *frame.mutable_step() = transport::ToProto(step);
+    frame.set_target(proto::FRAME_TARGET_LAYERS);
+    transport::PackActivations(RowsOf(step), frame, base::DataType::kQ8_0);
+    ASSERT_OK(drivers[0]->Send(frame));
+    std::vector<std::vector<float>> logits(static_cast<size_t>(step.output_count()));
+    for (uint32_t i = own > 0 ? 0 : 1; i < 2; ++i) {
+      ASSERT_OK_AND_ASSIGN(const proto::StepResult result, drivers[i]->NextResult());
+      ASSERT_OK(ErrorOf(result));
+      const auto rows = testing::LogitsOf(result, kVocabulary);
+      ASSERT_EQ(rows.size(), logits.size());
+      for (size_t row = 0; row < rows.size(); ++row) {
+        logits[row].insert(logits[row].end(), rows[row].begin(), rows[row].end());
+      }
+    }
+    answers.push_back(std::move(logits));
+  }
+  EXPECT_EQ(answers[0], answers[1]);
 }
 
 TEST_F(WorkerStepsTest, AResultWaitsForItsReader) {

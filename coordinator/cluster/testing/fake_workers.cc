@@ -123,9 +123,41 @@ class FakeWorker::Service : public proto::Worker::Service {
     }
   }
 
+  grpc::Status Probe(
+      grpc::ServerContext*,
+      grpc::ServerReaderWriter<proto::ProbeMessage, proto::ProbeMessage>* stream) override {
+    proto::ProbeMessage message;
+    while (stream->Read(&message)) {
+      {
+        absl::MutexLock lock(&mutex_);
+        if (misbehaviour_ == Misbehaviour::kDiesOnStep) return DeadStatus();
+      }
+      stream->Write(message);
+    }
+    return grpc::Status::OK;
+  }
+
+  static grpc::Status DeadStatus() { return {grpc::StatusCode::UNAVAILABLE, "killed"}; }
+
+  // Round trips of 100 us, and 1 us more for each kilobyte.
+  grpc::Status MeasureLink(grpc::ServerContext*, const proto::MeasureLinkRequest* request,
+                           proto::MeasureLinkReply* reply) override {
+    absl::MutexLock lock(&mutex_);
+    measured_.push_back(request->peer().worker_id());
+    if (misbehaviour_ == Misbehaviour::kDiesOnStep) return DeadStatus();
+    for (const uint32_t bytes : request->payload_bytes()) {
+      proto::RoundTripTime& time = *reply->add_times();
+      time.set_payload_bytes(misbehaviour_ == Misbehaviour::kWrongSizes ? 0 : bytes);
+      time.set_p50_us(100 + bytes / 1000.0);
+      time.set_p99_us(200 + bytes / 1000.0);
+    }
+    return grpc::Status::OK;
+  }
+
   void Answer(const proto::StepFrame& frame);
 
   absl::Mutex mutex_;
+  std::vector<std::string> measured_ ABSL_GUARDED_BY(mutex_);
   bool killed_ ABSL_GUARDED_BY(mutex_) = false;
   int load_count_ ABSL_GUARDED_BY(mutex_) = 0;
   Misbehaviour misbehaviour_ ABSL_GUARDED_BY(mutex_) = Misbehaviour::kNone;
@@ -252,6 +284,11 @@ proto::LoadRequest FakeWorker::load_request() const {
 int FakeWorker::load_count() const {
   absl::MutexLock lock(&service_->mutex_);
   return service_->load_count_;
+}
+
+std::vector<std::string> FakeWorker::measured_links() const {
+  absl::MutexLock lock(&service_->mutex_);
+  return service_->measured_;
 }
 
 JoinRequest FakeWorker::AsMember(int64_t memory_bytes) const {

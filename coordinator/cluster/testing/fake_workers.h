@@ -39,7 +39,7 @@ enum class Misbehaviour {
   kTwice,        // every answer twice
   kGarbage,      // logits whose bytes are no floats
   kFailsStep,    // kInternal "the engine is on fire"
-  kDiesOnStep,   // ends its streams in mid-step
+  kDiesOnStep,   // ends its streams in mid-step, and does not answer when links are measured
   kRefusesLoad,  // kResourceExhausted
   kNeverReady,   // ends a load without being ready
   kHangsInLoad,  // reports nothing until it is cancelled
@@ -69,6 +69,9 @@ class FakeWorker {
   // The last one received; empty when there was none.
   proto::LoadRequest load_request() const;
   int load_count() const;
+  // Ids of the workers to which it was asked to measure its link; it makes up round trips of 100 us
+  // and 1 us more per 1000 bytes.
+  std::vector<std::string> measured_links() const;
   // A member as it would join, reached in process.
   JoinRequest AsMember(int64_t memory_bytes) const;
 

@@ -7,14 +7,14 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "base/testing/status_matchers.h"
+#include "base/testing/temp_folder.h"
 #include "gtest/gtest.h"
 #include "model/testing/synthetic_model.h"
 
 namespace renga::cluster {
 
 TestModel::TestModel() {
-  directory_ = (std::filesystem::temp_directory_path() / "renga-cluster-XXXXXX").string();
-  if (::mkdtemp(directory_.data()) == nullptr) ADD_FAILURE() << "no temporary folder";
+  directory_ = testing::NewTempFolder();
   path_ = directory_ + "/model.gguf";
   model::SyntheticModelOptions options;
   options.n_layers = 6;

@@ -32,9 +32,18 @@ std::vector<float> ToyLogits(std::span<const TokenId> tokens, int64_t vocab_size
   return logits;
 }
 
-model::HeadRow ToyRow(std::span<const TokenId> tokens, int64_t top_k, int64_t vocab_size) {
+ToyModel CopyingModel(int64_t period, int64_t novelty, float strength) {
+  return [=](std::span<const TokenId> tokens, int64_t vocab_size) {
+    std::vector<float> logits = ToyLogits(tokens, vocab_size);
+    const auto size = static_cast<int64_t>(tokens.size());
+    if (size >= period && size % novelty != 0) logits[tokens[size - period]] += strength;
+    return logits;
+  };
+}
+
+model::HeadRow ToyRow(std::vector<float> logits, int64_t top_k) {
+  const auto vocab_size = static_cast<int64_t>(logits.size());
   model::HeadRow row;
-  std::vector<float> logits = ToyLogits(tokens, vocab_size);
   row.max_logit = *std::max_element(logits.begin(), logits.end());
   for (float logit : logits) row.sum_exp += std::exp(logit - row.max_logit);
   if (top_k == 0) {
@@ -48,14 +57,6 @@ model::HeadRow ToyRow(std::span<const TokenId> tokens, int64_t top_k, int64_t vo
   row.ids.resize(std::min(top_k, vocab_size));
   for (TokenId id : row.ids) row.logits.push_back(logits[id]);
   return row;
-}
-
-EmbeddingLookup ToyEmbeddings() {
-  return [](std::span<const TokenId> tokens) {
-    std::vector<float> rows;
-    for (TokenId token : tokens) rows.insert(rows.end(), kToyWidth, static_cast<float>(token));
-    return rows;
-  };
 }
 
 ToyStage::ToyStage(const FakePipelineOptions& options)
@@ -113,16 +114,16 @@ absl::Status ToyStage::Apply(const model::KvCommand& command) {
 }
 
 absl::StatusOr<std::vector<model::HeadRow>> ToyStage::Run(const model::Step& step,
-                                                          const std::vector<float>& rows) {
+                                                          std::span<const TokenId> tokens) {
   if (step.slots.empty()) return Refuse("a step without slots");
   if (step.token_count() > options_.max_step_tokens) return Refuse("too many tokens");
   if (step.output_count() > options_.max_step_outputs) return Refuse("too many outputs");
-  if (rows.size() != static_cast<size_t>(step.token_count() * kToyWidth)) {
-    return Refuse("embedding rows of the wrong size");
+  if (tokens.size() != static_cast<size_t>(step.token_count())) {
+    return Refuse("another number of tokens");
   }
   for (const model::KvCommand& command : step.commands) RENGA_RETURN_IF_ERROR(Apply(command));
   std::vector<model::HeadRow> answers;
-  const float* row = rows.data();
+  const TokenId* token = tokens.data();
   for (const model::StepSlot& slot : step.slots) {
     const auto it = sequences_.find(slot.sequence);
     if (it == sequences_.end()) return Refuse("a slot of an unknown sequence");
@@ -131,17 +132,17 @@ absl::StatusOr<std::vector<model::HeadRow>> ToyStage::Run(const model::Step& ste
     if (slot.token_count <= 0 || slot.output_count > slot.token_count) return Refuse("a bad slot");
     const int64_t end = slot.first_position + slot.token_count;
     if (BlocksFor(end) > static_cast<int64_t>(state.blocks.size())) return Refuse("no block");
-    for (; state.positions < end; ++state.positions, row += kToyWidth) {
+    for (; state.positions < end; ++state.positions, ++token) {
       const int32_t block = state.blocks[state.positions / model::kKvBlockTokens];
       if (users_[block] != 1) return Refuse("a write into a shared block");
-      memory_[block][state.positions % model::kKvBlockTokens] = static_cast<TokenId>(row[0]);
+      memory_[block][state.positions % model::kKvBlockTokens] = *token;
     }
     std::vector<TokenId> tokens;
     for (int64_t p = 0; p < end; ++p) {
       const int32_t block = state.blocks[p / model::kKvBlockTokens];
       tokens.push_back(memory_[block][p % model::kKvBlockTokens]);
       if (p >= end - slot.output_count) {
-        answers.push_back(ToyRow(tokens, slot.top_k, options_.vocab_size));
+        answers.push_back(ToyRow(options_.toy(tokens, options_.vocab_size), slot.top_k));
       }
     }
   }
@@ -156,6 +157,7 @@ FakePipeline::FakePipeline(const FakePipelineOptions& options)
   limits_.kv_blocks = options.kv_blocks;
   limits_.max_step_tokens = options.max_step_tokens;
   limits_.max_step_outputs = options.max_step_outputs;
+  limits_.approximation = options.approximation;
 }
 
 FakePipeline::~FakePipeline() {
@@ -171,12 +173,12 @@ absl::Status FakePipeline::status() const {
   return status_;
 }
 
-void FakePipeline::Submit(model::Step step, std::vector<float> rows, Callback done) {
+void FakePipeline::Submit(model::Step step, std::vector<TokenId> tokens, Callback done) {
   absl::MutexLock lock(&mutex_);
   step.epoch = options_.epoch;
   step.number = steps_.size() + 1;
   steps_.push_back(step);
-  pending_.push_back({std::move(step), std::move(rows), std::move(done)});
+  pending_.push_back({std::move(step), std::move(tokens), std::move(done)});
   max_in_flight_ = std::max(max_in_flight_, ++in_flight_);
 }
 
@@ -194,11 +196,14 @@ void FakePipeline::Work() {
       next = std::move(pending_.front());
       pending_.pop_front();
       if (status_.ok()) {
-        absl::StatusOr<std::vector<model::HeadRow>> rows = stage_.Run(next.step, next.rows);
+        absl::StatusOr<std::vector<model::HeadRow>> rows = stage_.Run(next.step, next.tokens);
         if (rows.ok()) {
           outcome->rows = *std::move(rows);
-          outcome->round_trip_us = 1000;
-          outcome->timings.push_back({.worker_index = 0, .compute_us = 900});
+          const StepCost cost = options_.cost(next.step.token_count());
+          outcome->round_trip_us = static_cast<uint64_t>(cost.round_trip_us);
+          outcome->compute_us = cost.busiest_us;
+          outcome->timings.push_back(
+              {.worker_index = 0, .compute_us = static_cast<uint64_t>(cost.busiest_us)});
         } else {
           violation_.Update(rows.status());
           status_ = rows.status();

@@ -1,6 +1,6 @@
 // A pipeline for tests: a toy model behind a stage that is strict about every command and slot.
 //
-// The toy's embedding of a token is the token; its KV "state" is the token stored in a block; its
+// The toy's KV "state" of a token is the token, stored in a block; its
 // logits are a hash of all tokens that the sequence's block table leads to. So a wrong block, a
 // missing or doubled token or a wrong position changes every logit, and anything that a stage
 // would refuse is an error here too.
@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <map>
 #include <memory>
 #include <span>
@@ -22,17 +23,21 @@
 #include "absl/time/time.h"
 #include "coordinator/cluster/pipeline.h"
 #include "coordinator/serving/scheduler.h"
+#include "coordinator/serving/step_costs.h"
 
 namespace renga::serving {
 
 inline constexpr int64_t kToyWidth = 4;  // d_model
 
-// The toy model's logits after `tokens`.
+// Logits after `tokens`.
+using ToyModel = std::function<std::vector<float>(std::span<const TokenId>, int64_t vocab_size)>;
+// The toy model's.
 std::vector<float> ToyLogits(std::span<const TokenId> tokens, int64_t vocab_size);
-// The same as a head would answer it.
-model::HeadRow ToyRow(std::span<const TokenId> tokens, int64_t top_k, int64_t vocab_size);
-// The toy model's embeddings.
-EmbeddingLookup ToyEmbeddings();
+// The toy model as a copier: the token `period` positions before is favoured by `strength`, but at
+// every `novelty`th position.
+ToyModel CopyingModel(int64_t period, int64_t novelty, float strength = 20);
+// Logits as a head would answer them.
+model::HeadRow ToyRow(std::vector<float> logits, int64_t top_k);
 
 struct FakePipelineOptions {
   uint64_t epoch = 1;
@@ -42,6 +47,10 @@ struct FakePipelineOptions {
   int64_t max_step_tokens = 256;
   int64_t max_step_outputs = 64;
   absl::Duration step_time = absl::ZeroDuration();
+  model::Approximation approximation = {};  // what the plan says of it; the toy computes as ever
+  ToyModel toy = ToyLogits;
+  // What a step of so many rows is said to have taken.
+  std::function<StepCost(int64_t rows)> cost = [](int64_t) { return StepCost{1000, 900, 900}; };
 };
 
 // One stage's memory and rules.
@@ -50,7 +59,7 @@ class ToyStage {
   explicit ToyStage(const FakePipelineOptions& options);
   // kInvalidArgument: a real stage would have refused the step.
   absl::StatusOr<std::vector<model::HeadRow>> Run(const model::Step& step,
-                                                  const std::vector<float>& rows);
+                                                  std::span<const TokenId> tokens);
   // Blocks that are in some sequence's table.
   int64_t used_blocks() const;
   int64_t sequences() const { return static_cast<int64_t>(sequences_.size()); }
@@ -80,7 +89,7 @@ class FakePipeline : public cluster::Pipeline {
   const model::RuntimeLimits& limits() const override { return limits_; }
   int64_t stage_count() const override { return options_.stage_count; }
   absl::Status status() const override;
-  void Submit(model::Step step, std::vector<float> rows, Callback done) override;
+  void Submit(model::Step step, std::vector<TokenId> tokens, Callback done) override;
 
   // Every step, also those in flight, fails with `status` from now on.
   void Break(absl::Status status);
@@ -101,7 +110,7 @@ class FakePipeline : public cluster::Pipeline {
  private:
   struct Pending {
     model::Step step;
-    std::vector<float> rows;
+    std::vector<TokenId> tokens;
     Callback done;
   };
   void Work();

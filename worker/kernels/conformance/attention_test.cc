@@ -21,12 +21,14 @@ struct Shape {
   int64_t head_dim;
   int64_t block_tokens;
   DataType type;
+  int64_t window = 0;
 
   int64_t query_width() const { return heads * head_dim; }
   int64_t kv_width() const { return kv_heads * head_dim; }
   std::string Name() const {
     return absl::StrCat(heads, " heads over ", kv_heads, " of ", head_dim, ", blocks of ",
-                        block_tokens, ", ", base::GetDataTypeInfo(type).name);
+                        block_tokens, ", ", base::GetDataTypeInfo(type).name,
+                        window > 0 ? absl::StrCat(", window of ", window) : "");
   }
 };
 
@@ -37,6 +39,11 @@ constexpr Shape kShapes[] = {
     {5, 1, 80, 32, DataType::kF32},  {4, 1, 128, 32, DataType::kF16},
     {2, 1, 1, 1, DataType::kF16},    {6, 2, 64, 32, DataType::kQ8_0},
     {4, 4, 80, 32, DataType::kQ8_0}, {3, 1, 33, 7, DataType::kQ8_0},
+};
+constexpr Shape kWindows[] = {
+    {4, 1, 32, 32, DataType::kF16, 1},  {6, 2, 20, 7, DataType::kF32, 12},
+    {4, 1, 64, 32, DataType::kF16, 32}, {3, 1, 33, 16, DataType::kQ8_0, 70},
+    {2, 1, 8, 32, DataType::kF16, 600},
 };
 constexpr Shape kUsual = {6, 2, 40, 32, DataType::kF16};
 
@@ -129,6 +136,7 @@ std::vector<float> Cache::Step(const std::vector<Part>& parts, Layout layout) {
                                 .cache = view(),
                                 .n_heads = shape_.heads,
                                 .scale = 0.3F,
+                                .window = shape_.window,
                                 .slots = slots}));
   return out.Get();
 }
@@ -198,6 +206,38 @@ TEST_P(AttentionTest, TheEndOfALongContextTokenByTokenEqualsOneCall) {
       const auto part = cache.Step({{&sequence, first, end - first, BlocksFrom(shape, 0, end)}});
       ExpectSameBits(part, Slice(whole, shape.query_width(), first, end - first));
       first = end;
+    }
+  }
+}
+
+TEST_P(AttentionTest, AWindowHidesWhatLiesBeforeIt) {
+  for (const Shape& shape : kWindows) {
+    SCOPED_TRACE(shape.Name());
+    constexpr int64_t kLength = 630;
+    Sequence sequence(shape, kLength, 35);
+    const auto whole = ExpectConforms([&](Backend& b) { return RunWhole(b, shape, sequence); });
+    for (const std::vector<int64_t>& ends :
+         {std::vector<int64_t>{1, 12, 13, 45, 300, 513, 514, kLength},
+          std::vector<int64_t>{620, 621, 622, 629, kLength}}) {
+      Cache cache(three(), shape, kLength);
+      int64_t first = 0;
+      for (const int64_t end : ends) {
+        SCOPED_TRACE(absl::StrCat("positions ", first, " to ", end));
+        const auto part = cache.Step({{&sequence, first, end - first, BlocksFrom(shape, 0, end)}});
+        ExpectSameBits(part, Slice(whole, shape.query_width(), first, end - first));
+        first = end;
+      }
+    }
+    // What the last row does not see is of no account to it; one position later it is.
+    const int64_t hidden = kLength - shape.window;
+    for (const int64_t changed : {hidden - 1, hidden}) {
+      Sequence other = sequence;
+      for (int64_t i = 0; i < shape.kv_width(); ++i) {
+        other.values[static_cast<size_t>(changed * shape.kv_width() + i)] += 100.0F;
+      }
+      const auto last = Slice(RunWhole(three(), shape, other), shape.query_width(), kLength - 1, 1);
+      const auto want = Slice(whole, shape.query_width(), kLength - 1, 1);
+      EXPECT_EQ(last == want, changed < hidden);
     }
   }
 }

@@ -15,6 +15,8 @@
 namespace renga::kernels::conformance {
 namespace {
 
+using ::renga::testing::StatusIs;
+
 using base::DataType;
 
 constexpr int64_t kMatrixRows[] = {1, 2, 3, 5, 7, 33};
@@ -68,12 +70,17 @@ std::vector<float> Multiply(Backend& backend, const WeightMatrix& matrix,
 
 class LinearTest : public ::testing::TestWithParam<std::tuple<std::string, DataType>> {
  protected:
-  void SetUp() override { ASSERT_TRUE(devices_.three && devices_.one && devices_.reference); }
+  void SetUp() override {
+    ASSERT_TRUE(devices_.three && devices_.one && devices_.reference);
+    const std::string twin = LinearTwinOf(std::get<0>(GetParam()), type());
+    if (!twin.empty()) twin_ = CreateTestedBackend(twin, 1);
+  }
 
   Backend& three() { return *devices_.three; }
   Backend& one() { return *devices_.one; }
   Backend& reference() { return *devices_.reference; }
-  Backend* twin() { return devices_.twin.get(); }
+  // Null where there is none with the same bits for this type.
+  Backend* twin() { return twin_.get(); }
   DataType type() const { return std::get<1>(GetParam()); }
   double tolerance() const {
     return base::GetDataTypeInfo(type()).block_elements == 1 ? kFloatTolerance
@@ -83,6 +90,7 @@ class LinearTest : public ::testing::TestWithParam<std::tuple<std::string, DataT
 
  private:
   Devices devices_{std::get<0>(GetParam())};
+  std::unique_ptr<Backend> twin_;
 };
 
 TEST_P(LinearTest, AgreesWithTheReferenceAndBatchesDoNotMatter) {
@@ -175,6 +183,35 @@ TEST_P(LinearTest, RowsMayComeInPiecesInAnyOrder) {
                  Multiply(three(), *weights.Load(three()), input));
 }
 
+// What the packed cache does: bytes are taken elsewhere and back.
+TEST_P(LinearTest, AnAdoptedMatrixEqualsTheOneThatWasPacked) {
+  const Weights weights(type(), 33, middle_columns(), 12);
+  const auto packed = weights.Load(three());
+  const std::span<const std::byte> bytes = three().BytesOf(*packed);
+  if (three().layout_name().empty()) {
+    EXPECT_TRUE(bytes.empty());
+    return;
+  }
+  ASSERT_EQ(static_cast<int64_t>(bytes.size()), three().MatrixBytes(type(), 33, middle_columns()));
+  auto copy = std::make_shared<std::vector<std::byte>>(bytes.begin(), bytes.end());
+  const std::weak_ptr<std::vector<std::byte>> alive = copy;
+  ASSERT_OK_AND_ASSIGN(auto adopted, three().AdoptMatrix(type(), 33, middle_columns(),
+                                                         {.bytes = *copy, .owner = copy}));
+  copy.reset();
+  EXPECT_FALSE(alive.expired());
+  for (const int64_t tokens : {1, 5}) {
+    const std::vector<float> input = Normal(tokens * middle_columns(), 13);
+    ExpectSameBits(Multiply(three(), *adopted, input), Multiply(three(), *packed, input));
+  }
+  EXPECT_THAT(three().LoadRows(*adopted, 0, weights.Rows(0, 1)),
+              StatusIs(absl::StatusCode::kFailedPrecondition));
+  adopted.reset();
+  EXPECT_TRUE(alive.expired());
+  EXPECT_THAT(three().AdoptMatrix(type(), 33, middle_columns(),
+                                  {.bytes = bytes.subspan(1), .owner = nullptr}),
+              StatusIs(absl::StatusCode::kInvalidArgument));
+}
+
 TEST_P(LinearTest, AddsTheBias) {
   const int64_t columns = middle_columns();
   const Weights weights(type(), 7, columns, 10);
@@ -248,6 +285,23 @@ INSTANTIATE_TEST_SUITE_P(Conformance, LinearTest,
                                             ::testing::ValuesIn(AllTypes())),
                          DeviceAndType);
 
+// Those whose products may go by tensor cores; under the address sanitizer, where each takes 10
+// seconds, one of either kind.
+std::vector<DataType> TensorTypes() {
+#if defined(__SANITIZE_ADDRESS__)
+  return {DataType::kQ8_0, DataType::kQ4_K};
+#else
+  std::vector<DataType> types = AllTypes();
+  std::erase_if(types, [](DataType t) { return base::GetDataTypeInfo(t).block_elements == 1; });
+  return types;
+#endif
+}
+
+INSTANTIATE_TEST_SUITE_P(Tensor, LinearTest,
+                         ::testing::Combine(::testing::ValuesIn(TensorDevices()),
+                                            ::testing::ValuesIn(TensorTypes())),
+                         DeviceAndType);
+
 class LinearGroupTest : public ConformanceTest {};
 
 // Several matrices of different types and heights share one input, as q, k and v do.
@@ -279,12 +333,57 @@ TEST_P(LinearGroupTest, AGroupEqualsItsMatricesAlone) {
   }
 }
 
+// In one call or two: the same bits, in the rows between too.
+TEST_P(LinearGroupTest, WhatPreparesTheInputMayRunInTheSameCall) {
+  constexpr int64_t kColumns = 512, kRows = 20;
+  const Weights quantised(DataType::kQ4_K, kRows, kColumns, 1);
+  const Weights floats(DataType::kF32, kRows, kColumns, 2);
+  for (const int64_t tokens : {1, 3, 300}) {
+    SCOPED_TRACE(tokens);
+    const std::vector<float> a = Normal(tokens * kColumns, 3), b = Normal(tokens * kColumns, 4);
+    const auto weight = ToDevice(three(), Normal(kColumns, 5));
+    const auto q = quantised.Load(three());
+    const auto f = floats.Load(three());
+    const auto run = [&](const auto& op) {
+      DeviceRows first(three(), tokens, kColumns, a, Layout::kLoose);
+      DeviceRows second(three(), tokens, kColumns, b, Layout::kTight);
+      DeviceRows between(three(), tokens, kColumns, Layout::kLoose);
+      DeviceRows out_q(three(), tokens, kRows, Layout::kLoose);
+      DeviceRows out_f(three(), tokens, kRows, Layout::kTight);
+      const LinearOutput outputs[] = {{.matrix = q.get(), .bias = nullptr, .out = out_q.view()},
+                                      {.matrix = f.get(), .bias = nullptr, .out = out_f.view()}};
+      EXPECT_OK(op(first.view(), second.view(), between.view(), outputs));
+      std::vector<float> all = between.Get();
+      for (const float x : out_q.Get()) all.push_back(x);
+      for (const float x : out_f.Get()) all.push_back(x);
+      return all;
+    };
+    using Outputs = std::span<const LinearOutput>;
+    ExpectSameBits(run([&](RowsView in, RowsView, RowsView between, Outputs outputs) {
+                     return three().RmsNormLinear(in, Floats(weight), 1e-5f, between, outputs);
+                   }),
+                   run([&](RowsView in, RowsView, RowsView between, Outputs outputs) {
+                     EXPECT_OK(three().RmsNorm(in, Floats(weight), 1e-5f, between));
+                     return three().Linear(between, outputs);
+                   }));
+    ExpectSameBits(run([&](RowsView gate, RowsView up, RowsView between, Outputs outputs) {
+                     return three().SiluGateLinear(gate, up, between, outputs);
+                   }),
+                   run([&](RowsView gate, RowsView up, RowsView between, Outputs outputs) {
+                     EXPECT_OK(three().SiluGate(gate, up, between));
+                     return three().Linear(between, outputs);
+                   }));
+  }
+}
+
 TEST_P(LinearGroupTest, AnEmptyGroupIsNothingToDo) {
   DeviceRows in(three(), 2, 4, Normal(8, 1), Layout::kTight);
   EXPECT_OK(three().Linear(in.view(), {}));
 }
 
 INSTANTIATE_TEST_SUITE_P(Conformance, LinearGroupTest, ::testing::ValuesIn(TestedDevices()),
+                         DeviceTestName);
+INSTANTIATE_TEST_SUITE_P(Tensor, LinearGroupTest, ::testing::ValuesIn(TensorDevices()),
                          DeviceTestName);
 
 }  // namespace

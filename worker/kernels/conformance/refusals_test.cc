@@ -90,6 +90,7 @@ TEST_P(RefusalsTest, RowOps) {
   EXPECT_THAT(one().HeadRmsNorm(Rows(2, 8), 0, weight(), 0), StatusIs(kInvalid));
   EXPECT_THAT(one().SiluGate(Rows(2, 8), Rows(2, 7), Rows(2, 8)), StatusIs(kInvalid));
   EXPECT_THAT(one().SiluGate(Rows(2, 8), Rows(2, 8), Rows(1, 8)), StatusIs(kInvalid));
+  EXPECT_THAT(one().GeluGate(Rows(2, 8), Rows(2, 7), Rows(2, 8)), StatusIs(kInvalid));
   EXPECT_THAT(one().Add(Rows(2, 8), Rows(2, 7)), StatusIs(kInvalid));
   RowsView overlapping = Rows(2, 8);
   overlapping.stride = 7;

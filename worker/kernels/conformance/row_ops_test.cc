@@ -162,49 +162,64 @@ TEST_P(RowOpsTest, RopeLeavesPositionZeroAndUnrotatedNumbersAlone) {
   }
 }
 
-std::vector<float> RunSiluGate(Backend& backend, const std::vector<float>& gate,
-                               const std::vector<float>& up, int64_t columns, Layout layout) {
+// SiluGate or GeluGate.
+using GateOp = absl::Status (Backend::*)(ConstRowsView gate, ConstRowsView up, RowsView out);
+
+std::vector<float> RunGate(GateOp op, Backend& backend, const std::vector<float>& gate,
+                           const std::vector<float>& up, int64_t columns, Layout layout) {
   const int64_t rows = static_cast<int64_t>(gate.size()) / columns;
   DeviceRows g(backend, rows, columns, gate, layout);
   DeviceRows u(backend, rows, columns, up, Layout::kTight);
   DeviceRows out(backend, rows, columns, layout);
-  EXPECT_OK(backend.SiluGate(g.view(), u.view(), out.view()));
+  EXPECT_OK((backend.*op)(g.view(), u.view(), out.view()));
   return out.Get();
 }
 
-TEST_P(RowOpsTest, SiluGate) {
+class GateTest : public ConformanceTest {
+ protected:
+  void ExpectGateConforms(GateOp op);
+};
+
+void GateTest::ExpectGateConforms(GateOp op) {
   for (const int64_t columns : {1, 7, 33, 256, 1001}) {
     SCOPED_TRACE(columns);
     const std::vector<float> gate = Normal(9 * columns, 9);
     const std::vector<float> up = Normal(9 * columns, 10);
     const auto all = ExpectConforms(
-        [&](Backend& b) { return RunSiluGate(b, gate, up, columns, Layout::kLoose); });
-    ExpectSameBits(RunSiluGate(three(), Slice(gate, columns, 4, 1), Slice(up, columns, 4, 1),
-                               columns, Layout::kTight),
+        [&](Backend& b) { return RunGate(op, b, gate, up, columns, Layout::kLoose); });
+    ExpectSameBits(RunGate(op, three(), Slice(gate, columns, 4, 1), Slice(up, columns, 4, 1),
+                           columns, Layout::kTight),
                    Slice(all, columns, 4, 1));
     for (const bool into_gate : {true, false}) {
       DeviceRows g(three(), 9, columns, gate, Layout::kTight);
       DeviceRows u(three(), 9, columns, up, Layout::kLoose);
-      ASSERT_OK(three().SiluGate(g.view(), u.view(), into_gate ? g.view() : u.view()));
+      ASSERT_OK((three().*op)(g.view(), u.view(), into_gate ? g.view() : u.view()));
       ExpectSameBits((into_gate ? g : u).Get(), all);
     }
   }
 }
 
+TEST_P(GateTest, SiluGate) { ExpectGateConforms(&Backend::SiluGate); }
+
+TEST_P(GateTest, GeluGate) { ExpectGateConforms(&Backend::GeluGate); }
+
 // Each value alone, so that large ones hide no small one.
-TEST_P(RowOpsTest, SiluGateOverItsWholeRange) {
-  for (const float gate : {-1e30F, -200.0F, -104.0F, -88.5F, -87.0F, -20.0F, -1.0F, -1e-6F, 0.0F,
-                           1e-6F, 1.0F, 20.0F, 88.0F, 104.0F, 200.0F, 1e30F}) {
-    SCOPED_TRACE(gate);
-    const auto run = [&](Backend& b) {
-      return RunSiluGate(b, std::vector<float>(9, gate), std::vector<float>(9, 0.5F), 9,
-                         Layout::kTight);
-    };
-    const std::vector<float> got = run(three());
-    const float want = run(reference())[0];
-    // An exponential that stops at the ends of float's range leaves |gate| * e^-87 at most.
-    const float tolerance = std::max(1e-5F * std::abs(want), 1e-37F * std::abs(gate));
-    for (const float x : got) EXPECT_NEAR(x, want, tolerance);
+TEST_P(GateTest, GatesOverTheirWholeRange) {
+  for (const GateOp op : {&Backend::SiluGate, &Backend::GeluGate}) {
+    for (const float gate :
+         {-1e30F, -200.0F, -104.0F, -88.5F, -87.0F, -20.0F, -12.0F, -9.0F, -4.0F, -1.0F, -1e-6F,
+          0.0F, 1e-6F, 1.0F, 9.0F, 20.0F, 104.0F, 200.0F, 1e30F}) {
+      SCOPED_TRACE(gate);
+      const auto run = [&](Backend& b) {
+        return RunGate(op, b, std::vector<float>(9, gate), std::vector<float>(9, 0.5F), 9,
+                       Layout::kTight);
+      };
+      const std::vector<float> got = run(three());
+      const float want = run(reference())[0];
+      // An exponential that stops at the ends of float's range leaves |gate| * e^-87 at most.
+      const float tolerance = std::max(2e-5F * std::abs(want), 1e-37F * std::abs(gate));
+      for (const float x : got) EXPECT_NEAR(x, want, tolerance);
+    }
   }
 }
 
@@ -230,10 +245,13 @@ TEST_P(RowOpsTest, NoRowsIsNothingToDo) {
   EXPECT_OK(three().HeadRmsNorm(none.view(), 4, Floats(weight), kEpsilon));
   EXPECT_OK(three().Rope(none.view(), {}, {.head_dim = 4, .dims = 4}));
   EXPECT_OK(three().SiluGate(none.view(), none.view(), none.view()));
+  EXPECT_OK(three().GeluGate(none.view(), none.view(), none.view()));
   EXPECT_OK(three().Add(none.view(), none.view()));
   EXPECT_OK(three().TopK(none.view(), 1, {}));
 }
 
+INSTANTIATE_TEST_SUITE_P(Conformance, GateTest, ::testing::ValuesIn(TestedDevices()),
+                         DeviceTestName);
 INSTANTIATE_TEST_SUITE_P(Conformance, RowOpsTest, ::testing::ValuesIn(TestedDevices()),
                          DeviceTestName);
 

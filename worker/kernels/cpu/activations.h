@@ -17,8 +17,9 @@ enum class ActivationKind : int8_t {
   kBytes256,  // ByteBlock<256>
   kWords32,   // WordBlock<32>
   kWords256,  // WordBlock<256>
+  kSplit32,   // SplitBlock; the last may be filled up with zeros
 };
-inline constexpr int kActivationKinds = 5;
+inline constexpr int kActivationKinds = 6;
 
 // value = scale * code, codes in -127..127. For weights with unsigned codes.
 template <int kElements>
@@ -49,6 +50,14 @@ struct alignas(16) WordBlock {
   float scale;
 };
 
+// value = high + low, both bfloat16, off by at most 2^-17 of it. For weights in BF16 on processors
+// that multiply tiles of them.
+struct alignas(64) SplitBlock {
+  uint16_t high[32];
+  uint16_t low[32];
+};
+
+static_assert(sizeof(SplitBlock) == 128);
 static_assert(sizeof(ByteBlock<32>) == 48);
 static_assert(sizeof(ByteBlock<256>) == 320);
 static_assert(sizeof(WordBlock<32>) == 80);
@@ -60,6 +69,7 @@ constexpr int64_t ActivationBlockElements(ActivationKind kind) {
       return 1;
     case ActivationKind::kBytes32:
     case ActivationKind::kWords32:
+    case ActivationKind::kSplit32:
       return 32;
     case ActivationKind::kBytes256:
     case ActivationKind::kWords256:
@@ -80,6 +90,8 @@ constexpr int64_t ActivationBlockBytes(ActivationKind kind) {
       return sizeof(WordBlock<32>);
     case ActivationKind::kWords256:
       return sizeof(WordBlock<256>);
+    case ActivationKind::kSplit32:
+      return sizeof(SplitBlock);
   }
   return 0;
 }

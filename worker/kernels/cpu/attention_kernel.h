@@ -5,6 +5,8 @@
 // fixed by absolute positions: spans of kAttentionSpan positions, each summed up on its own and
 // then joined in order; within a span cache blocks in order; within a block the scores of all
 // visible tokens, one maximum, one rescaling of what came before, then the values token by token.
+// With a window the tokens before it count for nothing, and blocks that lie before it are passed
+// over.
 // Neither the number of rows at once, nor the split of a prompt into chunks, nor who computes which
 // span can change a bit.
 #ifndef RENGA_WORKER_KERNELS_CPU_ATTENTION_KERNEL_H_
@@ -159,7 +161,8 @@ class AttentionKernel {
     const int64_t last = end - 1 < last_ ? end - 1 : last_;
     // A block across a span's end counts to the span where it begins.
     const int64_t first = (span * kAttentionSpan + task_.block_tokens - 1) / task_.block_tokens;
-    for (int64_t block = first; block * task_.block_tokens <= last; ++block) {
+    const int64_t seen = FirstSeen(task_.first_position + rows_.begin) / task_.block_tokens;
+    for (int64_t block = first > seen ? first : seen; block * task_.block_tokens <= last; ++block) {
       Block(block, part);
     }
   }
@@ -168,13 +171,21 @@ class AttentionKernel {
     const int64_t first = block * task_.block_tokens;
     LoadBlock(task_.blocks[block], Visible(first, last_));
     for (int64_t row = 0; row < rows_.count; ++row) {
-      const int64_t visible = Visible(first, task_.first_position + rows_.begin + row);
-      if (visible <= 0) continue;
+      const int64_t position = task_.first_position + rows_.begin + row;
+      const int64_t visible = Visible(first, position);
+      const int64_t seen = FirstSeen(position) - first;
+      const int64_t hidden = seen > 0 ? seen : 0;
+      if (visible <= hidden) continue;
       int64_t query = row * task_.heads_per_kv;
       const int64_t end = query + task_.heads_per_kv;
-      for (; query + 2 <= end; query += 2) Attend<2>(query, visible, part);
-      if (query < end) Attend<1>(query, visible, part);
+      for (; query + 2 <= end; query += 2) Attend<2>(query, hidden, visible, part);
+      if (query < end) Attend<1>(query, hidden, visible, part);
     }
+  }
+
+  // The first position that a row at `position` sees.
+  int64_t FirstSeen(int64_t position) const {
+    return task_.window > 0 && position >= task_.window ? position - task_.window + 1 : 0;
   }
 
   // Tokens of the block starting at position `first` that a row at `position` sees.
@@ -281,19 +292,22 @@ class AttentionKernel {
 
   // ---- A block --------------------------------------------------------------------------------
 
-  // Takes `visible` tokens of the loaded block into the part's sums of `heads` queries of a row.
+  // Takes tokens [hidden, visible) of the loaded block into the part's sums of `heads` queries of a
+  // row.
   template <int heads>
-  void Attend(int64_t query, int64_t visible, float* part) {
+  void Attend(int64_t query, int64_t hidden, int64_t visible, float* part) {
     int64_t t = 0;
     for (; t + 4 * kLanes <= visible; t += 4 * kLanes) ScoreTile<heads, 4>(query, t);
     for (; t < visible; t += kLanes) ScoreTile<heads, 1>(query, t);
     F rescale[heads];
-    for (int h = 0; h < heads; ++h) rescale[h] = Weigh(query + h, visible, Scores(h), part);
+    for (int h = 0; h < heads; ++h) rescale[h] = Weigh(query + h, hidden, visible, Scores(h), part);
     int64_t d = 0;
     for (; d + 4 * kLanes <= layout_.dims; d += 4 * kLanes) {
-      AddValues<heads, 4>(query, visible, d, rescale, part);
+      AddValues<heads, 4>(query, hidden, visible, d, rescale, part);
     }
-    for (; d < layout_.dims; d += kLanes) AddValues<heads, 1>(query, visible, d, rescale, part);
+    for (; d < layout_.dims; d += kLanes) {
+      AddValues<heads, 1>(query, hidden, visible, d, rescale, part);
+    }
   }
 
   float* Scores(int h) { return memory_ + layout_.scores + h * layout_.tokens; }
@@ -323,7 +337,8 @@ class AttentionKernel {
 
   // Turns a query's scores into weights relative to the largest score so far, adds them up, and
   // returns what earlier sums must be multiplied by.
-  F Weigh(int64_t query, int64_t visible, float* scores, float* part) {
+  F Weigh(int64_t query, int64_t hidden, int64_t visible, float* scores, float* part) {
+    for (int64_t t = 0; t < hidden; ++t) scores[t] = kMinusInfinity;
     for (int64_t t = visible; t < layout_.tokens; ++t) scores[t] = kMinusInfinity;
     float& maximum = *MaximumOf(part, query);
     F largest = Isa::SetF(maximum);
@@ -347,15 +362,16 @@ class AttentionKernel {
 
   // sums = sums * rescale, then + weight * value token by token, for `vectors` vectors of a head.
   template <int heads, int vectors>
-  void AddValues(int64_t query, int64_t visible, int64_t d, const F* rescale, float* part) {
+  void AddValues(int64_t query, int64_t hidden, int64_t visible, int64_t d, const F* rescale,
+                 float* part) {
     float* out = SumOf(part, query) + d;
     F sums[heads][vectors];
     Unroll<heads * vectors>([&](auto i) RENGA_INLINE_LAMBDA {
       constexpr int h = i / vectors, v = i % vectors;
       sums[h][v] = Isa::MulF(Isa::LoadF(out + h * layout_.dims + v * kLanes), rescale[h]);
     });
-    const float* values = memory_ + layout_.values + d;
-    for (int64_t t = 0; t < visible; ++t, values += layout_.dims) {
+    const float* values = memory_ + layout_.values + hidden * layout_.dims + d;
+    for (int64_t t = hidden; t < visible; ++t, values += layout_.dims) {
       F value[vectors];
       Unroll<vectors>([&](auto v)
                           RENGA_INLINE_LAMBDA { value[v] = Isa::LoadF(values + v * kLanes); });

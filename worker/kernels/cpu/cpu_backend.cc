@@ -5,6 +5,7 @@
 #include <atomic>
 #include <cstring>
 #include <limits>
+#include <string>
 #include <utility>
 
 #include "absl/status/status.h"
@@ -31,6 +32,9 @@ using cpu::PackedMatrix;
 // Tokens whose activations are rounded and multiplied at a time: bounds the working memory of a
 // Linear call to this many rows of blocks.
 constexpr int64_t kLinearTokens = 256;
+// The same for blocks of 4 bytes a number, where model::ScratchParts counts 2: half of the tokens,
+// but at least as many as the kernels take at once.
+constexpr int64_t kFewestSplitTokens = 64;
 // Rows of less than this many numbers in all are not worth waking other threads for.
 constexpr int64_t kWorthSharing = 32768;
 // Attention jobs for each thread that are shared out evenly enough.
@@ -40,8 +44,6 @@ constexpr int64_t kMostPartBytes = int64_t{2} << 20;
 
 const CpuKernels& KernelsOf(CpuPath path) {
   switch (path) {
-    case CpuPath::kPortable:
-      return cpu::PortableKernels();
 #if defined(__x86_64__)
     case CpuPath::kSsse3:
       return cpu::Ssse3Kernels();
@@ -53,21 +55,27 @@ const CpuKernels& KernelsOf(CpuPath path) {
       return cpu::AvxVnniKernels();
     case CpuPath::kAvx512Vnni:
       return cpu::Avx512VnniKernels();
-#else
-    case CpuPath::kSsse3:
-    case CpuPath::kAvx:
-    case CpuPath::kAvx2:
-    case CpuPath::kAvxVnni:
-    case CpuPath::kAvx512Vnni:
-      break;
+    case CpuPath::kAmx:
+      return cpu::AmxKernels();
+#elif defined(__aarch64__)
+    case CpuPath::kNeon:
+      return cpu::NeonKernels();
+    case CpuPath::kNeonDotprod:
+      return cpu::NeonDotprodKernels();
+    case CpuPath::kNeonI8mm:
+      return cpu::NeonI8mmKernels();
 #endif
+    default:  // kPortable; AvailableCpuPaths() has none of other processors
+      return cpu::PortableKernels();
   }
-  return cpu::PortableKernels();
 }
 
 class CpuBackend : public Backend {
  public:
-  CpuBackend(const CpuKernels& kernels, int threads) : kernels_(kernels), pool_(threads) {}
+  CpuBackend(const CpuKernels& kernels, int threads)
+      : kernels_(kernels),
+        layout_name_(absl::StrCat("panels", kernels.lanes, "-1")),
+        pool_(threads) {}
 
   absl::string_view path_name() const override { return kernels_.path_name; }
 
@@ -86,17 +94,27 @@ class CpuBackend : public Backend {
                                                              int64_t columns) override;
   absl::Status LoadRows(WeightMatrix& matrix, int64_t first_row,
                         std::span<const std::byte> rows) override;
+  absl::string_view layout_name() const override { return layout_name_; }
+  std::span<const std::byte> BytesOf(const WeightMatrix& matrix) const override;
+  absl::StatusOr<std::unique_ptr<WeightMatrix>> AdoptMatrix(base::DataType type, int64_t rows,
+                                                            int64_t columns,
+                                                            PackedBytes packed) override;
 
   absl::Status RmsNorm(ConstRowsView in, const float* weight, float epsilon, RowsView out) override;
   absl::Status HeadRmsNorm(RowsView rows, int64_t head_dim, const float* weight,
                            float epsilon) override;
   absl::Status Linear(ConstRowsView in, std::span<const LinearOutput> outputs) override;
+  absl::Status RmsNormLinear(ConstRowsView in, const float* weight, float epsilon, RowsView normed,
+                             std::span<const LinearOutput> outputs) override;
+  absl::Status SiluGateLinear(ConstRowsView gate, ConstRowsView up, RowsView gated,
+                              std::span<const LinearOutput> outputs) override;
   absl::Status Rope(RowsView rows, std::span<const int64_t> positions,
                     const RopeArgs& args) override;
   absl::Status StoreKv(ConstRowsView keys, ConstRowsView values, const KvCacheView& cache,
                        std::span<const SequenceSlot> slots) override;
   absl::Status Attention(const AttentionArgs& args) override;
   absl::Status SiluGate(ConstRowsView gate, ConstRowsView up, RowsView out) override;
+  absl::Status GeluGate(ConstRowsView gate, ConstRowsView up, RowsView out) override;
   absl::Status Add(ConstRowsView in, RowsView out) override;
   absl::Status TopK(ConstRowsView logits, int64_t k, std::span<TopRow> result) override;
 
@@ -137,7 +155,13 @@ class CpuBackend : public Backend {
   template <class Body>
   void ForRows(int64_t rows, int64_t columns, const Body& body);
   absl::Status PrepareJobs(std::span<const LinearOutput> outputs);
-  absl::Status QuantizeInput(ConstRowsView in);
+  int64_t TokensAtATime(int64_t tokens) const;
+  absl::Status ReserveBlocks(int64_t tokens, int64_t columns);
+  void QuantizeRow(ConstRowsView in, int64_t row);
+  // Linear of rows that `prepare(row)` makes first, each row just before it is rounded.
+  template <class Prepare>
+  absl::Status LinearOf(ConstRowsView in, std::span<const LinearOutput> outputs,
+                        const Prepare& prepare);
   void RunJobs(int64_t tokens);
   void StoreKvHead(const KvLayout& layout, const float* key, const float* value, int64_t token,
                    std::byte* keys, std::byte* values);
@@ -148,6 +172,7 @@ class CpuBackend : public Backend {
   absl::Status ForAttention(int64_t n, const Body& body);
 
   const CpuKernels& kernels_;
+  const std::string layout_name_;  // see packed_matrix.h; grows a number when the layout changes
   base::ThreadPool pool_;
   cpu::RopeTable rope_;
   std::vector<LinearJob> jobs_;
@@ -208,6 +233,7 @@ absl::Status CpuBackend::LoadRows(WeightMatrix& matrix, int64_t first_row,
                                   std::span<const std::byte> rows) {
   auto* own = dynamic_cast<PackedMatrix*>(&matrix);
   if (own == nullptr) return absl::InvalidArgumentError("a matrix of another backend");
+  if (!own->loadable()) return absl::FailedPreconditionError("the matrix was adopted as it is");
   RENGA_RETURN_IF_ERROR(CheckLoadRows(matrix, first_row, rows.size()));
   RENGA_ASSIGN_OR_RETURN(const int64_t row_bytes, base::RowBytes(own->type(), own->columns()));
   const int64_t count = static_cast<int64_t>(rows.size()) / row_bytes;
@@ -216,6 +242,24 @@ absl::Status CpuBackend::LoadRows(WeightMatrix& matrix, int64_t first_row,
                                               static_cast<size_t>((end - begin) * row_bytes)));
   });
   return absl::OkStatus();
+}
+
+std::span<const std::byte> CpuBackend::BytesOf(const WeightMatrix& matrix) const {
+  const auto* own = dynamic_cast<const PackedMatrix*>(&matrix);
+  if (own == nullptr) return {};
+  return {own->data(), static_cast<size_t>(MatrixBytes(own->type(), own->rows(), own->columns()))};
+}
+
+absl::StatusOr<std::unique_ptr<WeightMatrix>> CpuBackend::AdoptMatrix(base::DataType type,
+                                                                      int64_t rows, int64_t columns,
+                                                                      PackedBytes packed) {
+  RENGA_RETURN_IF_ERROR(CheckMatrixShape(type, rows, columns));
+  const int64_t wanted = MatrixBytes(type, rows, columns);
+  if (static_cast<int64_t>(packed.bytes.size()) != wanted) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("a matrix of ", wanted, " bytes was given ", packed.bytes.size()));
+  }
+  return PackedMatrix::Adopt(type, rows, columns, kernels_.lanes, std::move(packed));
 }
 
 // ---- Linear -------------------------------------------------------------------------------------
@@ -244,31 +288,37 @@ absl::Status CpuBackend::PrepareJobs(std::span<const LinearOutput> outputs) {
   return absl::OkStatus();
 }
 
-// Rounds the rows once for each kind of blocks that a job reads, and points the jobs there.
-absl::Status CpuBackend::QuantizeInput(ConstRowsView in) {
-  std::array<bool, cpu::kActivationKinds> done = {};
+int64_t CpuBackend::TokensAtATime(int64_t tokens) const {
+  for (const LinearJob& job : jobs_) {
+    if (job.kind != ActivationKind::kSplit32) continue;
+    return std::clamp((tokens + 1) / 2, kFewestSplitTokens, kLinearTokens);
+  }
+  return kLinearTokens;
+}
+
+// Memory for the rows' blocks of each kind that a job reads, and points the jobs there.
+absl::Status CpuBackend::ReserveBlocks(int64_t tokens, int64_t columns) {
   for (LinearJob& job : jobs_) {
-    job.task.tokens = in.rows;
-    if (job.kind == ActivationKind::kFloat) {
-      job.task.activations = reinterpret_cast<const std::byte*>(in.data);
-      job.task.input_stride = in.stride;
-      continue;
-    }
-    const auto kind = static_cast<size_t>(job.kind);
-    Scratch& scratch = activations_[kind];
-    const int64_t block_bytes = cpu::ActivationBlockBytes(job.kind);
-    if (!done[kind]) {
-      done[kind] = true;
-      const int64_t blocks = in.columns / cpu::ActivationBlockElements(job.kind);
-      RENGA_RETURN_IF_ERROR(scratch.Reserve(blocks * block_bytes * in.rows));
-      ForRows(in.rows, in.columns, [&](int64_t r) {
-        kernels_.quantize(job.kind, in.data + r * in.stride, in.columns, in.rows,
-                          scratch.data.get() + r * block_bytes);
-      });
-    }
+    if (job.kind == ActivationKind::kFloat) continue;
+    Scratch& scratch = activations_[static_cast<size_t>(job.kind)];
+    const int64_t elements = cpu::ActivationBlockElements(job.kind);
+    const int64_t blocks = (columns + elements - 1) / elements;
+    RENGA_RETURN_IF_ERROR(scratch.Reserve(blocks * cpu::ActivationBlockBytes(job.kind) * tokens));
     job.task.activations = scratch.data.get();
   }
   return absl::OkStatus();
+}
+
+// Rounds a row once for each kind of blocks that a job reads.
+void CpuBackend::QuantizeRow(ConstRowsView in, int64_t row) {
+  std::array<bool, cpu::kActivationKinds> done = {};
+  done[static_cast<size_t>(ActivationKind::kFloat)] = true;
+  for (const LinearJob& job : jobs_) {
+    const auto kind = static_cast<size_t>(job.kind);
+    if (std::exchange(done[kind], true)) continue;
+    kernels_.quantize(job.kind, in.data + row * in.stride, in.columns, in.rows,
+                      activations_[kind].data.get() + row * cpu::ActivationBlockBytes(job.kind));
+  }
 }
 
 // All panels of all jobs are one loop, so that small matrices keep every thread busy too.
@@ -287,18 +337,54 @@ void CpuBackend::RunJobs(int64_t tokens) {
   });
 }
 
-absl::Status CpuBackend::Linear(ConstRowsView in, std::span<const LinearOutput> outputs) {
+template <class Prepare>
+absl::Status CpuBackend::LinearOf(ConstRowsView in, std::span<const LinearOutput> outputs,
+                                  const Prepare& prepare) {
   RENGA_RETURN_IF_ERROR(CheckLinear(in, outputs));
-  if (outputs.empty() || in.rows == 0) return absl::OkStatus();
+  if (in.rows == 0) return absl::OkStatus();
   RENGA_RETURN_IF_ERROR(PrepareJobs(outputs));
-  for (int64_t row = 0; row < in.rows; row += kLinearTokens) {
-    const int64_t tokens = std::min(kLinearTokens, in.rows - row);
-    RENGA_RETURN_IF_ERROR(
-        QuantizeInput(ConstRowsView(in.data + row * in.stride, tokens, in.columns, in.stride)));
-    RunJobs(tokens);
-    for (LinearJob& job : jobs_) job.task.out += tokens * job.task.out_stride;
+  const int64_t most = jobs_.empty() ? in.rows : TokensAtATime(in.rows);
+  for (int64_t first = 0; first < in.rows; first += most) {
+    const ConstRowsView part(in.data + first * in.stride, std::min(most, in.rows - first),
+                             in.columns, in.stride);
+    RENGA_RETURN_IF_ERROR(ReserveBlocks(part.rows, part.columns));
+    ForRows(part.rows, part.columns, [&](int64_t r) {
+      prepare(first + r);
+      QuantizeRow(part, r);
+    });
+    for (LinearJob& job : jobs_) {
+      job.task.tokens = part.rows;
+      if (job.kind == ActivationKind::kFloat) {
+        job.task.activations = reinterpret_cast<const std::byte*>(part.data);
+        job.task.input_stride = part.stride;
+      }
+    }
+    if (!jobs_.empty()) RunJobs(part.rows);
+    for (LinearJob& job : jobs_) job.task.out += part.rows * job.task.out_stride;
   }
   return absl::OkStatus();
+}
+
+absl::Status CpuBackend::Linear(ConstRowsView in, std::span<const LinearOutput> outputs) {
+  return LinearOf(in, outputs, [](int64_t) {});
+}
+
+absl::Status CpuBackend::RmsNormLinear(ConstRowsView in, const float* weight, float epsilon,
+                                       RowsView normed, std::span<const LinearOutput> outputs) {
+  RENGA_RETURN_IF_ERROR(CheckRmsNorm(in, weight, normed));
+  return LinearOf(normed, outputs, [&](int64_t r) {
+    kernels_.rms_norm(in.data + r * in.stride, weight, epsilon, in.columns,
+                      normed.data + r * normed.stride);
+  });
+}
+
+absl::Status CpuBackend::SiluGateLinear(ConstRowsView gate, ConstRowsView up, RowsView gated,
+                                        std::span<const LinearOutput> outputs) {
+  RENGA_RETURN_IF_ERROR(CheckSiluGate(gate, up, gated));
+  return LinearOf(gated, outputs, [&](int64_t r) {
+    kernels_.silu_gate(gate.data + r * gate.stride, up.data + r * up.stride, gate.columns,
+                       gated.data + r * gated.stride);
+  });
 }
 
 // ---- Rows ---------------------------------------------------------------------------------------
@@ -342,6 +428,15 @@ absl::Status CpuBackend::SiluGate(ConstRowsView gate, ConstRowsView up, RowsView
   RENGA_RETURN_IF_ERROR(CheckSiluGate(gate, up, out));
   ForRows(gate.rows, gate.columns, [&](int64_t r) {
     kernels_.silu_gate(gate.data + r * gate.stride, up.data + r * up.stride, gate.columns,
+                       out.data + r * out.stride);
+  });
+  return absl::OkStatus();
+}
+
+absl::Status CpuBackend::GeluGate(ConstRowsView gate, ConstRowsView up, RowsView out) {
+  RENGA_RETURN_IF_ERROR(CheckGeluGate(gate, up, out));
+  ForRows(gate.rows, gate.columns, [&](int64_t r) {
+    kernels_.gelu_gate(gate.data + r * gate.stride, up.data + r * up.stride, gate.columns,
                        out.data + r * out.stride);
   });
   return absl::OkStatus();
@@ -432,6 +527,7 @@ AttentionTask CpuBackend::TaskOf(const AttentionArgs& args, const SequenceSlot& 
   task.heads_per_kv = args.n_heads / cache.n_kv_heads;
   task.head_dim = cache.head_dim;
   task.scale = args.scale;
+  task.window = args.window;
   return task;
 }
 

@@ -16,18 +16,24 @@
 namespace renga::kernels {
 
 enum class CpuPath {
-  kPortable,    // plain C++, any processor
-  kSsse3,       // SSSE3; the bits of kAvx
-  kAvx,         // AVX floats, SSSE3 integers; neither FMA nor F16C (Sandy and Ivy Bridge)
-  kAvx2,        // AVX2, FMA, F16C
-  kAvxVnni,     // kAvx2 and AVX-VNNI; the bits of kAvx2
-  kAvx512Vnni,  // AVX-512 F, BW, DQ, VL and VNNI
+  kPortable,     // plain C++, any processor
+  kSsse3,        // SSSE3; the bits of kAvx
+  kAvx,          // AVX floats, SSSE3 integers; neither FMA nor F16C (Sandy and Ivy Bridge)
+  kAvx2,         // AVX2, FMA, F16C
+  kAvxVnni,      // kAvx2 and AVX-VNNI; the bits of kAvx2
+  kAvx512Vnni,   // AVX-512 F, BW, DQ, VL and VNNI
+  kAmx,          // kAvx512Vnni and AMX's tiles of int8 and BF16; its bits but for BF16 matrices
+  kNeon,         // any 64-bit ARM processor
+  kNeonDotprod,  // kNeon with dot products of bytes; the bits of kNeon
+  kNeonI8mm,     // kNeonDotprod and matrix products of bytes; the bits of kNeon
 };
 
-// "portable", "ssse3", "avx", "avx2", "avxvnni", "avx512vnni".
+// "portable", "ssse3", "avx", "avx2", "avxvnni", "avx512vnni", "amx", "neon", "neon-dotprod",
+// "neon-i8mm".
 absl::string_view CpuPathName(CpuPath path);
 
-// The paths this machine can run, best first; kPortable is always the last.
+// The paths this machine can run, best first; kPortable is always the last. Where there is AMX,
+// asks the system to let this process use it.
 std::vector<CpuPath> AvailableCpuPaths();
 
 // A backend that uses `threads` >= 1 threads, the calling one included. kInvalidArgument when

@@ -1,6 +1,12 @@
 // Which paths this build has and this machine can run.
 #if defined(__x86_64__)
 #include <cpuid.h>
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+#elif defined(__aarch64__)
+#include <sys/auxv.h>
 #endif
 
 #include <vector>
@@ -24,6 +30,34 @@ bool HasAvxVnni() {
   unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
   return __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) != 0 && (eax & kAvxVnniBit) != 0;
 }
+
+// Whether the system saves the tiles and their configuration (XGETBV).
+bool SystemSavesTiles() {
+  constexpr unsigned kTileState = 3u << 17;
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  if (__get_cpuid(1, &eax, &ebx, &ecx, &edx) == 0 || (ecx & bit_OSXSAVE) == 0) return false;
+  asm volatile("xgetbv" : "=a"(eax), "=d"(edx) : "c"(0));
+  return (eax & kTileState) == kTileState;
+}
+
+// Linux saves tiles only for processes that have asked for it, since 5.16.
+bool MayUseTiles() {
+#if defined(__linux__)
+  constexpr long kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM
+  constexpr long kTileData = 18;               // XFEATURE_XTILE_DATA
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+#else
+  return false;
+#endif
+}
+
+bool HasAmx() {
+  constexpr unsigned kBf16Bit = 1u << 22, kTileBit = 1u << 24, kInt8Bit = 1u << 25;
+  constexpr unsigned kAll = kBf16Bit | kTileBit | kInt8Bit;
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  return __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) != 0 && (edx & kAll) == kAll &&
+         SystemSavesTiles() && MayUseTiles();
+}
 #endif
 
 }  // namespace
@@ -42,6 +76,14 @@ absl::string_view CpuPathName(CpuPath path) {
       return "avxvnni";
     case CpuPath::kAvx512Vnni:
       return "avx512vnni";
+    case CpuPath::kAmx:
+      return "amx";
+    case CpuPath::kNeon:
+      return "neon";
+    case CpuPath::kNeonDotprod:
+      return "neon-dotprod";
+    case CpuPath::kNeonI8mm:
+      return "neon-i8mm";
   }
   return "unknown";
 }
@@ -55,12 +97,18 @@ std::vector<CpuPath> AvailableCpuPaths() {
   if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
       __builtin_cpu_supports("avx512vnni")) {
+    if (HasAmx()) paths.push_back(CpuPath::kAmx);
     paths.push_back(CpuPath::kAvx512Vnni);
   }
   if (avx2 && HasAvxVnni()) paths.push_back(CpuPath::kAvxVnni);
   if (avx2) paths.push_back(CpuPath::kAvx2);
   if (__builtin_cpu_supports("avx")) paths.push_back(CpuPath::kAvx);
   if (__builtin_cpu_supports("ssse3")) paths.push_back(CpuPath::kSsse3);
+#elif defined(__aarch64__)
+  const bool dotprod = (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0;
+  if (dotprod && (getauxval(AT_HWCAP2) & HWCAP2_I8MM) != 0) paths.push_back(CpuPath::kNeonI8mm);
+  if (dotprod) paths.push_back(CpuPath::kNeonDotprod);
+  paths.push_back(CpuPath::kNeon);
 #endif
   paths.push_back(CpuPath::kPortable);
   return paths;

@@ -1,6 +1,7 @@
 // Weight formats with blocks of 256 numbers, the K types and IQ4_XS. As formats_32.h, but the
 // numbers share one float scale per block and have an integer scale for each 16 or 32 of them:
 //   number = Scale() * (integer scale * (code - kOffset)) [- Min() * integer min].
+// kMinScale and kMaxScale bound the integer scales.
 // SubScale<s>() is the scale of sub-block s as Isa::ScaleDot wants it (where kSigned, with wide
 // words, Isa::MulI); Pairs<j>() holds what multiplies the activations' sums, as pairs of int16 for
 // sub-blocks 2 * j and 2 * j + 1: the mins where kHasMin, else the scales, for the offset.
@@ -24,6 +25,7 @@ struct Format256 {
   static constexpr bool kSigned = false;
   static constexpr bool kHasMin = false;
   static constexpr int kOffset = 0;
+  static constexpr bool kWidelyUsed = false;
 
   explicit Format256(const std::byte* b) : block(b) {}
   [[gnu::always_inline]] I Chunk(int offset, int chunk) const {
@@ -83,6 +85,8 @@ struct Q2K : Interleaved256<Isa> {
   using typename Format256<Isa>::I;
   using typename Format256<Isa>::F;
   static constexpr int kRowBytes = 84;
+  static constexpr int kMinScale = 0;
+  static constexpr int kMaxScale = 15;
   static constexpr int kMaxCode = 3;
   static constexpr bool kHasMin = true;
 
@@ -118,6 +122,8 @@ struct Q3K : Interleaved256<Isa> {
   using typename Format256<Isa>::I;
   using typename Format256<Isa>::F;
   static constexpr int kRowBytes = 110;
+  static constexpr int kMinScale = -32;
+  static constexpr int kMaxScale = 31;
   static constexpr int kMaxCode = 7;
   static constexpr int kOffset = 4;
 
@@ -167,6 +173,9 @@ struct Q4K : Format256<Isa> {
   using typename Format256<Isa>::I;
   using typename Format256<Isa>::F;
   static constexpr int kRowBytes = 144;
+  static constexpr bool kWidelyUsed = true;
+  static constexpr int kMinScale = 0;
+  static constexpr int kMaxScale = 63;
   static constexpr int kScaleElements = 32;
   static constexpr int kMaxCode = 15;
   static constexpr bool kHasMin = true;
@@ -204,6 +213,9 @@ struct Q5K : Format256<Isa> {
   using typename Format256<Isa>::I;
   using typename Format256<Isa>::F;
   static constexpr int kRowBytes = 176;
+  static constexpr bool kWidelyUsed = true;
+  static constexpr int kMinScale = 0;
+  static constexpr int kMaxScale = 63;
   static constexpr int kScaleElements = 32;
   static constexpr int kMaxCode = 31;
   static constexpr bool kHasMin = true;
@@ -253,6 +265,9 @@ struct Q6K : Interleaved256<Isa> {
   using typename Format256<Isa>::I;
   using typename Format256<Isa>::F;
   static constexpr int kRowBytes = 210;
+  static constexpr bool kWidelyUsed = true;
+  static constexpr int kMinScale = -128;
+  static constexpr int kMaxScale = 127;
   static constexpr int kMaxCode = 63;
   static constexpr int kOffset = 32;
 
@@ -287,6 +302,8 @@ struct Iq4Xs : Format256<Isa> {
   using typename Format256<Isa>::I;
   using typename Format256<Isa>::F;
   static constexpr int kRowBytes = 136;
+  static constexpr int kMinScale = -32;
+  static constexpr int kMaxScale = 31;
   static constexpr int kScaleElements = 32;
   static constexpr bool kSigned = true;
   static constexpr int kSections = 8;

@@ -32,6 +32,7 @@ struct Format32 {
   static constexpr bool kHasMin = false;
   static constexpr int kOffset = 0;
   static constexpr int kSections = 1;
+  static constexpr bool kWidelyUsed = true;  // worth kernels of its own for two to eight tokens
   static constexpr int kSteps = 4;
   static constexpr int kOutputs = 2;
   // A byte's low and high nibble are 16 numbers apart.

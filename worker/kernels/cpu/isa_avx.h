@@ -16,6 +16,7 @@ namespace renga::kernels::cpu {
 
 struct Avx : SseIntegers {
   static constexpr int kTileTokens = 2;
+  static constexpr bool kSharesCodes = false;
   using F = __m256;
 
   RENGA_WORD F ZeroF() { return _mm256_setzero_ps(); }

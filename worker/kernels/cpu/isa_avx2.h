@@ -17,7 +17,10 @@ struct Avx2 {
   static constexpr int kLanes = 8;
   static constexpr bool kDot32 = false;
   static constexpr bool kWideSigned = true;
+  static constexpr bool kSignedDot = false;
+  static constexpr bool kTokenPairs = false;
   static constexpr int kTileTokens = 4;
+  static constexpr bool kSharesCodes = true;
   using F = __m256;
   using I = __m256i;
 

@@ -18,7 +18,10 @@ struct Avx512Vnni {
   static constexpr int kLanes = 16;
   static constexpr bool kDot32 = true;
   static constexpr bool kWideSigned = false;
+  static constexpr bool kSignedDot = false;
+  static constexpr bool kTokenPairs = false;
   static constexpr int kTileTokens = 8;
+  static constexpr bool kSharesCodes = true;
   using F = __m512;
   using I = __m512i;
 

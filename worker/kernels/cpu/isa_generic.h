@@ -35,10 +35,16 @@ struct Generic {
   static constexpr int kLanes = lanes;
   static constexpr bool kDot32 = dot32;
   // Signed weights: true, as int16 against int16 activations (EvenWords, OddWords, MulPairs);
-  // false, as unsigned bytes with 128 added, which DotBytes must be able to add up.
+  // false, as bytes, which DotBytes must be able to add up: with 128 added, unless kSignedDot.
   static constexpr bool kWideSigned = !dot32;
+  // Whether DotBytes takes signed codes. It need not take any above 127 then: no format has them.
+  static constexpr bool kSignedDot = false;
+  // Whether many tokens are taken two at a time, by words that isa_neon_i8mm.h defines.
+  static constexpr bool kTokenPairs = false;
   // Tokens that share a decoded weight in registers.
   static constexpr int kTileTokens = 4;
+  // Whether two to eight tokens share codes as they are read, undecoded: where registers are many.
+  static constexpr bool kSharesCodes = lanes == 16;
 
   using F = typename VectorOf<float, 4 * lanes>::Type;
   using I = typename VectorOf<int32_t, 4 * lanes>::Type;
@@ -87,8 +93,8 @@ struct Generic {
     return v;
   }
 
-  // Dot products. A partial sum collects products of unsigned codes and signed activations, and
-  // means something only to SumDot and ScaleDot.
+  // Dot products. A partial sum collects products of codes (unsigned, or signed where kSignedDot)
+  // and signed activations, and means something only to SumDot and ScaleDot.
   RENGA_WORD I DotBytes(I partial, I codes, I activations) {
     const I even = reinterpret_cast<I>(LowBytesU(codes) * LowBytesS(activations));
     const I odd = reinterpret_cast<I>(HighBytesU(codes) * HighBytesS(activations));
@@ -116,6 +122,10 @@ struct Generic {
   RENGA_WORD I MulBytePairs(I acc, I a, I b) {
     const I products = reinterpret_cast<I>(reinterpret_cast<Words>(a) * reinterpret_cast<Words>(b));
     return acc + LowWords(products) + HighWords(products);
+  }
+  // The low 16 bits of the products of int16.
+  RENGA_WORD I MulWords(I a, I b) {
+    return reinterpret_cast<I>(reinterpret_cast<Words>(a) * reinterpret_cast<Words>(b));
   }
   // acc + a * b: int32.
   RENGA_WORD I MulI(I acc, I a, I b) { return acc + a * b; }

@@ -17,6 +17,7 @@ namespace renga::kernels::cpu {
 
 struct Ssse3 : SseIntegers {
   static constexpr int kTileTokens = 1;
+  static constexpr bool kSharesCodes = false;
   struct F {
     __m128 low, high;
   };

@@ -55,6 +55,7 @@ struct AttentionTask {
   int64_t heads_per_kv = 0;
   int64_t head_dim = 0;
   float scale = 0;
+  int64_t window = 0;  // positions that a row sees, up to its own; 0: all
 };
 
 // The part of a task that one call computes: rows [begin, begin + count), count <= kAttentionRows,
@@ -81,6 +82,7 @@ struct CpuKernels {
 
   void (*rms_norm)(const float* in, const float* weight, float epsilon, int64_t n, float* out);
   void (*silu_gate)(const float* gate, const float* up, int64_t n, float* out);
+  void (*gelu_gate)(const float* gate, const float* up, int64_t n, float* out);
   void (*add)(const float* in, int64_t n, float* out);
   // Pairs (2i, 2i + 1), or (i, i + pairs), rotated by angles with these cosines and sines.
   void (*rotate)(bool neighbours, const float* cosines, const float* sines, int64_t pairs,
@@ -108,6 +110,11 @@ const CpuKernels& AvxKernels();
 const CpuKernels& Avx2Kernels();
 const CpuKernels& AvxVnniKernels();
 const CpuKernels& Avx512VnniKernels();
+const CpuKernels& AmxKernels();
+#elif defined(__aarch64__)
+const CpuKernels& NeonKernels();
+const CpuKernels& NeonDotprodKernels();
+const CpuKernels& NeonI8mmKernels();
 #endif
 
 }  // namespace renga::kernels::cpu

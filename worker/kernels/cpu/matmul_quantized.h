@@ -6,18 +6,20 @@
 //   the block's integer dot product, exact in int32;
 //   sum = MulAdd(float(dot), weight scale * activation scale, sum);
 //   where the format has a min, a second MulAdd.
-// That sequence is the same for one token (Gemv) and for many (Gemm), for any tile and any panel,
+// That sequence is the same for few tokens (Few) and for many (Gemm), for any tile and any panel,
 // so the bits are too.
 //
-// Gemv takes codes straight from the packed bytes, of a few distant panels in turn. Gemm decodes a
-// block of two panels once and uses it for a tile of tokens; then it is the dot products that
-// count.
+// Few takes codes straight from the packed bytes, of a few distant panels in turn, and multiplies
+// them with up to four tokens while they are in registers. Gemm decodes a block of two panels once
+// and uses it for tiles of tokens; then it is the dot products that count.
 #ifndef RENGA_WORKER_KERNELS_CPU_MATMUL_QUANTIZED_H_
 #define RENGA_WORKER_KERNELS_CPU_MATMUL_QUANTIZED_H_
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <type_traits>
+#include <utility>
 
 #include "worker/kernels/cpu/activations.h"
 #include "worker/kernels/cpu/kernel_table.h"
@@ -26,8 +28,8 @@
 
 namespace renga::kernels::cpu {
 
-// Dot products of unsigned codes (or of signed ones with 128 added, where the processor adds
-// products up in int32).
+// Dot products of codes as bytes. Signed ones get 128 added where the processor multiplies unsigned
+// codes only (and adds products up in int32).
 template <class Format>
 struct ByteDot {
   using Isa = typename Format::Isa;
@@ -35,7 +37,8 @@ struct ByteDot {
   using Block = ByteBlock<Format::kElements>;
   using Codes = I;        // a group's codes of all rows
   using Activations = I;  // a group's activations
-  static constexpr int kOffset = Format::kSigned ? 128 : Format::kOffset;
+  static constexpr bool kAdd128 = Format::kSigned && !Isa::kSignedDot;
+  static constexpr int kOffset = kAdd128 ? 128 : Format::kOffset;
 
   // Steps after which a partial sum could overflow: int16 takes 2 * kMaxCode * 127 a step.
   static constexpr int FlushSteps() {
@@ -46,7 +49,7 @@ struct ByteDot {
     }
   }
   RENGA_WORD Codes Prepare(I raw) {
-    if constexpr (Format::kSigned) return Isa::Xor(raw, Isa::SetByte(-128));
+    if constexpr (kAdd128) return Isa::Xor(raw, Isa::SetByte(-128));
     return raw;
   }
   RENGA_WORD Codes Get(const Codes& stored) { return stored; }
@@ -107,7 +110,11 @@ struct QuantizedMatmul {
   static constexpr bool kNeedsPairs = kSuper && (Format::kHasMin || Dot::kOffset != 0);
   static constexpr int kPairs = kNeedsPairs ? kSubBlocks / 2 : 0;
   static constexpr int64_t kPanelBlockBytes = static_cast<int64_t>(Format::kRowBytes) * kLanes;
-  // Gemv: places of the weights that are read in turn, and how far ahead memory is asked for there.
+  // Few: its most tokens, and those that share registers with a step's codes; places of the weights
+  // that are read in turn, and how far ahead memory is asked for there.
+  static constexpr bool kSharesCodes = Isa::kSharesCodes && Format::kWidelyUsed;
+  static constexpr int kFewTokens = kSharesCodes ? 8 : 1;
+  static constexpr int kSharingTokens = Format::kOutputs > 2 ? 2 : 4;
   static constexpr int kStreams = 4;
   static constexpr int64_t kPrefetchBytes = kSuper ? 2048 : 1024;
   // Token tiles: those sharing registers, and those sharing a decoded block.
@@ -119,12 +126,10 @@ struct QuantizedMatmul {
              : (kSuper ? ActivationKind::kBytes256 : ActivationKind::kBytes32);
 
   static void Run(const MatmulTask& task, int64_t begin, int64_t end) {
-    if (task.tokens == 1) {
-      const int64_t apart = (end - begin + kStreams - 1) / kStreams;
-      for (int64_t panel = begin; panel < begin + apart; ++panel) {
-        Gemv(task, panel, apart, static_cast<int>((end - panel + apart - 1) / apart));
-      }
-      return;
+    if (task.tokens == 1) return RunFew<1>(task, begin, end);
+    if constexpr (kSharesCodes) {
+      if (task.tokens == 2) return RunFew<2>(task, begin, end);
+      if (task.tokens <= kFewTokens) return RunFew<kSharingTokens>(task, begin, end);
     }
     for (int64_t token = 0; token < task.tokens; token += kTokens) {
       const int64_t left = task.tokens - token;
@@ -149,15 +154,31 @@ struct QuantizedMatmul {
   RENGA_WORD F AddBlock(I dot, F scale, F min, const PairOf& pair, const Block& a, F sum) {
     I correction = Isa::ZeroI();
     if constexpr (kNeedsPairs) {
-      Unroll<kPairs>([&](auto j) RENGA_INLINE_LAMBDA {
-        correction = Isa::MulPairs(correction, pair(j), Isa::Broadcast4(PairSums(a) + 2 * j));
-      });
+      correction = SumPairs(pair, a);
     } else if constexpr (Dot::kOffset != 0) {
       correction = Isa::Broadcast4(&a.sum);
     }
     if constexpr (Dot::kOffset != 0) {
       dot = Isa::SubI(dot, Isa::template ShiftLeft<Log2(Dot::kOffset)>(correction));
     }
+    return AddScaled(dot, correction, scale, min, a, sum);
+  }
+
+ public:
+  // These two are shared with other kernels (matmul_tiles.h), and so are the bits.
+
+  // The sum of the sub-blocks' integer mins, or scales, times the sums of their activations.
+  template <class PairOf>
+  RENGA_WORD I SumPairs(const PairOf& pair, const Block& a) {
+    I total = Isa::ZeroI();
+    Unroll<kPairs>([&](auto j) RENGA_INLINE_LAMBDA {
+      total = Isa::MulPairs(total, pair(j), Isa::Broadcast4(PairSums(a) + 2 * j));
+    });
+    return total;
+  }
+
+  // `correction` is SumPairs of the mins for formats of 256 numbers with mins.
+  RENGA_WORD F AddScaled(I dot, I correction, F scale, F min, const Block& a, F sum) {
     sum = Isa::MulAddF(Isa::ToF(dot), Isa::MulF(scale, Isa::SetF(a.scale)), sum);
     if constexpr (Format::kHasMin && kSuper) {
       sum = Isa::MulAddF(Isa::ToF(correction), Isa::MulF(min, Isa::SetF(a.negative_scale)), sum);
@@ -167,40 +188,76 @@ struct QuantizedMatmul {
     return sum;
   }
 
-  // ---- One token ------------------------------------------------------------------------------
+ private:
+  // ---- Few tokens -----------------------------------------------------------------------------
 
-  // `n` <= kStreams panels from `first` on, `apart` panels apart, taken in turn: memory gives more
-  // when it is read in several places at once.
-  static void Gemv(const MatmulTask& task, int64_t first, int64_t apart, int n) {
+  // `sharing` tokens at a time. One token waits for memory, so a few panels are taken in turn; more
+  // wait for the arithmetic.
+  template <int sharing>
+  static void RunFew(const MatmulTask& task, int64_t begin, int64_t end) {
+    if constexpr (sharing > 1) {
+      for (int64_t panel = begin; panel < end; ++panel) Few<sharing, 1>(task, panel, 0, 1);
+    } else {
+      const int64_t apart = (end - begin + kStreams - 1) / kStreams;
+      for (int64_t panel = begin; panel < begin + apart; ++panel) {
+        const auto n = static_cast<int>((end - panel + apart - 1) / apart);
+        Few<1, kStreams>(task, panel, apart, n);
+      }
+    }
+  }
+
+  // `n` <= streams panels from `first` on, `apart` panels apart.
+  template <int sharing, int streams>
+  static void Few(const MatmulTask& task, int64_t first, int64_t apart, int n) {
+    constexpr int kTokenGroups = sharing == 1 ? 1 : kFewTokens / sharing;
     const int64_t blocks = task.columns / kElements;
     const int64_t stream_bytes = apart * blocks * kPanelBlockBytes;
     const std::byte* weights = task.panels + first * blocks * kPanelBlockBytes;
     const Block* activations = reinterpret_cast<const Block*>(task.activations);
-    F sums[kStreams];
-    for (F& sum : sums) sum = Isa::ZeroF();
-    for (int64_t b = 0; b < blocks; ++b, weights += kPanelBlockBytes) {
-      GemvBlocks(weights, stream_bytes, n, activations[b], sums);
+    const int tokens = static_cast<int>(task.tokens);
+    F sums[kTokenGroups][streams][sharing];
+    for (auto& group : sums) {
+      for (auto& stream : group) {
+        for (F& sum : stream) sum = Isa::ZeroF();
+      }
     }
-    for (int s = 0; s < n; ++s) StoreSum<Isa>(task, first + s * apart, 0, sums[s]);
+    for (int64_t b = 0; b < blocks; ++b, weights += kPanelBlockBytes, activations += tokens) {
+      for (int g = 0; g * sharing < tokens; ++g) {
+        const Block* shared[sharing];
+        // The last one stands in for those that are not there.
+        for (int t = 0; t < sharing; ++t) {
+          const int token = g * sharing + t;
+          shared[t] = activations + (token < tokens ? token : tokens - 1);
+        }
+        FewBlocks<sharing, streams>(weights, stream_bytes, n, shared, sums[g]);
+      }
+    }
+    for (int t = 0; t < tokens; ++t) {
+      for (int s = 0; s < n; ++s) {
+        StoreSum<Isa>(task, first + s * apart, t, sums[t / sharing][s][t % sharing]);
+      }
+    }
   }
 
-  // One block of `n` panels, `apart` bytes apart, section by section in turn.
-  RENGA_WORD void GemvBlocks(const std::byte* weights, int64_t apart, int n, const Block& a,
-                             F* sums) {
-    static_assert(kStreams == 4);
+  // One block of `n` panels, `apart` bytes apart, section by section in turn, times the tokens `a`.
+  template <int sharing, int streams>
+  RENGA_WORD void FewBlocks(const std::byte* weights, int64_t apart, int n, const Block* const* a,
+                            F (*sums)[sharing]) {
     // Of those beyond n, the first panel's, which nothing is done with.
     const auto block = [&](int s) RENGA_INLINE_LAMBDA { return weights + (s < n ? s * apart : 0); };
-    const Format formats[kStreams] = {Format(block(0)), Format(block(1)), Format(block(2)),
-                                      Format(block(3))};
-    I dots[kStreams];
-    for (I& dot : dots) dot = Isa::ZeroI();
+    const std::array<Format, streams> formats =
+        FormatsOf(block, std::make_index_sequence<streams>());
+    I dots[streams][sharing];
+    for (auto& stream : dots) {
+      Unroll<sharing>([&](auto t) RENGA_INLINE_LAMBDA { stream[t] = Isa::ZeroI(); });
+    }
     Unroll<Format::kSections>([&](auto section) RENGA_INLINE_LAMBDA {
-      for (int s = 0; s < n; ++s) {
+      ForStreams<streams>(n, [&](int s) RENGA_INLINE_LAMBDA {
         Prefetch<section>(formats[s].block);
-        dots[s] = AddSection<section>(formats[s], a, dots[s]);
-      }
+        AddSection<section, sharing>(formats[s], a, dots[s]);
+      });
     });
-    for (int s = 0; s < n; ++s) {
+    ForStreams<streams>(n, [&](int s) RENGA_INLINE_LAMBDA {
       const Format& format = formats[s];
       const auto pair = [&](auto j) RENGA_INLINE_LAMBDA {
         // Looked up even if never called, by clang.
@@ -208,8 +265,23 @@ struct QuantizedMatmul {
       };
       F min = Isa::ZeroF();
       if constexpr (Format::kHasMin) min = format.Min();
-      sums[s] = AddBlock(dots[s], format.Scale(), min, pair, a, sums[s]);
-    }
+      Unroll<sharing>([&](auto t) RENGA_INLINE_LAMBDA {
+        sums[s][t] = AddBlock(dots[s][t], format.Scale(), min, pair, *a[t], sums[s][t]);
+      });
+    });
+  }
+
+  // body(s) for n <= streams; a loop only where there may be several.
+  template <int streams, class Body>
+  RENGA_WORD void ForStreams(int n, const Body& body) {
+    if constexpr (streams == 1) return body(0);
+    for (int s = 0; s < n; ++s) body(s);
+  }
+
+  template <class BlockOf, size_t... s>
+  RENGA_WORD std::array<Format, sizeof...(s)> FormatsOf(const BlockOf& block,
+                                                        std::index_sequence<s...>) {
+    return {Format(block(s))...};
   }
 
   // Asks for the section's share of what is a block of kPrefetchBytes further on.
@@ -223,29 +295,41 @@ struct QuantizedMatmul {
     }
   }
 
-  // dot and the dot products of a section, times their integer scales where the format has them.
-  template <int section>
-  RENGA_WORD I AddSection(const Format& format, const Block& a, I dot) {
+  // Adds the dot products of a section, times their integer scales where the format has them.
+  template <int section, int sharing>
+  RENGA_WORD void AddSection(const Format& format, const Block* const* a, I* dots) {
     constexpr int kOutputs = Format::kOutputs;
-    I partial[kOutputs];
-    Unroll<kOutputs>([&](auto o) RENGA_INLINE_LAMBDA { partial[o] = Isa::ZeroI(); });
+    I partial[kOutputs][sharing];
+    Unroll<kOutputs * sharing>(
+        [&](auto i) RENGA_INLINE_LAMBDA { partial[i / sharing][i % sharing] = Isa::ZeroI(); });
     Unroll<Format::kSteps>([&](auto step) RENGA_INLINE_LAMBDA {
-      I codes[kOutputs];
-      format.template Codes<section, step>(codes);
+      I raw[kOutputs];
+      format.template Codes<section, step>(raw);
       Unroll<kOutputs>([&](auto o) RENGA_INLINE_LAMBDA {
         constexpr int kGroup = Format::Group(section, step, o);
-        partial[o] = Dot::Add(partial[o], Dot::Prepare(codes[o]), Dot::Load(a, kGroup));
+        const Codes codes = Dot::Prepare(raw[o]);
+        Unroll<sharing>([&](auto t) RENGA_INLINE_LAMBDA {
+          partial[o][t] = Dot::Add(partial[o][t], codes, Dot::Load(*a[t], kGroup));
+        });
         if constexpr ((step + 1) % Dot::FlushSteps() == 0 || step + 1 == Format::kSteps) {
-          if constexpr (kSuper) {
-            dot = Dot::Finish(dot, partial[o], format.template SubScale<kGroup / kSubGroups>());
-          } else {
-            dot = Dot::Finish(dot, partial[o]);
-          }
-          partial[o] = Isa::ZeroI();
+          FlushPartials<kGroup / kSubGroups, sharing>(format, partial[o], dots);
         }
       });
     });
-    return dot;
+  }
+
+  // Adds partial sums of one sub-block, and sets them to zero.
+  template <int sub_block, int sharing>
+  RENGA_WORD void FlushPartials(const Format& format, I* partial, I* dots) {
+    if constexpr (kSuper) {
+      const I scale = format.template SubScale<sub_block>();
+      Unroll<sharing>(
+          [&](auto t) RENGA_INLINE_LAMBDA { dots[t] = Dot::Finish(dots[t], partial[t], scale); });
+    } else {
+      Unroll<sharing>([&](auto t)
+                          RENGA_INLINE_LAMBDA { dots[t] = Dot::Finish(dots[t], partial[t]); });
+    }
+    Unroll<sharing>([&](auto t) RENGA_INLINE_LAMBDA { partial[t] = Isa::ZeroI(); });
   }
 
   // ---- Many tokens ----------------------------------------------------------------------------
@@ -276,6 +360,16 @@ struct QuantizedMatmul {
     }
     out->scale = format.Scale();
     if constexpr (Format::kHasMin) out->min = format.Min();
+    if constexpr (Isa::kTokenPairs) InterleaveGroups(out->codes);
+  }
+
+  // For PairDots: of each two groups, first those of half the rows, then those of the others.
+  static void InterleaveGroups(Codes* codes) {
+    for (int g = 0; g < kGroups; g += 2) {
+      const Codes first = codes[g], second = codes[g + 1];
+      codes[g] = Isa::InterleaveFirst(first, second);
+      codes[g + 1] = Isa::InterleaveSecond(first, second);
+    }
   }
 
   // Two panels and `n` <= kTokens tokens from `token` on; the panels may be the same.
@@ -303,10 +397,26 @@ struct QuantizedMatmul {
   // One block of two panels times `tokens` tokens.
   template <int tokens>
   static void Tile(const Decoded* w, const Block* a, F (*sums)[2]) {
-    constexpr int kFlush = Dot::FlushSteps() < kSubGroups ? Dot::FlushSteps() : kSubGroups;
-    static_assert(kSubGroups % kFlush == 0);
     I dots[tokens][2];
     for (int t = 0; t < tokens; ++t) dots[t][0] = dots[t][1] = Isa::ZeroI();
+    if constexpr (Isa::kTokenPairs) {
+      PairDots<tokens>(w, a, dots);
+    } else {
+      Dots<tokens>(w, a, dots);
+    }
+    for (int t = 0; t < tokens; ++t) {
+      for (int p = 0; p < 2; ++p) {
+        const auto pair = [&](auto j) RENGA_INLINE_LAMBDA { return w[p].pairs[j]; };
+        sums[t][p] = AddBlock(dots[t][p], w[p].scale, w[p].min, pair, a[t], sums[t][p]);
+      }
+    }
+  }
+
+  // The dot products of a tile, times their integer scales where the format has them.
+  template <int tokens>
+  RENGA_WORD void Dots(const Decoded* w, const Block* a, I (*dots)[2]) {
+    constexpr int kFlush = Dot::FlushSteps() < kSubGroups ? Dot::FlushSteps() : kSubGroups;
+    static_assert(kSubGroups % kFlush == 0);
     for (int g = 0; g < kGroups; g += kFlush) {
       I partial[tokens][2];
       Unroll<tokens>([&](auto t)
@@ -331,11 +441,40 @@ struct QuantizedMatmul {
         }
       });
     }
-    for (int t = 0; t < tokens; ++t) {
-      for (int p = 0; p < 2; ++p) {
-        const auto pair = [&](auto j) RENGA_INLINE_LAMBDA { return w[p].pairs[j]; };
-        sums[t][p] = AddBlock(dots[t][p], w[p].scale, w[p].min, pair, a[t], sums[t][p]);
-      }
+  }
+
+  // The same two tokens at a time. The last of an odd number is paired with itself.
+  template <int tokens>
+  RENGA_WORD void PairDots(const Decoded* w, const Block* a, I (*dots)[2]) {
+    static_assert(!kWords && kSubGroups % 2 == 0);
+    constexpr int kTilePairs = (tokens + 1) / 2;
+    for (int g = 0; g < kGroups; g += kSubGroups) {
+      I partial[kTilePairs][4];  // two panels, two halves of the rows of each
+      Unroll<4 * kTilePairs>([&](auto i)
+                                 RENGA_INLINE_LAMBDA { partial[i / 4][i % 4] = Isa::ZeroI(); });
+      Unroll<kSubGroups / 2>([&](auto step) RENGA_INLINE_LAMBDA {
+        const int group = g + 2 * step;
+        Unroll<kTilePairs>([&](auto pair) RENGA_INLINE_LAMBDA {
+          constexpr int kFirst = 2 * pair, kSecond = kFirst + 1 < tokens ? kFirst + 1 : kFirst;
+          const I activations =
+              Isa::LoadPair(a[kFirst].codes + 4 * group, a[kSecond].codes + 4 * group);
+          Unroll<4>([&](auto i) RENGA_INLINE_LAMBDA {
+            partial[pair][i] =
+                Isa::DotPairs(partial[pair][i], w[i / 2].codes[group + i % 2], activations);
+          });
+        });
+      });
+      Unroll<2 * tokens>([&](auto i) RENGA_INLINE_LAMBDA {
+        constexpr int t = i / 2, p = i % 2;
+        const I* halves = partial[t / 2] + 2 * p;
+        const I sum =
+            t % 2 == 0 ? Isa::EvenLanes(halves[0], halves[1]) : Isa::OddLanes(halves[0], halves[1]);
+        if constexpr (kSuper) {
+          dots[t][p] = Dot::Finish(dots[t][p], sum, w[p].scales[g / kSubGroups]);
+        } else {
+          dots[t][p] = Dot::Finish(dots[t][p], sum);
+        }
+      });
     }
   }
 };

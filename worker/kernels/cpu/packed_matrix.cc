@@ -1,7 +1,5 @@
 #include "worker/kernels/cpu/packed_matrix.h"
 
-#include <sys/mman.h>
-
 #include <algorithm>
 #include <cstring>
 #include <utility>
@@ -11,8 +9,6 @@
 
 namespace renga::kernels::cpu {
 namespace {
-
-constexpr int64_t kHugePage = int64_t{2} << 20;
 
 // A field of a row's block. Fields follow each other without gaps.
 struct Field {
@@ -131,45 +127,6 @@ void PackBlock(const Fields& fields, const std::byte* from, int64_t stride, int 
 
 }  // namespace
 
-absl::StatusOr<PageMemory> PageMemory::Allocate(int64_t bytes) {
-  const bool huge = bytes >= kHugePage;
-  const size_t mapped = static_cast<size_t>(bytes + (huge ? kHugePage : 0));
-  void* memory = mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (memory == MAP_FAILED) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat("the system has no ", bytes, " bytes for weights"));
-  }
-  auto* data = static_cast<std::byte*>(memory);
-  if (!huge) return PageMemory(data, bytes);
-  // Huge pages begin at multiples of their size: give back what lies before and behind.
-  const int64_t page = 4096;
-  const auto address = reinterpret_cast<uintptr_t>(data);
-  const int64_t before = static_cast<int64_t>((kHugePage - address % kHugePage) % kHugePage);
-  if (before > 0) munmap(data, static_cast<size_t>(before));
-  data += before;
-  const int64_t kept = (bytes + page - 1) / page * page;
-  const int64_t behind = static_cast<int64_t>(mapped) - before - kept;
-  if (behind >= page) munmap(data + kept, static_cast<size_t>(behind));
-#ifdef MADV_HUGEPAGE
-  // Where the system has none, small pages do.
-  madvise(data, static_cast<size_t>(kept), MADV_HUGEPAGE);
-#endif
-  return PageMemory(data, bytes);
-}
-
-PageMemory::PageMemory(PageMemory&& other) noexcept
-    : data_(std::exchange(other.data_, nullptr)), bytes_(other.bytes_) {}
-
-PageMemory& PageMemory::operator=(PageMemory&& other) noexcept {
-  std::swap(data_, other.data_);
-  std::swap(bytes_, other.bytes_);
-  return *this;
-}
-
-PageMemory::~PageMemory() {
-  if (data_ != nullptr) munmap(data_, static_cast<size_t>(bytes_));
-}
-
 int64_t PackedMatrix::Bytes(base::DataType type, int64_t rows, int64_t columns, int lanes) {
   const base::DataTypeInfo& info = base::GetDataTypeInfo(type);
   return (rows + lanes - 1) / lanes * lanes * (columns / info.block_elements * info.block_bytes);
@@ -180,19 +137,25 @@ absl::StatusOr<std::unique_ptr<PackedMatrix>> PackedMatrix::Create(base::DataTyp
                                                                    int lanes) {
   absl::StatusOr<PageMemory> memory = PageMemory::Allocate(Bytes(type, rows, columns, lanes));
   if (!memory.ok()) return memory.status();
-  return std::unique_ptr<PackedMatrix>(
-      new PackedMatrix(type, rows, columns, lanes, *std::move(memory)));
+  std::unique_ptr<PackedMatrix> matrix(new PackedMatrix(type, rows, columns, lanes));
+  matrix->memory_ = *std::move(memory);
+  return matrix;
 }
 
-PackedMatrix::PackedMatrix(base::DataType type, int64_t rows, int64_t columns, int lanes,
-                           PageMemory memory)
+std::unique_ptr<PackedMatrix> PackedMatrix::Adopt(base::DataType type, int64_t rows,
+                                                  int64_t columns, int lanes, PackedBytes packed) {
+  std::unique_ptr<PackedMatrix> matrix(new PackedMatrix(type, rows, columns, lanes));
+  matrix->adopted_ = std::move(packed);
+  return matrix;
+}
+
+PackedMatrix::PackedMatrix(base::DataType type, int64_t rows, int64_t columns, int lanes)
     : type_(type),
       rows_(rows),
       columns_(columns),
       lanes_(lanes),
       block_bytes_(base::GetDataTypeInfo(type).block_bytes),
-      row_bytes_(columns / base::GetDataTypeInfo(type).block_elements * block_bytes_),
-      memory_(std::move(memory)) {}
+      row_bytes_(columns / base::GetDataTypeInfo(type).block_elements * block_bytes_) {}
 
 void PackedMatrix::Pack(int64_t first_row, std::span<const std::byte> rows) {
   const Fields fields = FieldsOf(type_);
@@ -203,7 +166,7 @@ void PackedMatrix::Pack(int64_t first_row, std::span<const std::byte> rows) {
     const int64_t next = std::min(end, (panel + 1) * lanes_);
     const int count = static_cast<int>(next - row);
     const int lane = static_cast<int>(row % lanes_);
-    std::byte* to = memory_.data() + panel * lanes_ * row_bytes_;
+    std::byte* to = memory_->data() + panel * lanes_ * row_bytes_;
     for (int64_t done = 0; done < row_bytes_; done += block_bytes_) {
       PackBlock(fields, from + done, row_bytes_, count, lanes_, lane, to + done * lanes_);
     }

@@ -12,31 +12,15 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 
 #include "absl/status/statusor.h"
 #include "base/data_type.h"
 #include "worker/kernels/backend.h"
+#include "worker/kernels/page_memory.h"
 
 namespace renga::kernels::cpu {
-
-// Zero-filled memory straight from the system, on huge pages where they fit: a matrix is read from
-// end to end for every token, and small pages would miss the TLB all the way.
-class PageMemory {
- public:
-  // kResourceExhausted when the system refuses. `bytes` >= 1.
-  static absl::StatusOr<PageMemory> Allocate(int64_t bytes);
-  PageMemory(PageMemory&& other) noexcept;
-  PageMemory& operator=(PageMemory&& other) noexcept;
-  ~PageMemory();
-
-  std::byte* data() const { return data_; }
-
- private:
-  PageMemory(std::byte* data, int64_t bytes) : data_(data), bytes_(bytes) {}
-  std::byte* data_;
-  int64_t bytes_;
-};
 
 class PackedMatrix : public WeightMatrix {
  public:
@@ -44,19 +28,26 @@ class PackedMatrix : public WeightMatrix {
   static int64_t Bytes(base::DataType type, int64_t rows, int64_t columns, int lanes);
   static absl::StatusOr<std::unique_ptr<PackedMatrix>> Create(base::DataType type, int64_t rows,
                                                               int64_t columns, int lanes);
+  // Of bytes that data() gave once; there are Bytes() of them. It cannot be packed into.
+  static std::unique_ptr<PackedMatrix> Adopt(base::DataType type, int64_t rows, int64_t columns,
+                                             int lanes, PackedBytes packed);
 
   base::DataType type() const override { return type_; }
   int64_t rows() const override { return rows_; }
   int64_t columns() const override { return columns_; }
   int64_t panels() const { return (rows_ + lanes_ - 1) / lanes_; }
-  const std::byte* data() const { return memory_.data(); }
+  const std::byte* data() const {
+    return memory_.has_value() ? memory_->data() : adopted_.bytes.data();
+  }
+  // Whether Pack may be called.
+  bool loadable() const { return memory_.has_value(); }
 
   // Packs whole rows in the file's format, rows `first_row` and on. Different rows may be packed
   // from different threads.
   void Pack(int64_t first_row, std::span<const std::byte> rows);
 
  private:
-  PackedMatrix(base::DataType type, int64_t rows, int64_t columns, int lanes, PageMemory memory);
+  PackedMatrix(base::DataType type, int64_t rows, int64_t columns, int lanes);
 
   const base::DataType type_;
   const int64_t rows_;
@@ -64,7 +55,9 @@ class PackedMatrix : public WeightMatrix {
   const int lanes_;
   const int64_t block_bytes_;
   const int64_t row_bytes_;
-  PageMemory memory_;
+  // One of the two.
+  std::optional<PageMemory> memory_;
+  PackedBytes adopted_;
 };
 
 }  // namespace renga::kernels::cpu

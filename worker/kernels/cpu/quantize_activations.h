@@ -81,6 +81,7 @@ struct Quantizer {
                   std::byte* out) {
     switch (kind) {
       case ActivationKind::kFloat:
+      case ActivationKind::kSplit32:  // the paths that have it round it themselves
         return;
       case ActivationKind::kBytes32:
         return ByteRow(in, columns, tokens, reinterpret_cast<ByteBlock<32>*>(out));

@@ -50,14 +50,32 @@ struct RowKernels {
     return Isa::DivF(Isa::MaxF(Isa::SetF(-88.0f), x), Isa::AddF(Isa::SetF(1.0f), e));
   }
 
+  // x / 2 * (1 + tanh(u)) = x / (1 + exp(-2u)), u = sqrt(2 / pi) * (x + 0.044715 x^3). From -16
+  // down it is as good as zero; NaN, as the second operand, stays.
+  RENGA_WORD F Gelu(F x) {
+    const F inner = Isa::MulAddF(Isa::MulF(x, x), Isa::SetF(0.044715f), Isa::SetF(1.0f));
+    const F e = Math::Exp(Isa::MulF(Isa::MulF(Isa::SetF(-1.59576912f), x), inner));
+    return Isa::DivF(Isa::MaxF(Isa::SetF(-16.0f), x), Isa::AddF(Isa::SetF(1.0f), e));
+  }
+
   static void SiluGate(const float* gate, const float* up, int64_t n, float* out) {
+    Gate([](F x) RENGA_INLINE_LAMBDA { return Silu(x); }, gate, up, n, out);
+  }
+  static void GeluGate(const float* gate, const float* up, int64_t n, float* out) {
+    Gate([](F x) RENGA_INLINE_LAMBDA { return Gelu(x); }, gate, up, n, out);
+  }
+
+  // out = activation(gate) * up
+  template <class Activation>
+  static void Gate(Activation activation, const float* gate, const float* up, int64_t n,
+                   float* out) {
     int64_t i = 0;
     for (; i + kLanes <= n; i += kLanes) {
-      Isa::StoreF(out + i, Isa::MulF(Silu(Isa::LoadF(gate + i)), Isa::LoadF(up + i)));
+      Isa::StoreF(out + i, Isa::MulF(activation(Isa::LoadF(gate + i)), Isa::LoadF(up + i)));
     }
     if (i == n) return;
     const F last =
-        Isa::MulF(Silu(Math::LoadFirst(gate + i, n - i)), Math::LoadFirst(up + i, n - i));
+        Isa::MulF(activation(Math::LoadFirst(gate + i, n - i)), Math::LoadFirst(up + i, n - i));
     Math::StoreFirst(out + i, n - i, last);
   }
 

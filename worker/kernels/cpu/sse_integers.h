@@ -17,6 +17,8 @@ struct SseIntegers {
   static constexpr int kLanes = 8;
   static constexpr bool kDot32 = false;
   static constexpr bool kWideSigned = true;
+  static constexpr bool kSignedDot = false;
+  static constexpr bool kTokenPairs = false;
   struct I {
     __m128i low, high;
   };

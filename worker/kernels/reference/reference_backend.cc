@@ -141,6 +141,12 @@ class ReferenceBackend : public Backend {
     return absl::OkStatus();
   }
 
+  absl::Status GeluGate(ConstRowsView gate, ConstRowsView up, RowsView out) override {
+    RENGA_RETURN_IF_ERROR(CheckGeluGate(gate, up, out));
+    reference::GeluGate(gate, up, out);
+    return absl::OkStatus();
+  }
+
   absl::Status Add(ConstRowsView in, RowsView out) override {
     RENGA_RETURN_IF_ERROR(CheckAdd(in, out));
     reference::Add(in, out);

@@ -27,29 +27,30 @@ std::byte* CellsAt(std::byte* cells, const KvCacheView& cache, const SequenceSlo
   return cells + (block * cache.n_kv_heads + kv_head) * KvLayout(cache).head_bytes();
 }
 
-// One head of one row: softmax over the scores of positions 0..position, then the weighted sum.
+// One head of one row: softmax over the scores of the positions it sees, then the weighted sum.
 void AttendHead(const AttentionArgs& args, const SequenceSlot& slot, int64_t position,
                 int64_t kv_head, const float* query, float* out) {
   const KvCacheView& cache = args.cache;
   const KvLayout layout(cache);
-  std::vector<double> weights(static_cast<size_t>(position + 1));
-  for (int64_t p = 0; p <= position; ++p) {
+  const int64_t first = args.window > 0 ? std::max<int64_t>(position - args.window + 1, 0) : 0;
+  std::vector<double> weights(static_cast<size_t>(position - first + 1));
+  for (int64_t p = first; p <= position; ++p) {
     const std::byte* keys = CellsAt(cache.keys, cache, slot, p, kv_head);
     double sum = 0;
     for (int64_t i = 0; i < cache.head_dim; ++i) {
       sum += static_cast<double>(query[i]) * LoadKey(layout, keys, p % cache.block_tokens, i);
     }
-    weights[static_cast<size_t>(p)] = sum * args.scale;
+    weights[static_cast<size_t>(p - first)] = sum * args.scale;
   }
   const double best = *std::max_element(weights.begin(), weights.end());
   double total = 0;
   for (double& weight : weights) total += weight = std::exp(weight - best);
   std::vector<double> sums(static_cast<size_t>(cache.head_dim), 0.0);
-  for (int64_t p = 0; p <= position; ++p) {
+  for (int64_t p = first; p <= position; ++p) {
     const std::byte* values = CellsAt(cache.values, cache, slot, p, kv_head);
     for (int64_t i = 0; i < cache.head_dim; ++i) {
-      sums[static_cast<size_t>(i)] +=
-          weights[static_cast<size_t>(p)] * LoadValue(layout, values, p % cache.block_tokens, i);
+      sums[static_cast<size_t>(i)] += weights[static_cast<size_t>(p - first)] *
+                                      LoadValue(layout, values, p % cache.block_tokens, i);
     }
   }
   for (int64_t i = 0; i < cache.head_dim; ++i) {
@@ -135,6 +136,20 @@ void SiluGate(ConstRowsView gate, ConstRowsView up, RowsView out) {
       const double g = gate.data[r * gate.stride + c];
       out.data[r * out.stride + c] =
           static_cast<float>(g / (1.0 + std::exp(-g)) * up.data[r * up.stride + c]);
+    }
+  }
+}
+
+// gelu(g) = g / 2 * (1 + tanh(u)), u = sqrt(2 / pi) * (g + 0.044715 g^3); written with an
+// exponential, which keeps its digits where tanh is close to -1.
+void GeluGate(ConstRowsView gate, ConstRowsView up, RowsView out) {
+  constexpr double kTwiceRoot = 1.5957691216057308;  // 2 * sqrt(2 / pi)
+  for (int64_t r = 0; r < gate.rows; ++r) {
+    for (int64_t c = 0; c < gate.columns; ++c) {
+      const double g = gate.data[r * gate.stride + c];
+      const double twice = kTwiceRoot * g * (1.0 + 0.044715 * g * g);
+      out.data[r * out.stride + c] =
+          static_cast<float>(g / (1.0 + std::exp(-twice)) * up.data[r * up.stride + c]);
     }
   }
 }

@@ -16,6 +16,7 @@ void StoreKv(ConstRowsView keys, ConstRowsView values, const KvCacheView& cache,
              std::span<const SequenceSlot> slots);
 void Attention(const AttentionArgs& args);
 void SiluGate(ConstRowsView gate, ConstRowsView up, RowsView out);
+void GeluGate(ConstRowsView gate, ConstRowsView up, RowsView out);
 void Add(ConstRowsView in, RowsView out);
 TopRow TopK(std::span<const float> logits, int64_t k);
 

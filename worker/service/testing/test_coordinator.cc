@@ -77,6 +77,8 @@ proto::LoadRequest TestModel::MakeRequest(uint64_t epoch, const model::ShardSpec
   request.set_max_step_tokens(limits.max_step_tokens);
   request.set_max_step_outputs(limits.max_step_outputs);
   request.set_kv_gguf_type(base::GetDataTypeInfo(limits.kv_type).gguf_id);
+  request.set_activation_type(transport::ToProto(limits.wire_type));
+  request.set_embedding(spec.embedding);
   return request;
 }
 

@@ -5,7 +5,9 @@
 #include <cstdlib>
 #include <random>
 
+#include "base/testing/temp_folder.h"
 #include "model/testing/synthetic_model.h"
+#include "transport/grpc_status.h"
 #include "transport/wire.h"
 #include "worker/engine/local_weights.h"
 #include "worker/engine/memory_budget.h"
@@ -13,12 +15,6 @@
 #include "worker/kernels/backend_factory.h"
 
 namespace renga::worker::testing {
-
-std::string NewFolder() {
-  std::string path = ::testing::TempDir() + "renga-worker-XXXXXX";
-  if (::mkdtemp(path.data()) == nullptr) std::abort();
-  return path;
-}
 
 const TestModel& SmallModel() {
   static const TestModel* const model = [] {
@@ -30,7 +26,7 @@ const TestModel& SmallModel() {
     options.d_ff = 2560;  // 1.25 MiB: two pieces
     options.vocab_size = 5000;
     options.context_length = 256;
-    const std::string path = NewFolder() + "/small.gguf";
+    const std::string path = renga::testing::NewTempFolder() + "/small.gguf";
     if (!model::WriteSyntheticModel(path, options).ok()) std::abort();
     return new TestModel(path);
   }();
@@ -90,12 +86,16 @@ std::vector<std::vector<model::HeadRow>> ReferenceAnswers(const TestModel& model
   for (const model::Step& step : steps) {
     std::vector<float> rows =
         MakeRows(step.token_count(), d_model, static_cast<uint32_t>(step.number));
-    if (!(*shard)->RunLayers(step, rows).ok()) std::abort();
+    if (!(*shard)->RunLayers(step, rows, nullptr).ok()) std::abort();
     auto answer = (*shard)->RunHead(step, engine::GatherOutputs(step, rows, d_model));
     if (!answer.ok()) std::abort();
     answers.push_back(*std::move(answer));
   }
   return answers;
+}
+
+absl::Status ErrorOf(const proto::StepResult& result) {
+  return absl::Status(transport::StatusCodeFromWire(result.error_code()), result.error_message());
 }
 
 std::vector<std::vector<float>> LogitsOf(const proto::StepResult& result, int64_t vocab_size) {

@@ -1,4 +1,4 @@
-// A temporary folder, a small model in it, and steps over it, for tests of the worker.
+// A small model and steps over it, for tests of the worker.
 #ifndef RENGA_WORKER_SERVICE_TESTING_TEST_SETUP_H_
 #define RENGA_WORKER_SERVICE_TESTING_TEST_SETUP_H_
 
@@ -7,15 +7,13 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "model/shard_spec.h"
 #include "model/step.h"
 #include "proto/step.pb.h"
 #include "worker/service/testing/test_coordinator.h"
 
 namespace renga::worker::testing {
-
-// A new empty folder under the test's temporary directory.
-std::string NewFolder();
 
 // One for the whole test binary, written at its first use: 4 layers; some of its tensors have
 // several pieces.
@@ -35,6 +33,8 @@ std::vector<float> MakeRows(int64_t rows, int64_t d_model, uint32_t seed);
 std::vector<std::vector<model::HeadRow>> ReferenceAnswers(const TestModel& model,
                                                           const std::vector<model::Step>& steps);
 
+// What the worker reports: OK, or why the step was not done.
+absl::Status ErrorOf(const proto::StepResult& result);
 // The logits of a result's rows, one vector per row.
 std::vector<std::vector<float>> LogitsOf(const proto::StepResult& result, int64_t vocab_size);
 std::vector<std::vector<float>> LogitsOf(const std::vector<model::HeadRow>& rows);

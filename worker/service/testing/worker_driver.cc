@@ -120,6 +120,16 @@ absl::Status WorkerDriver::WaitForBrokenEdge() {
   return impl_->broken;
 }
 
+absl::StatusOr<proto::MeasureLinkReply> WorkerDriver::MeasureLink(
+    const proto::MeasureLinkRequest& request) {
+  grpc::ClientContext context;
+  SetDeadline(context);
+  proto::MeasureLinkReply reply;
+  const grpc::Status status = impl_->stub->MeasureLink(&context, request, &reply);
+  if (!status.ok()) return transport::FromGrpcStatus(status, "MeasureLink");
+  return reply;
+}
+
 absl::StatusOr<std::string> WorkerDriver::Probe(const std::string& payload) {
   grpc::ClientContext context;
   SetDeadline(context);

@@ -43,6 +43,7 @@ class WorkerDriver {
 
   // Sends `payload` to Probe and returns what comes back.
   absl::StatusOr<std::string> Probe(const std::string& payload);
+  absl::StatusOr<proto::MeasureLinkReply> MeasureLink(const proto::MeasureLinkRequest& request);
 
  private:
   struct Impl;

@@ -52,7 +52,7 @@ proto::LoadRequest WorkerTest::Order(uint64_t epoch, const model::ShardSpec& spe
   if (spec.layers.end == SmallModel().model().config.n_layers) {
     SetPeer(0, {.address = "inproc:itself", .name = "itself"}, *request.add_heads());
   } else if (!spec.layers.empty()) {
-    SetPeer(1, {.address = "127.0.0.1:1", .name = "nobody"}, *request.mutable_next_stage());
+    SetPeer(1, {.address = "127.0.0.1:1", .name = "nobody"}, *request.add_next_stage());
   }
   return request;
 }

@@ -1,0 +1,222 @@
+#include "cli/approximation_flags.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
+#include "base/file.h"
+#include "base/status_macros.h"
+#include "nlohmann/json.hpp"
+
+namespace renga::cli {
+namespace {
+
+using nlohmann::json;
+
+constexpr char kLateSlice[] = "late-slice";
+constexpr char kHotRows[] = "hot-rows";
+constexpr int64_t kUsualPercent = 25;
+
+// "25%" or "25".
+absl::StatusOr<int64_t> ParsePercent(absl::string_view text, int64_t least) {
+  int64_t percent = 0;
+  if (absl::SimpleAtoi(absl::StripSuffix(text, "%"), &percent) && percent >= least &&
+      percent <= 100) {
+    return percent;
+  }
+  return absl::InvalidArgumentError(absl::StrCat(
+      "a share is written as a whole number of percent, ", least, "% to 100%: not '", text, "'"));
+}
+
+struct Mode {
+  std::string name;
+  int64_t percent = kUsualPercent;
+};
+
+absl::StatusOr<Mode> ParseMode(absl::string_view text) {
+  const std::pair<absl::string_view, absl::string_view> parts =
+      absl::StrSplit(text, absl::MaxSplits('=', 1));
+  Mode mode{.name = std::string(parts.first)};
+  if (mode.name != kLateSlice && mode.name != kHotRows) {
+    return absl::InvalidArgumentError(absl::StrCat("--approximate knows ", kLateSlice, " and ",
+                                                   kHotRows, ", not '", parts.first, "'"));
+  }
+  if (parts.first.size() == text.size()) return mode;
+  RENGA_ASSIGN_OR_RETURN(mode.percent, ParsePercent(parts.second, 1));
+  return mode;
+}
+
+// The rows that texts used most, best first; none without a report.
+absl::StatusOr<std::vector<int32_t>> RowsOfReport(const std::string& path, int64_t vocab_size) {
+  if (path.empty()) return std::vector<int32_t>();
+  RENGA_ASSIGN_OR_RETURN(const std::string text, base::ReadFile(path));
+  const json report = json::parse(text, nullptr, /*allow_exceptions=*/false);
+  const auto wrong = [&](absl::string_view what) {
+    return absl::InvalidArgumentError(absl::StrCat(path, " is no report of `renga regions`", what));
+  };
+  if (!report.is_object() || !report.contains("vocabulary") || !report.contains("hot_rows") ||
+      !report["vocabulary"].is_number_integer() || !report["hot_rows"].is_array()) {
+    return wrong("");
+  }
+  if (report["vocabulary"].get<int64_t>() != vocab_size) return wrong(" on this model");
+  std::vector<int32_t> rows;
+  for (const json& row : report["hot_rows"]) {
+    if (!row.is_number_integer()) return wrong("");
+    const auto id = row.get<int64_t>();
+    if (id < 0 || id >= vocab_size) return wrong(" on this model");
+    rows.push_back(static_cast<int32_t>(id));
+  }
+  return rows;
+}
+
+// The first rows of the report's order, then of the file's: tokenizers number frequent tokens
+// first.
+absl::StatusOr<model::RowSet> ChooseHotRows(const ApproximationFlags& flags, int64_t percent,
+                                            int64_t vocab_size) {
+  RENGA_ASSIGN_OR_RETURN(const std::vector<int32_t> order, RowsOfReport(flags.regions, vocab_size));
+  const auto wanted = static_cast<size_t>(std::max<int64_t>(1, vocab_size * percent / 100));
+  std::vector<bool> chosen(static_cast<size_t>(vocab_size));
+  model::RowSet rows;
+  const auto choose = [&](int32_t row) {
+    if (rows.size() == wanted || chosen[static_cast<size_t>(row)]) return;
+    chosen[static_cast<size_t>(row)] = true;
+    rows.push_back(row);
+  };
+  for (const int32_t row : order) choose(row);
+  for (int64_t row = 0; row < vocab_size && rows.size() < wanted; ++row) {
+    choose(static_cast<int32_t>(row));
+  }
+  std::sort(rows.begin(), rows.end());
+  return rows;
+}
+
+std::string CostFile(const cluster::ModelStore& store) {
+  return absl::StrCat(base::CacheDirectory(), "/approximations/", store.manifest().model_id.ToHex(),
+                      ".json");
+}
+
+// An object, empty when there is no file or something else in it.
+json ReadCosts(const std::string& path) {
+  const absl::StatusOr<std::string> text = base::ReadFile(path);
+  if (!text.ok()) return json::object();
+  json costs = json::parse(*text, nullptr, /*allow_exceptions=*/false);
+  return costs.is_object() ? costs : json::object();
+}
+
+// A number of an object, if there is one.
+std::optional<double> NumberOf(const json& object, const char* key) {
+  if (!object.is_object() || !object.contains(key) || !object[key].is_number()) return {};
+  return object[key].get<double>();
+}
+
+}  // namespace
+
+void AddApproximationFlags(CLI::App& command, ApproximationFlags& flags) {
+  command
+      .add_option("--approximate", flags.modes,
+                  "Compute less than the model, or later; repeatable. late-slice=25%: the last 25% "
+                  "of each layer's feed-forward is added one layer late. hot-rows=25%: tokens are "
+                  "chosen among 25% of the vocabulary. Answers change; `renga perplexity` says by "
+                  "how much (default: nothing)")
+      ->allow_extra_args(false);
+  command.add_option("--approximate-at-most", flags.at_most,
+                     "Approximate at most this share of tokens, e.g. 20% (default: 100%)");
+  command.add_option("--regions", flags.regions,
+                     "JSON of `renga regions`: its hot rows come first with --approximate hot-rows "
+                     "(default: rows in the file's order)");
+}
+
+absl::StatusOr<model::Approximation> ToApproximation(const ApproximationFlags& flags,
+                                                     const model::ModelConfig& config) {
+  model::Approximation approximation;
+  if (flags.exact()) {
+    if (flags.at_most.empty()) return approximation;
+    return absl::InvalidArgumentError("--approximate-at-most needs --approximate");
+  }
+  for (const std::string& text : flags.modes) {
+    RENGA_ASSIGN_OR_RETURN(const Mode mode, ParseMode(text));
+    if (mode.name == kLateSlice) {
+      approximation.late_percent = mode.percent;
+    } else {
+      RENGA_ASSIGN_OR_RETURN(model::RowSet rows,
+                             ChooseHotRows(flags, mode.percent, config.vocab_size));
+      approximation.hot_rows = std::make_shared<const model::RowSet>(std::move(rows));
+    }
+  }
+  if (!flags.at_most.empty()) {
+    RENGA_ASSIGN_OR_RETURN(approximation.at_most_percent, ParsePercent(flags.at_most, 0));
+  }
+  return approximation;
+}
+
+std::string ApproximationName(const ApproximationFlags& flags) {
+  std::vector<std::string> parts;
+  for (const std::string& text : flags.modes) {
+    const absl::StatusOr<Mode> mode = ParseMode(text);
+    if (!mode.ok()) continue;
+    parts.push_back(absl::StrCat(mode->name, "=", mode->percent, "%"));
+    if (mode->name == kHotRows && !flags.regions.empty()) parts.back() += " by regions";
+  }
+  std::sort(parts.begin(), parts.end());
+  if (!flags.at_most.empty()) {
+    parts.push_back(absl::StrCat("at most ", absl::StripSuffix(flags.at_most, "%"), "%"));
+  }
+  return absl::StrJoin(parts, ", ");
+}
+
+absl::Status SaveApproximationCost(const cluster::ModelStore& store,
+                                   const ApproximationFlags& flags, const serving::Divergence& cost,
+                                   const std::string& text) {
+  const std::string path = CostFile(store);
+  RENGA_RETURN_IF_ERROR(
+      base::CreateDirectories(std::filesystem::path(path).parent_path().string()));
+  json costs = ReadCosts(path);
+  costs[ApproximationName(flags)] = {{"text", text},
+                                     {"positions", cost.positions},
+                                     {"exact_perplexity", cost.exact_perplexity},
+                                     {"approximate_perplexity", cost.approximate_perplexity},
+                                     {"kl_mean", cost.kl_mean},
+                                     {"kl_p99", cost.kl_p99},
+                                     {"reverse_kl_mean", cost.reverse_kl_mean},
+                                     {"same_top", cost.same_top}};
+  return base::WriteFileAtomically(path, costs.dump(1) + "\n");
+}
+
+void SayApproximationCost(const cluster::ModelStore& store, const ApproximationFlags& flags,
+                          const std::string& model_path) {
+  if (flags.exact()) return;
+  const std::string name = ApproximationName(flags);
+  const json costs = ReadCosts(CostFile(store));
+  const json cost = costs.contains(name) ? costs[name] : json();
+  const auto exact = NumberOf(cost, "exact_perplexity");
+  const auto approximate = NumberOf(cost, "approximate_perplexity");
+  const auto kl = NumberOf(cost, "kl_mean");
+  const auto same = NumberOf(cost, "same_top");
+  if (exact && approximate && kl && same) {
+    std::fprintf(stderr,
+                 "approximate (%s): perplexity %.4g instead of %.4g, KL %.3g nats, the same best "
+                 "token in %.1f%% of positions, as measured before\n",
+                 name.c_str(), *approximate, *exact, *kl, *same * 100);
+    return;
+  }
+  std::vector<std::string> arguments;
+  for (const std::string& mode : flags.modes) arguments.push_back("--approximate " + mode);
+  if (!flags.at_most.empty()) arguments.push_back("--approximate-at-most " + flags.at_most);
+  if (!flags.regions.empty()) arguments.push_back("--regions " + flags.regions);
+  std::fprintf(stderr,
+               "approximate (%s): its cost was not measured here; this does: renga perplexity %s "
+               "%s\n",
+               name.c_str(), model_path.c_str(), absl::StrJoin(arguments, " ").c_str());
+}
+
+}  // namespace renga::cli

@@ -1,0 +1,49 @@
+// Flags that turn approximate modes on, and what is known of their cost.
+#ifndef RENGA_CLI_APPROXIMATION_FLAGS_H_
+#define RENGA_CLI_APPROXIMATION_FLAGS_H_
+
+#include <string>
+#include <vector>
+
+#include "CLI/App.hpp"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "coordinator/cluster/model_store.h"
+#include "coordinator/serving/divergence.h"
+#include "model/approximation.h"
+#include "model/model_config.h"
+
+namespace renga::cli {
+
+struct ApproximationFlags {
+  std::vector<std::string> modes;  // "late-slice=25%"
+  std::string at_most;             // "20%"; empty: no cap
+  std::string regions;             // JSON of `renga regions`; empty: none
+
+  bool exact() const { return modes.empty(); }
+};
+
+// Adds --approximate, --approximate-at-most and --regions.
+void AddApproximationFlags(CLI::App& command, ApproximationFlags& flags);
+
+// kInvalidArgument for a mode or a share that there is none of, and for a report of another model;
+// errors of reading it.
+absl::StatusOr<model::Approximation> ToApproximation(const ApproximationFlags& flags,
+                                                     const model::ModelConfig& config);
+
+// What a measured cost is kept under: the flags in one order.
+std::string ApproximationName(const ApproximationFlags& flags);
+
+// Keeps what `renga perplexity` has measured on this machine, for each model and mode the newest.
+absl::Status SaveApproximationCost(const cluster::ModelStore& store,
+                                   const ApproximationFlags& flags, const serving::Divergence& cost,
+                                   const std::string& text);
+
+// One line for people, on standard error, unless nothing is approximated: the cost that was kept,
+// or the command that measures it.
+void SayApproximationCost(const cluster::ModelStore& store, const ApproximationFlags& flags,
+                          const std::string& model_path);
+
+}  // namespace renga::cli
+
+#endif  // RENGA_CLI_APPROXIMATION_FLAGS_H_

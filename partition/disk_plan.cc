@@ -1,0 +1,147 @@
+#include "partition/disk_plan.h"
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+
+#include "absl/strings/str_format.h"
+#include "base/byte_size.h"
+#include "model/residency_plan.h"
+#include "partition/plan_search.h"
+
+namespace renga::partition {
+namespace {
+
+// Of the time that the disks take, relative.
+constexpr double kPrecision = 0.01;
+
+double DiskSpeed(const WorkerProfile& worker) {
+  return worker.disk_bytes_per_second > 0 ? worker.disk_bytes_per_second
+                                          : kAssumedDiskBytesPerSecond;
+}
+
+// About the most that one call of a layer multiplies by: queries, keys and values, or both inputs
+// of the gate, or what cannot be cut. The worker knows exactly.
+int64_t LargestCallBytes(const model::ModelFootprint& footprint) {
+  int64_t largest = 0;
+  for (const model::LayerWeightBytes& layer : footprint.layers) {
+    largest = std::max({largest, layer.uncut, layer.query_heads / 2 + layer.kv_heads,
+                        (layer.feed_forward * 2 + 2) / 3});
+  }
+  return largest;
+}
+
+// What of a shard has to stay in memory, and what may be read again and again.
+struct ShardParts {
+  int64_t resident = 0;
+  int64_t layers = 0;
+};
+ShardParts PartsOf(const ShardCosts& bytes, const model::ShardSpec& spec) {
+  ShardParts parts;
+  for (int64_t layer = spec.layers.begin; layer < spec.layers.end; ++layer) {
+    const model::LayerWeightBytes& whole = bytes.footprint().layers[static_cast<size_t>(layer)];
+    parts.layers += spec.slice.has_value() ? model::SliceBytes(whole, bytes.config(), *spec.slice)
+                                           : whole.total();
+  }
+  parts.resident = bytes.Bytes(spec).total() - parts.layers;
+  return parts;
+}
+
+std::vector<WorkerProfile> Stretch(const std::vector<WorkerProfile>& workers,
+                                   const std::vector<bool>& has_room, int64_t ring_bytes,
+                                   double seconds) {
+  std::vector<WorkerProfile> stretched = workers;
+  for (size_t i = 0; i < workers.size(); ++i) {
+    if (!has_room[i]) continue;
+    stretched[i].memory_bytes += static_cast<int64_t>(seconds * DiskSpeed(workers[i])) - ring_bytes;
+  }
+  return stretched;
+}
+
+// The workers whose parts that must stay in memory are larger than what they offer.
+std::vector<size_t> Overfull(const ShardCosts& bytes, const std::vector<WorkerProfile>& workers,
+                             const Candidate& candidate, int64_t ring_bytes) {
+  const std::vector<model::ShardSpec> specs = SpecsOf(candidate, workers.size());
+  std::vector<size_t> overfull;
+  for (size_t i = 0; i < workers.size(); ++i) {
+    if (specs[i] == model::ShardSpec{} || bytes.Fits(workers[i], specs[i])) continue;
+    const int64_t resident = PartsOf(bytes, specs[i]).resident + ring_bytes;
+    if (specs[i].layers.empty() || resident > workers[i].memory_bytes) overfull.push_back(i);
+  }
+  return overfull;
+}
+
+}  // namespace
+
+std::optional<std::vector<WorkerProfile>> StretchByDisks(const ShardCosts& bytes,
+                                                         const std::vector<WorkerProfile>& workers,
+                                                         const PlanRequest& request) {
+  const int64_t ring_bytes = model::RingBytes(LargestCallBytes(bytes.footprint()));
+  std::vector<bool> has_room;
+  double slowest_disk = 0;
+  for (const WorkerProfile& worker : workers) {
+    has_room.push_back(worker.memory_bytes > ring_bytes);
+    slowest_disk = std::max(slowest_disk, 1 / DiskSpeed(worker));
+  }
+  const int64_t whole =
+      bytes.Bytes({.layers = {0, bytes.layer_count()}, .head_rows = {0, bytes.vocab_size()}})
+          .total();
+  const double longest = slowest_disk * static_cast<double>(whole + ring_bytes);
+  // Each round gives up on workers that turn out too small for their part.
+  for (size_t round = 0; round <= workers.size(); ++round) {
+    const auto fits = [&](double seconds) {
+      const std::vector<WorkerProfile> stretched = Stretch(workers, has_room, ring_bytes, seconds);
+      return PlanSearch(bytes, stretched, request).Fits();
+    };
+    if (!fits(longest)) return std::nullopt;
+    double low = 0;
+    double high = longest;
+    while (high - low > kPrecision * high) {
+      const double middle = (low + high) / 2;
+      (fits(middle) ? high : low) = middle;
+    }
+    std::vector<WorkerProfile> stretched = Stretch(workers, has_room, ring_bytes, high);
+    const std::optional<Candidate> candidate = PlanSearch(bytes, stretched, request).Run();
+    if (!candidate) return std::nullopt;
+    const std::vector<size_t> overfull = Overfull(bytes, workers, *candidate, ring_bytes);
+    if (overfull.empty()) return stretched;
+    for (const size_t worker : overfull) has_room[worker] = false;
+  }
+  return std::nullopt;
+}
+
+void AddDisks(const ShardCosts& bytes, const std::vector<WorkerProfile>& workers, Plan& plan) {
+  const int64_t ring_bytes = model::RingBytes(LargestCallBytes(bytes.footprint()));
+  const double without_disks = plan.times.stream();
+  for (StageTimes& times : plan.times.stages) times.disk = 0;
+  for (size_t i = 0; i < workers.size(); ++i) {
+    WorkerPlan& worker = plan.workers[i];
+    const int64_t missing = worker.bytes.total() - workers[i].memory_bytes;
+    if (worker.idle() || missing <= 0) continue;
+    worker.streamed_bytes = std::min(missing + ring_bytes, PartsOf(bytes, worker.spec).layers);
+    worker.bytes.weights += ring_bytes - worker.streamed_bytes;
+    if (workers[i].disk_bytes_per_second <= 0) {
+      plan.notes.push_back(
+          absl::StrFormat("the disk of %s is not measured: taken for one of %.0f MB/s",
+                          workers[i].id, kAssumedDiskBytesPerSecond / 1e6));
+    }
+  }
+  for (size_t s = 0; s < plan.stages.size(); ++s) {
+    StageTimes& times = plan.times.stages[s];
+    for (const StageMember& member : plan.stages[s].members) {
+      const auto streamed = static_cast<double>(plan.workers[member.worker].streamed_bytes);
+      if (streamed <= 0) continue;
+      const double bytes_per_ms = DiskSpeed(workers[member.worker]) / 1e3;
+      const double others_ms = without_disks - times.compute - times.sums;
+      const double read_ahead = std::min(static_cast<double>(ring_bytes), others_ms * bytes_per_ms);
+      times.disk =
+          std::max(times.disk, (streamed - read_ahead) / bytes_per_ms - times.compute - times.sums);
+      plan.times.slowest = std::max(plan.times.slowest, streamed / bytes_per_ms);
+    }
+  }
+  plan.stream_ms = plan.times.stream();
+  plan.slowest_ms = plan.times.slowest;
+  plan.exact = false;
+}
+
+}  // namespace renga::partition

@@ -1,0 +1,111 @@
+#include "partition/disk_plan.h"
+
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_format.h"
+#include "base/testing/status_matchers.h"
+#include "model/residency_plan.h"
+#include "partition/explain.h"
+#include "partition/planner.h"
+#include "partition/test_models.h"
+
+namespace renga::partition {
+namespace {
+
+using ::renga::testing::StatusIs;
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+constexpr int64_t kDiskMiB = int64_t{1} << 20;
+
+WorkerProfile DiskWorker(std::string id, int64_t mib, double disk_gb_per_second) {
+  return {.id = std::move(id),
+          .memory_bytes = mib * kDiskMiB,
+          .bytes_per_second = 20e9,
+          .disk_bytes_per_second = disk_gb_per_second * 1e9};
+}
+
+PlanRequest Lazy(bool lazy = true) {
+  PlanRequest request;
+  request.context_tokens = 256;
+  request.max_step_tokens = 64;
+  request.lazy = lazy;
+  return request;
+}
+
+// 20 layers of 50 MiB.
+const TestModel& ThousandMib() {
+  static const auto* const kModel =
+      new TestModel(MakeTestModel(std::vector<int64_t>(20, 50 * kDiskMiB), 32000, /*slices=*/true));
+  return *kModel;
+}
+
+absl::StatusOr<Plan> LazyPlanFor(const std::vector<WorkerProfile>& workers,
+                                 const PlanRequest& request) {
+  return MakePlan(ThousandMib().model, ThousandMib().footprint, workers, request);
+}
+
+TEST(DiskPlanTest, AModelThatFitsIsPlannedAsEver) {
+  const std::vector<WorkerProfile> workers = {DiskWorker("a", 800, 1), DiskWorker("b", 800, 1)};
+  ASSERT_OK_AND_ASSIGN(const Plan lazy, LazyPlanFor(workers, Lazy()));
+  ASSERT_OK_AND_ASSIGN(const Plan plan, LazyPlanFor(workers, Lazy(false)));
+  EXPECT_EQ(lazy.stream_ms, plan.stream_ms);
+  for (const WorkerPlan& worker : lazy.workers) EXPECT_EQ(worker.streamed_bytes, 0);
+}
+
+TEST(DiskPlanTest, OneWorkersDiskSetsThePace) {
+  const std::vector<WorkerProfile> workers = {DiskWorker("a", 600, 1)};
+  ASSERT_OK_AND_ASSIGN(const Plan plan, LazyPlanFor(workers, Lazy()));
+  const WorkerPlan& worker = plan.workers[0];
+  EXPECT_EQ(worker.spec.layers, (model::Range{0, 20}));
+  EXPECT_LE(worker.bytes.total(), 600 * kDiskMiB);
+  // More than what is missing, for the buffers it is read into.
+  EXPECT_GT(worker.streamed_bytes, 400 * kDiskMiB);
+  EXPECT_LT(worker.streamed_bytes, 600 * kDiskMiB);
+  EXPECT_NEAR(plan.stream_ms, static_cast<double>(worker.streamed_bytes) / 1e6, 0.5);
+  EXPECT_THAT(ExplainPlan(plan, workers), AllOf(HasSubstr("bound by reading weights from disk"),
+                                                HasSubstr("of weights from disk for every step")));
+}
+
+TEST(DiskPlanTest, TheFasterDiskReadsMore) {
+  const std::vector<WorkerProfile> workers = {DiskWorker("slow", 300, 0.5),
+                                              DiskWorker("fast", 300, 2)};
+  ASSERT_OK_AND_ASSIGN(const Plan plan, LazyPlanFor(workers, Lazy()));
+  EXPECT_GT(plan.workers[1].streamed_bytes, 2 * plan.workers[0].streamed_bytes);
+  for (const WorkerPlan& worker : plan.workers) EXPECT_LE(worker.bytes.total(), 300 * kDiskMiB);
+}
+
+TEST(DiskPlanTest, AWorkerThatIsTooSmallReadsNothing) {
+  const std::vector<WorkerProfile> workers = {DiskWorker("large", 500, 1),
+                                              DiskWorker("tiny", 30, 5)};
+  ASSERT_OK_AND_ASSIGN(const Plan plan, LazyPlanFor(workers, Lazy()));
+  EXPECT_EQ(plan.workers[1].streamed_bytes, 0);
+  EXPECT_GT(plan.workers[0].streamed_bytes, 0);
+}
+
+TEST(DiskPlanTest, ARefusalSaysWhatLazyWouldDo) {
+  const std::vector<WorkerProfile> workers = {DiskWorker("a", 600, 1)};
+  ASSERT_OK_AND_ASSIGN(const Plan plan, LazyPlanFor(workers, Lazy()));
+  EXPECT_THAT(LazyPlanFor(workers, Lazy(false)),
+              StatusIs(absl::StatusCode::kResourceExhausted,
+                       AllOf(HasSubstr("or --lazy, which reads"),
+                             HasSubstr(absl::StrFormat("%.3g tokens/s", 1e3 / plan.stream_ms)))));
+  EXPECT_THAT(LazyPlanFor({DiskWorker("a", 20, 1)}, Lazy(false)),
+              StatusIs(absl::StatusCode::kResourceExhausted, HasSubstr("not even --lazy")));
+  EXPECT_THAT(LazyPlanFor({DiskWorker("a", 20, 1)}, Lazy()),
+              StatusIs(absl::StatusCode::kResourceExhausted, HasSubstr("not even --lazy")));
+}
+
+TEST(DiskPlanTest, AnUnmeasuredDiskIsNamed) {
+  ASSERT_OK_AND_ASSIGN(const Plan plan, LazyPlanFor({DiskWorker("a", 600, 0)}, Lazy()));
+  ASSERT_EQ(plan.notes.size(), 1u);
+  EXPECT_THAT(plan.notes[0], HasSubstr("a is not measured"));
+  EXPECT_NEAR(
+      plan.stream_ms,
+      static_cast<double>(plan.workers[0].streamed_bytes) / kAssumedDiskBytesPerSecond * 1e3, 0.5);
+}
+
+}  // namespace
+}  // namespace renga::partition

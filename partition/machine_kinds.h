@@ -1,0 +1,42 @@
+// Workers that no plan can tell apart are one kind: the search counts them instead of naming them,
+// so that sixteen equal machines are seventeen sets and not 65536.
+#ifndef RENGA_PARTITION_MACHINE_KINDS_H_
+#define RENGA_PARTITION_MACHINE_KINDS_H_
+
+#include <vector>
+
+#include "partition/link_profile.h"
+#include "partition/plan.h"
+
+namespace renga::partition {
+
+// Two workers are of one kind when their profiles are equal but for the name, and exchanging them
+// changes no link. That relation is transitive. `workers` outlives the object.
+class MachineKinds {
+ public:
+  MachineKinds(const std::vector<WorkerProfile>& workers, const LinkTable& links);
+
+  int count() const { return static_cast<int>(kinds_.size()); }
+  // Indices into the profiles, ascending; never empty.
+  const std::vector<int>& WorkersOf(int kind) const { return kinds_[kind]; }
+  const WorkerProfile& ProfileOf(int kind) const { return workers_[kinds_[kind][0]]; }
+  int KindOf(int worker) const { return kind_of_[worker]; }
+  // From any worker of one kind to any other worker of another, or of the same kind; either may be
+  // kCoordinator.
+  const LinkProfile& Link(int from_kind, int to_kind) const;
+
+ private:
+  const LinkProfile& LinkBetween(int from, int to) const;
+  bool Interchangeable(int a, int b) const;
+
+  const std::vector<WorkerProfile>& workers_;
+  LinkProfile default_link_;
+  // (workers + 1) x (workers + 1), the coordinator last; empty when every link is the default.
+  std::vector<LinkProfile> links_;
+  std::vector<std::vector<int>> kinds_;
+  std::vector<int> kind_of_;
+};
+
+}  // namespace renga::partition
+
+#endif  // RENGA_PARTITION_MACHINE_KINDS_H_

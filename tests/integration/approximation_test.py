@@ -1,0 +1,93 @@
+#!/usr/bin/env python3
+"""Approximate modes: off by default, exact where a cap leaves no room, their cost measured and told."""
+import json
+import re
+import subprocess
+import unittest
+
+from renga_process import LIMIT_S, MAKE_MODEL, ProcessTest
+
+SHAPE = ["--layers", "3", "--d-model", "64", "--heads", "4", "--kv-heads", "2", "--ffn", "160",
+         "--vocab", "400", "--type", "F32"]
+HOT = ["--approximate", "hot-rows=25%"]
+LATE = ["--approximate", "late-slice=40%"]
+NEVER = ["--approximate-at-most", "0%"]
+
+
+class ApproximationTest(ProcessTest):
+
+    def setUp(self):
+        super().setUp()
+        self.model = self.folder / "model.gguf"
+        subprocess.run([MAKE_MODEL, *SHAPE, self.model], check=True, timeout=LIMIT_S,
+                       stdout=subprocess.DEVNULL)
+
+    def logits(self, *extra):
+        out = self.folder / "logits.f32"
+        text = self.renga_ok("logits", self.model, "--tokens", "7,300,12,44,301,9", "-o", out,
+                             "--greedy", "8", *extra)
+        return out.read_bytes(), json.loads(text)["greedy"]
+
+    def perplexity(self, *extra):
+        """Perplexity, perplexity of the approximation, mean KL and share of the same best token."""
+        text = self.folder / "text"
+        text.write_text("What is written here, the model was never told. " * 40)
+        out = self.renga_ok("perplexity", self.model, text, *extra)
+        numbers = re.search(r"perplexity ([\d.]+) .*approximate: perplexity ([\d.]+); "
+                            r"KL\(exact \|\| approximate\) ([\d.]+) .* in ([\d.]+)%", out, re.S)
+        self.assertIsNotNone(numbers, out)
+        return [float(number) for number in numbers.groups()]
+
+    def test_a_mode_that_may_touch_nothing_changes_no_bit(self):
+        exact = self.logits()
+        self.assertEqual(self.logits(*HOT, *NEVER), exact)
+        self.assertEqual(self.logits(*HOT, *NEVER, "--workers", "2"), exact)
+        self.assertNotEqual(self.logits(*HOT), exact)
+        self.assertNotEqual(self.logits(*LATE), exact)
+
+    def test_the_cost_is_measured_and_told(self):
+        run = ("run", self.model, "Once", "--raw", "--temperature", "0", "-n", "20", "--timings")
+        told = self.renga(*run, *LATE)
+        self.assertEqual(told.returncode, 0, told.stderr)
+        self.assertIn(b"renga perplexity", told.stderr)
+        self.assertIn(b"20 tokens were approximated", told.stderr)
+
+        exact, approximate, kl, same = self.perplexity(*LATE)
+        self.assertNotEqual(exact, approximate)
+        self.assertGreater(kl, 0)
+        self.assertLess(same, 100)
+        told = self.renga(*run, *LATE)
+        self.assertIn(b"as measured before", told.stderr)
+        told = self.renga(*run)
+        self.assertNotIn(b"approximat", told.stderr)
+
+        # A cap of its own is another mode, and costs less.
+        _, _, capped, _ = self.perplexity(*LATE, "--approximate-at-most", "20%")
+        self.assertLess(capped, kl)
+        exact, approximate, kl, same = self.perplexity(*HOT, *NEVER)
+        self.assertEqual((exact, kl, same), (approximate, 0, 100))
+        told = self.renga(*run, *LATE, "--approximate-at-most", "20%")
+        self.assertRegex(told.stderr.decode(), r"\b[45] tokens were approximated")
+
+    def test_rows_come_from_a_report_of_the_same_model(self):
+        report = self.folder / "regions.json"
+        report.write_text(json.dumps({"vocabulary": 400, "hot_rows": list(range(399, 299, -1))}))
+        rows, _ = self.logits(*HOT, "--regions", report)
+        self.assertNotEqual(rows, self.logits(*HOT)[0])
+        self.assert_refused(self.renga("run", self.model, "Once", *HOT, "--regions", self.model),
+                            "no report")
+        report.write_text(json.dumps({"vocabulary": 500, "hot_rows": [450]}))
+        self.assert_refused(self.renga("run", self.model, "Once", *HOT, "--regions", report),
+                            "this model")
+
+    def test_what_there_is_no_mode_of_is_refused(self):
+        for extra, word in ((["--approximate", "everything"], "everything"),
+                            (["--approximate", "hot-rows=0%"], "1%"),
+                            (["--approximate", "late-slice=101"], "100%"),
+                            ([*LATE, "--lazy"], "--lazy"),
+                            (NEVER, "needs --approximate")):
+            self.assert_refused(self.renga("run", self.model, "Once", *extra), word)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,113 @@
+#!/usr/bin/env python3
+"""A head that stays on disk gives the same tokens; `renga regions` builds it and its report."""
+import json
+import pathlib
+import re
+import unittest
+
+from renga_process import ProcessTest, demo_model, golden
+
+PROMPT = "once upon a time there was a little girl"
+SAMPLINGS = ([], ["--temperature", "0.8", "--top-k", "40", "--seed", "3"],
+             ["--temperature", "1.2", "--top-k", "8", "--top-p", "0.9", "--min-p", "0.02",
+              "--seed", "4"],
+             ["--temperature", "1.0", "--min-p", "0.05", "--seed", "5"])
+
+
+def proved(stderr):
+    match = re.search(r"the head proved (\d+) tokens", stderr)
+    return int(match.group(1)) if match else 0
+
+
+class LazyHeadTest(ProcessTest):
+
+    def answer(self, model, tokens, *extra):
+        """(text, what was said on standard error) of a raw continuation."""
+        done = self.renga("run", model, PROMPT, "--raw", "-n", tokens, "--timings", "--context",
+                          "512", *extra)
+        self.assertEqual(done.returncode, 0, done.stderr.decode())
+        return done.stdout, done.stderr.decode()
+
+    def build(self, model, *extra):
+        """The report as parsed JSON, and its page."""
+        out = self.folder / "report"
+        self.renga_ok("regions", model, "-o", out, "-q", *extra)
+        page = pathlib.Path(f"{out}.html").read_text()
+        return json.loads(pathlib.Path(f"{out}.json").read_text()), page
+
+    def screen_file(self):
+        files = list((self.folder / "cache" / "renga" / "screens").glob("*.screen"))
+        self.assertEqual(len(files), 1)
+        return files[0]
+
+    def check_same_tokens(self, model, tokens, least_proved, workers=("0", "2")):
+        """`least_proved`: by sampling, as in SAMPLINGS; the 40 best are proved less often than one."""
+        for sampling, least in zip(SAMPLINGS, least_proved, strict=True):
+            whole, stderr = self.answer(model, tokens, *sampling)
+            self.assertEqual(proved(stderr), 0)
+            for count in workers:
+                with self.subTest(sampling=sampling, workers=count):
+                    lazy, stderr = self.answer(model, tokens, "--lazy-head", "--workers", count,
+                                               "-v", *sampling)
+                    self.assertEqual(lazy, whole)
+                    self.assertGreaterEqual(proved(stderr), least)
+                    for line in stderr.splitlines():
+                        if "outputs by screen" in line:
+                            print(" ".join(sampling) or "greedy", line)
+
+    def test_small_model(self):
+        model, _, _ = golden("story-f32")
+        report, page = self.build(model, "--bits", "5")
+        self.assertEqual(report["vocabulary"], 512)
+        self.assertEqual(len(report["topics"]), 24)
+        self.assertGreater(report["screen"]["resident_bytes"], 0)
+        self.assertEqual(report["caches"][-1]["first_in_hot"], 1)
+        self.assertIn("<svg", page)
+        self.assertNotIn("http", page)
+        self.check_same_tokens(model, 60, (1, 1, 1, 1))
+
+    def test_damage_and_absence_change_nothing(self):
+        model, _, _ = golden("story-f32")
+        whole, _ = self.answer(model, 30)
+        absent, stderr = self.answer(model, 30, "--lazy-head", "-v")
+        self.assertEqual(absent, whole)
+        self.assertIn("renga regions", stderr)
+        self.build(model, "--bits", "5")
+        path = self.screen_file()
+        data = bytearray(path.read_bytes())
+        data[len(data) // 3] ^= 1
+        path.write_bytes(data[:100] + bytes([data[100] ^ 1]) + data[101:])
+        damaged, stderr = self.answer(model, 30, "--lazy-head", "-v")
+        self.assertEqual(damaged, whole)
+        self.assertIn("damaged", stderr)
+
+    def test_texts_of_the_user(self):
+        model, _, _ = golden("story-f32")
+        folder = self.folder / "texts"
+        folder.mkdir()
+        (folder / "a.txt").write_text("once upon a time there was a cat .")
+        done = self.renga("regions", model, "--text", folder, "-o", self.folder / "r")
+        self.assert_refused(done, "two texts")
+        (folder / "b.txt").write_text("the little dog was very happy .")
+        report, _ = self.build(model, "--text", folder, "--no-screen")
+        self.assertEqual([topic["name"] for topic in report["topics"]], ["a", "b"])
+        self.assertNotIn("screen", report)
+
+    def test_demo_model(self):
+        model = demo_model()
+        report, _ = self.build(model)
+        screen = report["screen"]["resident_bytes"]
+        self.assertLess(screen, 0.5 * report["vocabulary"] * report["head_row_bytes"])
+        self.check_same_tokens(model, 100, (95, 20, 40, 60), workers=("0",))
+        self.assertLess(self.needed(model, "--lazy-head"), self.needed(model) - screen)
+
+    def needed(self, model, *extra):
+        """What a plan counts for the model, as a refusal says it, in bytes."""
+        done = self.renga("run", model, PROMPT, "--raw", "--memory", "1MB", *extra)
+        self.assertNotEqual(done.returncode, 0)
+        number, unit = re.search(r"it needs ([0-9.]+) (KiB|MiB)", done.stderr.decode()).groups()
+        return float(number) * {"KiB": 2**10, "MiB": 2**20}[unit]
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)

@@ -1,0 +1,328 @@
+#include "transport/group_communicator.h"
+
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "base/status_macros.h"
+#include "base/testing/status_matchers.h"
+#include "transport/identity.h"
+#include "transport/tcp.h"
+
+namespace renga::transport {
+namespace {
+
+using ::testing::HasSubstr;
+
+std::string NameOf(int rank) { return absl::StrCat("w-", rank); }
+
+// Members on threads of this process, with certificates of one authority.
+class GroupTest : public ::testing::TestWithParam<bool> {
+ protected:
+  void SetUp() override { ASSERT_OK_AND_ASSIGN(authority_, Authority::CreateEphemeral()); }
+
+  std::shared_ptr<const SocketCredentials> CredentialsOf(const std::string& name,
+                                                         const Authority& authority) {
+    if (!GetParam()) return SocketCredentials::CreateInsecureLoopback();
+    auto identity = authority.IssueIdentity(name);
+    EXPECT_OK(identity);
+    auto credentials = SocketCredentials::CreateTls(*identity);
+    EXPECT_OK(credentials);
+    return *credentials;
+  }
+
+  void Listen(int size) {
+    for (int rank = 0; rank < size; ++rank) {
+      credentials_.push_back(CredentialsOf(NameOf(rank), *authority_));
+      ASSERT_OK_AND_ASSIGN(listeners_.emplace_back(),
+                           GroupListener::Start("127.0.0.1", 0, credentials_[rank]));
+      addresses_.push_back(
+          {.address = absl::StrCat("127.0.0.1:", listeners_[rank]->port()), .name = NameOf(rank)});
+    }
+  }
+
+  void Close() {
+    credentials_.clear();
+    listeners_.clear();
+    addresses_.clear();
+  }
+
+  GroupCommunicator::Options OptionsOf(int rank, uint64_t epoch = 1) {
+    return {.epoch = epoch,
+            .rank = rank,
+            .members = addresses_,
+            .listener = listeners_[rank].get(),
+            .wire_type = wire_type_,
+            .credentials = credentials_[rank],
+            .connect_timeout = absl::Seconds(20)};
+  }
+
+  using Work = std::function<absl::Status(GroupCommunicator&)>;
+  // Runs `work` in every member and returns how each ended.
+  std::vector<absl::Status> RunAll(const Work& work, uint64_t epoch = 1) {
+    std::vector<absl::Status> ends(listeners_.size());
+    std::vector<std::thread> threads;
+    for (size_t rank = 0; rank < listeners_.size(); ++rank) {
+      threads.emplace_back([&, rank] {
+        auto group = GroupCommunicator::Create(OptionsOf(static_cast<int>(rank), epoch));
+        ends[rank] = group.ok() ? work(**group) : group.status();
+      });
+    }
+    for (std::thread& thread : threads) thread.join();
+    return ends;
+  }
+  void ExpectAllOk(const Work& work, uint64_t epoch = 1) {
+    for (const absl::Status& end : RunAll(work, epoch)) EXPECT_OK(end);
+  }
+
+  std::unique_ptr<Authority> authority_;
+  std::vector<std::shared_ptr<const SocketCredentials>> credentials_;
+  std::vector<std::unique_ptr<GroupListener>> listeners_;
+  std::vector<PeerAddress> addresses_;
+  base::DataType wire_type_ = base::DataType::kF32;
+};
+
+float ValueOf(int rank, size_t i) {
+  return 1.0f / static_cast<float>(3 + rank * 7 + static_cast<int>(i % 1000));
+}
+
+TEST_P(GroupTest, SumsInRankOrder) {
+  uint64_t epoch = 0;
+  for (const int size : {2, 3, 4}) {
+    Close();
+    ASSERT_NO_FATAL_FAILURE(Listen(size));
+    ExpectAllOk(
+        [&](GroupCommunicator& group) -> absl::Status {
+          // Below and above what goes in one round, and more than the buffers take at once.
+          for (const size_t count : {size_t{1}, size_t{2048}, size_t{5000}, size_t{700'001}}) {
+            std::vector<float> values(count);
+            for (size_t i = 0; i < count; ++i) values[i] = ValueOf(group.rank(), i);
+            RENGA_RETURN_IF_ERROR(group.AllReduce(values));
+            for (size_t i = 0; i < count; ++i) {
+              float sum = ValueOf(0, i);
+              for (int rank = 1; rank < size; ++rank) sum += ValueOf(rank, i);
+              if (std::memcmp(&sum, &values[i], sizeof(sum)) != 0) {
+                return absl::InternalError(absl::StrCat("value ", i, " of ", count));
+              }
+            }
+          }
+          return absl::OkStatus();
+        },
+        ++epoch);
+  }
+}
+
+// Narrow parts: every member adds up the same rounded numbers.
+TEST_P(GroupTest, NarrowSumsAreTheSameEverywhere) {
+  uint64_t epoch = 0;
+  for (const base::DataType type : {base::DataType::kF16, base::DataType::kQ8_0}) {
+    for (const int size : {2, 3}) {
+      Close();
+      wire_type_ = type;
+      ASSERT_NO_FATAL_FAILURE(Listen(size));
+      // In one round, in two, and with parts of different sizes.
+      for (const size_t count : {size_t{64}, size_t{20'000 / 32 * 32}, size_t{300'000 / 32 * 32}}) {
+        std::vector<std::vector<float>> sums(size);
+        ExpectAllOk(
+            [&](GroupCommunicator& group) {
+              std::vector<float>& values = sums[group.rank()];
+              values.resize(count);
+              for (size_t i = 0; i < count; ++i) values[i] = ValueOf(group.rank(), i);
+              return group.AllReduce(values);
+            },
+            ++epoch);
+        for (int rank = 1; rank < size; ++rank) EXPECT_EQ(sums[rank], sums[0]);
+        for (size_t i = 0; i < count; ++i) {
+          float exact = 0;
+          for (int rank = 0; rank < size; ++rank) exact += ValueOf(rank, i);
+          ASSERT_NEAR(sums[0][i], exact, 0.02) << i << " of " << count;
+        }
+      }
+    }
+  }
+}
+
+TEST_P(GroupTest, NarrowSumsAreOfWholeBlocks) {
+  wire_type_ = base::DataType::kQ8_0;
+  ASSERT_NO_FATAL_FAILURE(Listen(2));
+  for (const absl::Status& end : RunAll([](GroupCommunicator& group) {
+         std::vector<float> values(33);
+         return group.AllReduce(values);
+       })) {
+    EXPECT_EQ(end.code(), absl::StatusCode::kInvalidArgument);
+  }
+  wire_type_ = base::DataType::kQ4_0;
+  EXPECT_EQ(GroupCommunicator::Create(OptionsOf(0)).status().code(),
+            absl::StatusCode::kInvalidArgument);
+}
+
+TEST_P(GroupTest, GathersAndBroadcasts) {
+  ASSERT_NO_FATAL_FAILURE(Listen(3));
+  ExpectAllOk([](GroupCommunicator& group) -> absl::Status {
+    const std::string mine = absl::StrCat("part", group.rank());
+    std::string all(15, ' ');
+    RENGA_RETURN_IF_ERROR(
+        group.AllGather(std::as_bytes(std::span(mine)), std::as_writable_bytes(std::span(all))));
+    EXPECT_EQ(all, "part0part1part2");
+    for (const int root : {1, 0, 2}) {
+      std::string text = absl::StrCat("from", group.rank());
+      RENGA_RETURN_IF_ERROR(group.Broadcast(root, std::as_writable_bytes(std::span(text))));
+      EXPECT_EQ(text, absl::StrCat("from", root));
+    }
+    EXPECT_EQ(group.AllGather({}, std::as_writable_bytes(std::span(all))).code(),
+              absl::StatusCode::kInvalidArgument);
+    EXPECT_EQ(group.Broadcast(3, {}).code(), absl::StatusCode::kInvalidArgument);
+    return absl::OkStatus();
+  });
+}
+
+TEST_P(GroupTest, AMemberThatEndsIsNamed) {
+  ASSERT_NO_FATAL_FAILURE(Listen(2));
+  const auto ends = RunAll([](GroupCommunicator& group) {
+    std::vector<float> values(100, 1.0f);
+    absl::Status status = group.AllReduce(values);
+    // The second member leaves after the first sum.
+    if (group.rank() == 1) return status;
+    while (status.ok()) status = group.AllReduce(values);
+    EXPECT_EQ(group.AllReduce(values), status) << "a broken group stays broken";
+    return status;
+  });
+  EXPECT_OK(ends[1]);
+  EXPECT_EQ(ends[0].code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(std::string(ends[0].message()), HasSubstr("w-1"));
+}
+
+TEST_P(GroupTest, MembersAtDifferentStepsNotice) {
+  ASSERT_NO_FATAL_FAILURE(Listen(2));
+  const auto ends = RunAll([](GroupCommunicator& group) {
+    std::vector<float> values(100 + group.rank(), 1.0f);
+    const absl::Status status = group.AllReduce(values);
+    group.Cancel();
+    return status;
+  });
+  // The one that expects fewer bytes sees that they are others; the one that expects more loses it.
+  EXPECT_EQ(ends[0].code(), absl::StatusCode::kDataLoss);
+  EXPECT_FALSE(ends[1].ok());
+}
+
+TEST_P(GroupTest, CancelEndsEveryWait) {
+  ASSERT_NO_FATAL_FAILURE(Listen(2));
+  for (const bool connected : {false, true}) {
+    std::vector<std::unique_ptr<GroupCommunicator>> groups(2);
+    const uint64_t epoch = connected ? 2 : 1;
+    ASSERT_OK_AND_ASSIGN(groups[0], GroupCommunicator::Create(OptionsOf(0, epoch)));
+    if (connected) {
+      ASSERT_OK_AND_ASSIGN(groups[1], GroupCommunicator::Create(OptionsOf(1, epoch)));
+    }
+    std::thread canceller([&] {
+      absl::SleepFor(absl::Milliseconds(50));
+      groups[0]->Cancel();
+    });
+    std::vector<float> values(10);
+    EXPECT_EQ(groups[0]->AllReduce(values).code(), absl::StatusCode::kCancelled);
+    canceller.join();
+    EXPECT_EQ(groups[0]->AllReduce(values).code(), absl::StatusCode::kCancelled);
+  }
+}
+
+TEST_P(GroupTest, AMissingMemberIsNamed) {
+  ASSERT_NO_FATAL_FAILURE(Listen(2));
+  GroupCommunicator::Options options = OptionsOf(0);
+  options.connect_timeout = absl::Milliseconds(50);
+  ASSERT_OK_AND_ASSIGN(auto first, GroupCommunicator::Create(options));
+  std::vector<float> values(10);
+  const absl::Status status = first->AllReduce(values);
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("w-1 did not connect"));
+  listeners_[0].reset();
+  options = OptionsOf(1);
+  options.connect_timeout = absl::Milliseconds(500);
+  const auto second = GroupCommunicator::Create(options);
+  EXPECT_EQ(second.status().code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(std::string(second.status().message()), HasSubstr("w-0"));
+}
+
+TEST_P(GroupTest, RanksMakeSense) {
+  ASSERT_NO_FATAL_FAILURE(Listen(1));
+  for (const int rank : {-1, 0, 1}) {
+    GroupCommunicator::Options options = OptionsOf(0);
+    options.rank = rank;
+    EXPECT_EQ(GroupCommunicator::Create(options).status().code(),
+              absl::StatusCode::kInvalidArgument);
+  }
+}
+
+// Whoever is no member, or of another epoch or rank, is never taken for the one waited for.
+TEST_P(GroupTest, StrangersAreNotClaimed) {
+  ASSERT_NO_FATAL_FAILURE(Listen(2));
+  const absl::Time deadline = absl::Now() + absl::Seconds(10);
+  const auto say = [&](const std::string& bytes) {
+    auto socket = SecureSocket::Connect(addresses_[0], credentials_[1], deadline);
+    if (!socket.ok()) return;
+    (*socket)->WriteAll(std::as_bytes(std::span(bytes)), deadline).IgnoreError();
+    std::byte end;
+    (*socket)->ReadAll(std::span(&end, 1), absl::Now() + absl::Milliseconds(30)).IgnoreError();
+  };
+  const auto text_of = [](const GroupHello& hello) {
+    return std::string(reinterpret_cast<const char*>(&hello), sizeof(hello));
+  };
+  GroupHello hello = {
+      .protocol_version = kProtocolVersion, .epoch = 1, .from_rank = 1, .to_rank = 0};
+  say("");
+  say("GET / HTTP/1.1\r\n\r\n12345678");
+  for (const auto& change : std::vector<std::function<void(GroupHello&)>>{
+           [](GroupHello& other) { other.epoch = 2; },
+           [](GroupHello& other) { other.from_rank = 2; },
+           [](GroupHello& other) { other.to_rank = 1; },
+           [](GroupHello& other) { other.protocol_version = kProtocolVersion + 1; }}) {
+    GroupHello other = hello;
+    change(other);
+    say(text_of(other));
+  }
+  const std::atomic<bool> cancelled = false;
+  const auto claim = [&](const std::string& name, absl::Duration patience) {
+    return listeners_[0]->Claim(hello, name, cancelled, absl::Now() + patience).status();
+  };
+  EXPECT_EQ(claim("w-1", absl::Milliseconds(50)).code(), absl::StatusCode::kUnavailable);
+  auto right = SecureSocket::Connect(addresses_[0], credentials_[1], deadline);
+  ASSERT_OK(right);
+  ASSERT_OK((*right)->WriteAll(std::as_bytes(std::span(&hello, 1)), deadline));
+  if (GetParam()) {
+    EXPECT_EQ(claim("w-2", absl::Milliseconds(100)).code(), absl::StatusCode::kUnavailable);
+  }
+  EXPECT_OK(claim("w-1", absl::Seconds(10)));
+}
+
+TEST_P(GroupTest, OnlyTheClustersOwnCertificatesConnect) {
+  if (!GetParam()) GTEST_SKIP() << "plain connections have no certificates";
+  ASSERT_NO_FATAL_FAILURE(Listen(2));
+  const absl::Time deadline = absl::Now() + absl::Seconds(10);
+  PeerAddress wrong = addresses_[0];
+  wrong.name = "w-7";
+  EXPECT_EQ(SecureSocket::Connect(wrong, credentials_[1], deadline).status().code(),
+            absl::StatusCode::kPermissionDenied);
+  ASSERT_OK_AND_ASSIGN(const auto others, Authority::CreateEphemeral());
+  EXPECT_FALSE(SecureSocket::Connect(addresses_[0], CredentialsOf("w-1", *others), deadline).ok());
+  EXPECT_EQ(SecureSocket::Connect({.address = "192.0.2.1:1", .name = "w-0"},
+                                  SocketCredentials::CreateInsecureLoopback(), deadline)
+                .status()
+                .code(),
+            absl::StatusCode::kInvalidArgument);
+  ASSERT_OK_AND_ASSIGN(Identity identity, authority_->IssueIdentity("w-3"));
+  ASSERT_OK_AND_ASSIGN(const Identity stranger, others->IssueIdentity("w-3"));
+  identity.private_key_pem = stranger.private_key_pem;
+  EXPECT_FALSE(SocketCredentials::CreateTls(identity).ok());
+  identity.private_key_pem = "no key";
+  EXPECT_FALSE(SocketCredentials::CreateTls(identity).ok());
+}
+
+INSTANTIATE_TEST_SUITE_P(All, GroupTest, ::testing::Bool(),
+                         [](const auto& with) { return with.param ? "Tls" : "Plain"; });
+
+}  // namespace
+}  // namespace renga::transport

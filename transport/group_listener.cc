@@ -1,0 +1,115 @@
+#include "transport/group_listener.h"
+
+#include <poll.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <iterator>
+#include <type_traits>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "base/log.h"
+#include "base/status_macros.h"
+#include "transport/tcp.h"
+
+namespace renga::transport {
+namespace {
+
+static_assert(sizeof(GroupHello) == 24 && std::is_trivially_copyable_v<GroupHello>);
+
+// A stranger who connects and says nothing keeps the others waiting for this long.
+constexpr absl::Duration kHelloTimeout = absl::Seconds(1);
+constexpr absl::Duration kPollInterval = absl::Milliseconds(100);
+constexpr absl::Duration kClaimInterval = absl::Milliseconds(20);
+constexpr size_t kMaxWaiting = 64;
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<GroupListener>> GroupListener::Start(
+    const std::string& host, int port, std::shared_ptr<const SocketCredentials> credentials) {
+  if (!credentials->secure() && !IsLoopbackHost(host)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("without certificates groups listen on loopback only, not on ", host));
+  }
+  RENGA_ASSIGN_OR_RETURN(TcpListener listener, ListenTcp(host, port));
+  return std::unique_ptr<GroupListener>(
+      new GroupListener(std::move(listener.socket), listener.port, std::move(credentials)));
+}
+
+GroupListener::GroupListener(base::ScopedFd socket, int port,
+                             std::shared_ptr<const SocketCredentials> credentials)
+    : socket_(std::move(socket)),
+      port_(port),
+      credentials_(std::move(credentials)),
+      thread_([this] { Listen(); }) {}
+
+GroupListener::~GroupListener() {
+  stopped_ = true;
+  ::shutdown(socket_.get(), SHUT_RDWR);  // wakes the thread
+  thread_.join();
+}
+
+void GroupListener::Listen() {
+  while (!stopped_) {
+    if (!WaitForSocket(socket_.get(), POLLIN, absl::Now() + kPollInterval)) continue;
+    base::ScopedFd connection(
+        ::accept4(socket_.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
+    if (connection.get() >= 0) Welcome(std::move(connection));
+  }
+}
+
+void GroupListener::Welcome(base::ScopedFd connection) {
+  const absl::Time deadline = absl::Now() + kHelloTimeout;
+  auto socket = SecureSocket::Accept(std::move(connection), credentials_, deadline);
+  if (!socket.ok()) {
+    RENGA_LOG(INFO) << "a connection to the group's port was refused: "
+                    << socket.status().message();
+    return;
+  }
+  Waiting waiting = {.hello = {}, .socket = *std::move(socket)};
+  const absl::Status read =
+      waiting.socket->ReadAll(std::as_writable_bytes(std::span(&waiting.hello, 1)), deadline);
+  if (!read.ok() || waiting.hello.magic != GroupHello().magic) return;
+  if (waiting.hello.protocol_version != kProtocolVersion) {
+    RENGA_LOG(WARNING) << waiting.socket->peer_name() << " speaks protocol "
+                       << waiting.hello.protocol_version << ", this process " << kProtocolVersion;
+    return;
+  }
+  absl::MutexLock lock(&mutex_);
+  if (waiting_.size() >= kMaxWaiting) waiting_.pop_front();
+  waiting_.push_back(std::move(waiting));
+}
+
+absl::StatusOr<std::unique_ptr<SecureSocket>> GroupListener::Claim(
+    const GroupHello& hello, const std::string& peer_name, const std::atomic<bool>& cancelled,
+    absl::Time deadline) {
+  absl::MutexLock lock(&mutex_);
+  while (true) {
+    std::erase_if(waiting_,
+                  [&](const Waiting& waiting) { return waiting.hello.epoch < hello.epoch; });
+    const auto found = std::find_if(waiting_.begin(), waiting_.end(), [&](const Waiting& waiting) {
+      return waiting.hello == hello &&
+             (!credentials_->secure() || waiting.socket->peer_name() == peer_name);
+    });
+    if (found != waiting_.end()) {
+      std::unique_ptr<SecureSocket> socket = std::move(found->socket);
+      waiting_.erase(found);
+      return socket;
+    }
+    if (cancelled) return absl::CancelledError("the group was given up");
+    if (absl::Now() >= deadline) {
+      return absl::UnavailableError(
+          absl::StrCat(peer_name, " did not connect to this worker's group port ", port_,
+                       ": open that port for the other workers, or plan with --tensor-parallel 1"));
+    }
+    // Arrivals are few; asking again is simpler than a condition for each.
+    mutex_.AwaitWithTimeout(
+        absl::Condition(
+            +[](const std::atomic<bool>* flag) { return flag->load(); }, &cancelled),
+        kClaimInterval);
+  }
+}
+
+}  // namespace renga::transport

@@ -1,0 +1,90 @@
+// A connection to a peer of this cluster for small messages that cannot wait for gRPC: mutual TLS
+// over TCP with the same certificates, or plain text on loopback where gRPC is plain text too.
+#ifndef RENGA_TRANSPORT_SECURE_SOCKET_H_
+#define RENGA_TRANSPORT_SECURE_SOCKET_H_
+
+#include <cstddef>
+#include <memory>
+#include <span>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "base/scoped_fd.h"
+#include "transport/dialer.h"
+#include "transport/identity.h"
+
+namespace renga::transport {
+
+// What sockets show and demand: this process's certificate, and one of the same authority from the
+// peer. Immutable, safe from any thread.
+class SocketCredentials {
+ public:
+  // kInvalidArgument or kPermissionDenied for an identity that is damaged or does not fit together.
+  static absl::StatusOr<std::shared_ptr<const SocketCredentials>> CreateTls(
+      const Identity& identity);
+  // No certificates: loopback addresses only.
+  static std::shared_ptr<const SocketCredentials> CreateInsecureLoopback();
+
+  ~SocketCredentials();
+  SocketCredentials(const SocketCredentials&) = delete;
+  SocketCredentials& operator=(const SocketCredentials&) = delete;
+  bool secure() const { return context_ != nullptr; }
+
+ private:
+  friend class SecureSocket;
+  SocketCredentials() = default;
+  void* context_ = nullptr;  // SSL_CTX
+};
+
+// Used by one thread at a time; Cancel by any. Never blocks after it is made.
+class SecureSocket {
+ public:
+  // Connects and checks that the peer is who `peer` names. kUnavailable when nobody answers before
+  // the deadline, kPermissionDenied for another peer or one without a certificate.
+  static absl::StatusOr<std::unique_ptr<SecureSocket>> Connect(
+      const PeerAddress& peer, const std::shared_ptr<const SocketCredentials>& credentials,
+      absl::Time deadline);
+  // The same for a connection that was accepted; any member of the cluster may be at its other end.
+  static absl::StatusOr<std::unique_ptr<SecureSocket>> Accept(
+      base::ScopedFd socket, const std::shared_ptr<const SocketCredentials>& credentials,
+      absl::Time deadline);
+  ~SecureSocket();
+
+  // The name in the peer's certificate; "" on a plain connection.
+  const std::string& peer_name() const { return peer_name_; }
+
+  // Moves what can be moved now: bytes moved, 0 when the caller has to wait for wanted_events().
+  // kUnavailable when the connection has ended, kCancelled after Cancel.
+  absl::StatusOr<size_t> TryWrite(std::span<const std::byte> bytes);
+  absl::StatusOr<size_t> TryRead(std::span<std::byte> bytes);
+
+  int fd() const { return socket_.get(); }
+  // What poll should wait for after TryWrite or TryRead gave 0.
+  short write_wants() const { return write_wants_; }
+  short read_wants() const { return read_wants_; }
+
+  // All of it, waiting until the deadline.
+  absl::Status WriteAll(std::span<const std::byte> bytes, absl::Time deadline);
+  absl::Status ReadAll(std::span<std::byte> bytes, absl::Time deadline);
+
+  // Ends the connection for both sides.
+  void Cancel();
+
+ private:
+  SecureSocket(base::ScopedFd socket, std::shared_ptr<const SocketCredentials> credentials);
+  absl::Status Handshake(bool accepting, absl::Time deadline);
+  absl::StatusOr<size_t> Judge(int result, short& wants);
+
+  const base::ScopedFd socket_;
+  const std::shared_ptr<const SocketCredentials> credentials_;
+  void* ssl_ = nullptr;  // SSL; null: plain
+  std::string peer_name_;
+  short write_wants_ = 0;
+  short read_wants_ = 0;
+};
+
+}  // namespace renga::transport
+
+#endif  // RENGA_TRANSPORT_SECURE_SOCKET_H_

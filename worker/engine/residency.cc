@@ -1,0 +1,394 @@
+#include "worker/engine/residency.h"
+
+#include <system_error>
+
+#include "absl/functional/function_ref.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "base/direct_file.h"
+#include "base/log.h"
+#include "base/status_macros.h"
+
+namespace renga::engine {
+namespace {
+
+// A disk may stumble; what is damaged stays damaged.
+constexpr int kReadAttempts = 3;
+constexpr absl::Duration kReadRetryDelay = absl::Milliseconds(50);
+
+// Bundles are packed beside steps: nobody follows their progress.
+const LoadProgress kNoProgress;
+
+bool MayPass(const absl::Status& failure) {
+  return !failure.ok() && !absl::IsDataLoss(failure) && !absl::IsNotFound(failure) &&
+         !absl::IsOutOfRange(failure);
+}
+
+absl::Status ReadWithPatience(absl::FunctionRef<absl::Status()> read) {
+  absl::Status status = read();
+  for (int attempt = 1; attempt < kReadAttempts && MayPass(status); ++attempt) {
+    absl::SleepFor(kReadRetryDelay);
+    status = read();
+  }
+  return status;
+}
+
+int64_t RoomBytes(const BundleMatrix& matrix) { return base::RoundUpToDirect(matrix.bytes); }
+
+}  // namespace
+
+int64_t Bundle::RoomBytes() const {
+  int64_t bytes = 0;
+  for (const BundleMatrix& matrix : matrices) bytes += engine::RoomBytes(matrix);
+  return bytes;
+}
+
+Residency::Residency(std::vector<Bundle> bundles, const model::ResidencyPlan& plan,
+                     kernels::Backend* backend, WeightSource* source)
+    : plan_(plan), backend_(backend), source_(source), ring_(plan.ring_bytes) {
+  held_.resize(bundles.size());
+  for (size_t i = 0; i < bundles.size(); ++i) {
+    held_[i].bundle = std::move(bundles[i]);
+    held_[i].pinned = plan_.pinned[i];
+  }
+}
+
+absl::StatusOr<std::unique_ptr<Residency>> Residency::Create(std::vector<Bundle> bundles,
+                                                             const model::ResidencyPlan& plan,
+                                                             kernels::Backend* backend,
+                                                             WeightSource* source) {
+  if (backend->layout_name().empty()) {
+    return absl::UnimplementedError(
+        absl::StrCat("the device ", backend->path_name(),
+                     " cannot compute from matrices kept on disk: start without --lazy"));
+  }
+  std::unique_ptr<Residency> residency(new Residency(std::move(bundles), plan, backend, source));
+  residency->FindFiles();
+  return residency;
+}
+
+Residency::~Residency() {
+  {
+    absl::MutexLock lock(&mutex_);
+    ending_ = true;
+  }
+  if (reader_.joinable()) reader_.join();
+}
+
+void Residency::FindFiles() {
+  absl::MutexLock lock(&mutex_);
+  for (Held& held : held_) {
+    for (const BundleMatrix& matrix : held.bundle.matrices) {
+      held.files.push_back(source_->OpenPacked(matrix.key, matrix.bytes));
+      if (held.files.back() == nullptr) held.state = State::kToPack;
+    }
+  }
+}
+
+absl::Status Residency::AllocateRing() {
+  if (plan_.ring_bytes == 0) return absl::OkStatus();
+  RENGA_ASSIGN_OR_RETURN(ring_memory_, kernels::PageMemory::Allocate(plan_.ring_bytes));
+  return absl::OkStatus();
+}
+
+int64_t Residency::UnpackedBytes() const {
+  int64_t bytes = 0;
+  for (const Held& held : held_) {
+    for (size_t i = 0; !held.pinned && i < held.files.size(); ++i) {
+      const BundleMatrix& matrix = held.bundle.matrices[i];
+      if (held.files[i] != nullptr) continue;
+      const auto row_bytes = base::RowBytes(matrix.key.type, matrix.tensor.columns);
+      if (row_bytes.ok()) bytes += *row_bytes * matrix.part.rows.size();
+    }
+  }
+  return bytes;
+}
+
+absl::Status Residency::PackStreamed(WeightLoader& loader) {
+  for (Held& held : held_) {
+    for (size_t i = 0; !held.pinned && i < held.files.size(); ++i) {
+      if (held.files[i] == nullptr) RENGA_RETURN_IF_ERROR(PackToDisk(held, i, loader));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Residency::PackToDisk(Held& held, size_t matrix, WeightLoader& loader) {
+  const BundleMatrix& wanted = held.bundle.matrices[matrix];
+  held.files[matrix] = nullptr;
+  RENGA_ASSIGN_OR_RETURN(const auto packed, loader.PackMatrix(wanted.tensor, wanted.part));
+  RENGA_RETURN_IF_ERROR(
+      base::Annotate(source_->KeepPacked(wanted.key, backend_->BytesOf(*packed)),
+                     absl::StrCat("weights that do not fit into memory need a place on disk, but ",
+                                  wanted.tensor.name, " cannot be kept there")));
+  held.files[matrix] = source_->OpenPacked(wanted.key, wanted.bytes);
+  if (held.files[matrix] != nullptr) return absl::OkStatus();
+  return absl::UnavailableError(
+      absl::StrCat(wanted.tensor.name, " was written to disk and is not there"));
+}
+
+absl::Status Residency::Start() {
+  RENGA_RETURN_IF_ERROR(AllocateRing());
+  try {
+    reader_ = std::thread([this] { ReadUntilEnd(); });
+  } catch (const std::system_error& error) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("no thread for reading weights: ", error.what()));
+  }
+  return absl::OkStatus();
+}
+
+ResidencyReport Residency::report() const {
+  return {
+      .pinned = plan_.pinned_bytes, .pinned_now = pinned_now_, .streamed = plan_.streamed_bytes};
+}
+
+// ---- The reader ---------------------------------------------------------------------------------
+
+std::optional<size_t> Residency::NextToRead() const {
+  bool may_stream = !stalled_;
+  for (size_t i = 0; i < held_.size(); ++i) {
+    const size_t bundle = (cursor_ + i) % held_.size();
+    const Held& held = held_[bundle];
+    if (held.pinned) {
+      if (held.state == State::kOnDisk) return bundle;
+    } else if (may_stream) {
+      if (ring_.Find(held.bundle.RoomBytes()).has_value()) return bundle;
+      // It comes first among those that pass through the ring.
+      may_stream = false;
+    }
+  }
+  return std::nullopt;
+}
+
+bool Residency::HasToRead() const { return ending_ || NextToRead().has_value(); }
+
+void Residency::ReadUntilEnd() {
+  absl::MutexLock lock(&mutex_);
+  while (true) {
+    mutex_.Await(absl::Condition(this, &Residency::HasToRead));
+    if (ending_) return;
+    const size_t bundle = *NextToRead();
+    if (held_[bundle].pinned) {
+      ReadPinned(held_[bundle]);
+    } else {
+      ReadStreamed(bundle);
+    }
+  }
+}
+
+void Residency::ReadPinned(Held& held) {
+  mutex_.Unlock();
+  absl::Status status = HoldBundle(held);
+  if (status.ok()) pinned_now_ += held.bundle.RoomBytes();
+  mutex_.Lock();
+  held.state = status.ok() ? State::kInMemory : State::kFailed;
+  held.failure = std::move(status);
+}
+
+void Residency::ReadStreamed(size_t bundle) {
+  const Held& held = held_[bundle];
+  const int64_t size = held.bundle.RoomBytes();
+  const int64_t begin = *ring_.Find(size);
+  ring_.Take(begin, size);
+  entries_.push_back({.bundle = bundle, .room = ring_memory_->data() + begin});
+  std::byte* const room = entries_.back().room;
+  cursor_ = (bundle + 1) % held_.size();
+  reading_ = true;
+  mutex_.Unlock();
+  absl::Status status = ReadBundle(held, room);
+  mutex_.Lock();
+  reading_ = false;
+  if (!status.ok()) stalled_ = true;
+  // Entries go away only while nothing is read, or from the front when they are done.
+  entries_.back().done = true;
+  entries_.back().status = std::move(status);
+}
+
+absl::Status Residency::ReadBundle(const Held& held, std::byte* room) {
+  for (size_t i = 0; i < held.files.size(); ++i) {
+    const auto bytes = static_cast<size_t>(RoomBytes(held.bundle.matrices[i]));
+    RENGA_RETURN_IF_ERROR(
+        base::Annotate(ReadWithPatience([&] {
+                         return held.files[i] != nullptr ? held.files[i]->Read({room, bytes})
+                                                         : absl::NotFoundError("it is not on disk");
+                       }),
+                       absl::StrCat("reading ", held.bundle.matrices[i].tensor.name)));
+    room += bytes;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Residency::HoldBundle(Held& held) {
+  held.bytes.clear();
+  for (size_t i = 0; i < held.files.size(); ++i) {
+    RENGA_RETURN_IF_ERROR(
+        base::Annotate(ReadWithPatience([&]() -> absl::Status {
+                         RENGA_ASSIGN_OR_RETURN(kernels::PackedBytes bytes, held.files[i]->Hold());
+                         held.bytes.push_back(std::move(bytes));
+                         return absl::OkStatus();
+                       }),
+                       absl::StrCat("reading ", held.bundle.matrices[i].tensor.name)));
+  }
+  return absl::OkStatus();
+}
+
+// ---- The engine's thread ------------------------------------------------------------------------
+
+absl::StatusOr<Residency::Lease> Residency::Acquire(size_t bundle) {
+  Held& held = held_[bundle];
+  return held.pinned ? AcquirePinned(held) : AcquireStreamed(bundle);
+}
+
+absl::StatusOr<Residency::Lease> Residency::AcquirePinned(Held& held) {
+  if (!held.matrices.empty()) return Lease(nullptr, held.matrices);
+  absl::Status failure;
+  State state;
+  {
+    absl::MutexLock lock(&mutex_);
+    mutex_.Await(absl::Condition(
+        +[](State* now) { return *now != State::kOnDisk; }, &held.state));
+    state = held.state;
+    failure = held.failure;
+  }
+  if (state == State::kInMemory) {
+    RENGA_RETURN_IF_ERROR(Adopt(held, std::exchange(held.bytes, {})));
+    return Lease(nullptr, held.matrices);
+  }
+  held.bytes.clear();
+  if (!failure.ok()) {
+    RENGA_LOG(WARNING) << failure.message() << "; packing it again";
+  }
+  RENGA_RETURN_IF_ERROR(PackPinned(held));
+  return Lease(nullptr, held.matrices);
+}
+
+absl::Status Residency::Adopt(Held& held, std::vector<kernels::PackedBytes> bytes) {
+  std::vector<std::unique_ptr<kernels::WeightMatrix>> adopted;
+  for (size_t i = 0; i < bytes.size(); ++i) {
+    const MatrixKey& key = held.bundle.matrices[i].key;
+    RENGA_ASSIGN_OR_RETURN(
+        adopted.emplace_back(),
+        backend_->AdoptMatrix(key.type, key.rows.size(), key.columns.size(), std::move(bytes[i])));
+  }
+  held.matrices = std::move(adopted);
+  return absl::OkStatus();
+}
+
+absl::Status Residency::PackPinned(Held& held) {
+  WeightLoader loader(backend_, source_, kNoProgress, 0);
+  std::vector<std::unique_ptr<kernels::WeightMatrix>> packed;
+  for (const BundleMatrix& matrix : held.bundle.matrices) {
+    RENGA_ASSIGN_OR_RETURN(packed.emplace_back(), loader.PackMatrix(matrix.tensor, matrix.part));
+  }
+  RENGA_RETURN_IF_ERROR(backend_->Synchronize());
+  held.matrices = std::move(packed);
+  for (size_t i = 0; i < held.matrices.size(); ++i) {
+    newly_packed_.push_back(
+        {.key = held.bundle.matrices[i].key, .bytes = backend_->BytesOf(*held.matrices[i])});
+  }
+  pinned_now_ += held.bundle.RoomBytes();
+  absl::MutexLock lock(&mutex_);
+  held.state = State::kInMemory;
+  return absl::OkStatus();
+}
+
+absl::StatusOr<bool> Residency::LoadMore() {
+  const auto to_pack = [this](const Held& held) {
+    absl::MutexLock lock(&mutex_);
+    return held.pinned && held.state == State::kToPack;
+  };
+  auto next = held_.begin();
+  while (next != held_.end() && !to_pack(*next)) ++next;
+  if (next == held_.end()) return false;
+  RENGA_RETURN_IF_ERROR(PackPinned(*next));
+  return true;
+}
+
+bool Residency::Expects(size_t bundle) const {
+  if (!entries_.empty()) return entries_.front().bundle == bundle;
+  if (stalled_) return false;
+  size_t next = cursor_;
+  while (held_[next].pinned) next = (next + 1) % held_.size();
+  return next == bundle;
+}
+
+void Residency::GoTo(size_t bundle) {
+  mutex_.Await(absl::Condition(
+      +[](bool* reading) { return !*reading; }, &reading_));
+  entries_.clear();
+  ring_.FreeAll();
+  cursor_ = bundle;
+  stalled_ = false;
+}
+
+absl::StatusOr<Residency::Lease> Residency::AcquireStreamed(size_t bundle) {
+  Held& held = held_[bundle];
+  // A repair may have found no memory for it; the reader stands still since.
+  if (!ring_memory_.has_value()) RENGA_RETURN_IF_ERROR(AllocateRing());
+  absl::Status failure;
+  for (int attempt = 0; attempt < 2; ++attempt) {
+    std::byte* room = nullptr;
+    {
+      absl::MutexLock lock(&mutex_);
+      if (!Expects(bundle)) GoTo(bundle);
+      const auto done = [this]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
+        return !entries_.empty() && entries_.front().done;
+      };
+      mutex_.Await(absl::Condition(&done));
+      failure = entries_.front().status;
+      room = entries_.front().room;
+    }
+    if (failure.ok()) {
+      std::vector<kernels::PackedBytes> bytes;
+      for (const BundleMatrix& matrix : held.bundle.matrices) {
+        bytes.push_back({.bytes = {room, static_cast<size_t>(matrix.bytes)}, .owner = nullptr});
+        room += RoomBytes(matrix);
+      }
+      RENGA_RETURN_IF_ERROR(Adopt(held, std::move(bytes)));
+      return Lease(this, held.matrices);
+    }
+    if (attempt == 0)
+      RENGA_RETURN_IF_ERROR(base::Annotate(Repair(bundle), std::string(failure.message())));
+  }
+  // The next Acquire reads it again.
+  absl::MutexLock lock(&mutex_);
+  GoTo(bundle);
+  return failure;
+}
+
+void Residency::ReleaseFront() {
+  // The device may still be reading it.
+  const absl::Status status = backend_->Synchronize();
+  if (!status.ok()) {
+    RENGA_LOG(WARNING) << status.message();
+  }
+  absl::MutexLock lock(&mutex_);
+  held_[entries_.front().bundle].matrices.clear();
+  entries_.pop_front();
+  ring_.FreeFirst();
+}
+
+absl::Status Residency::Repair(size_t bundle) {
+  Held& held = held_[bundle];
+  {
+    absl::MutexLock lock(&mutex_);
+    RENGA_LOG(WARNING) << entries_.front().status.message() << "; packing it again";
+    GoTo(bundle);
+    stalled_ = true;
+  }
+  // The ring's memory is what the matrices are packed in.
+  ring_memory_.reset();
+  absl::Status status;
+  WeightLoader loader(backend_, source_, kNoProgress, 0);
+  for (size_t i = 0; i < held.files.size() && status.ok(); ++i) {
+    status = PackToDisk(held, i, loader);
+  }
+  RENGA_RETURN_IF_ERROR(AllocateRing());
+  absl::MutexLock lock(&mutex_);
+  GoTo(bundle);
+  return status;
+}
+
+}  // namespace renga::engine

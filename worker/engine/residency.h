@@ -1,0 +1,172 @@
+// The matrices of a shard's layers when not all of them are in memory, or not yet.
+//
+// They are cut into bundles: the matrices that one call of a layer's program multiplies by. Every
+// step uses all bundles in the same order. A pinned bundle is read once and stays; a streamed one
+// passes through a ring of buffers for every step. A thread reads them in the order of use, from
+// packed files on the disk (WeightSource::OpenPacked), past the end of a step on to the next one's
+// beginning. A step waits for the bundle it needs, not for the whole shard: so the first token
+// comes when its bytes have come.
+//
+// What is computed is what a resident shard computes, bit for bit: the same packed bytes.
+#ifndef RENGA_WORKER_ENGINE_RESIDENCY_H_
+#define RENGA_WORKER_ENGINE_RESIDENCY_H_
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <optional>
+#include <span>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "model/architecture.h"
+#include "model/layer_slice.h"
+#include "model/residency_plan.h"
+#include "worker/engine/byte_ring.h"
+#include "worker/engine/shard.h"
+#include "worker/engine/weight_loader.h"
+#include "worker/kernels/backend.h"
+#include "worker/kernels/page_memory.h"
+
+namespace renga::engine {
+
+// A matrix of a bundle.
+struct BundleMatrix {
+  model::TensorSpec tensor;
+  model::TensorPart part;
+  MatrixKey key;
+  int64_t bytes = 0;  // packed
+};
+
+// Matrices that are used together.
+struct Bundle {
+  std::vector<BundleMatrix> matrices;
+  int64_t RoomBytes() const;  // in a buffer: each matrix in whole pages
+};
+
+// The engine's thread calls everything but report(), which is for any thread.
+class Residency {
+ public:
+  // `backend` has a layout_name(); it and `source` outlive the residency. The plan is of the
+  // bundles' RoomBytes. kResourceExhausted when the system has no memory for the ring.
+  static absl::StatusOr<std::unique_ptr<Residency>> Create(std::vector<Bundle> bundles,
+                                                           const model::ResidencyPlan& plan,
+                                                           kernels::Backend* backend,
+                                                           WeightSource* source);
+  ~Residency();
+  Residency(const Residency&) = delete;
+  Residency& operator=(const Residency&) = delete;
+
+  // Bytes of weights that PackStreamed will read.
+  int64_t UnpackedBytes() const;
+  // Packs the streamed bundles that the disk does not have yet, one matrix in memory at a time, and
+  // keeps them there. Errors of the source, its disk and the backend; kCancelled.
+  absl::Status PackStreamed(WeightLoader& loader);
+  // Begins to read.
+  absl::Status Start();
+
+  // The matrices of a bundle, in memory while this lives.
+  class Lease {
+   public:
+    Lease(Lease&& other) noexcept
+        : residency_(std::exchange(other.residency_, nullptr)), matrices_(other.matrices_) {}
+    Lease& operator=(Lease&&) = delete;
+    ~Lease() {
+      if (residency_ != nullptr) residency_->ReleaseFront();
+    }
+    const kernels::WeightMatrix* matrix(size_t index) const { return matrices_[index].get(); }
+
+   private:
+    friend class Residency;
+    Lease(Residency* residency, std::span<const std::unique_ptr<kernels::WeightMatrix>> matrices)
+        : residency_(residency), matrices_(matrices) {}
+    Residency* residency_;  // null: the bundle is pinned
+    std::span<const std::unique_ptr<kernels::WeightMatrix>> matrices_;
+  };
+  // Waits for the bundle. Any order works; that of the bundles is fast. One lease at a time. What
+  // cannot be read, or is damaged, is packed anew from the source; when that fails too the status
+  // says both, and the next Acquire tries again.
+  absl::StatusOr<Lease> Acquire(size_t bundle);
+
+  // Packs one more pinned bundle that the disk does not have; false when there is none left.
+  absl::StatusOr<bool> LoadMore();
+
+  // Shard::newly_packed of the pinned bundles packed since the last call.
+  std::vector<HeldMatrix> TakeNewlyPacked() { return std::exchange(newly_packed_, {}); }
+  ResidencyReport report() const;
+
+ private:
+  enum class State { kOnDisk, kToPack, kInMemory, kFailed };
+  struct Held {
+    Bundle bundle;
+    bool pinned = false;
+    State state = State::kOnDisk;                    // of a pinned bundle; guarded by mutex_
+    absl::Status failure;                            // kFailed; guarded by mutex_
+    std::vector<std::unique_ptr<PackedFile>> files;  // null: not on disk
+    std::vector<kernels::PackedBytes> bytes;         // pinned, read: the reader's while kOnDisk
+    std::vector<std::unique_ptr<kernels::WeightMatrix>> matrices;  // the engine's thread's
+  };
+  // A streamed bundle in the ring.
+  struct Entry {
+    size_t bundle = 0;
+    std::byte* room = nullptr;
+    bool done = false;
+    absl::Status status;
+  };
+
+  Residency(std::vector<Bundle> bundles, const model::ResidencyPlan& plan,
+            kernels::Backend* backend, WeightSource* source);
+  void FindFiles();
+  absl::Status AllocateRing();
+
+  // The reader.
+  void ReadUntilEnd();
+  std::optional<size_t> NextToRead() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool HasToRead() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void ReadPinned(Held& held) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void ReadStreamed(size_t bundle) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status ReadBundle(const Held& held, std::byte* room);
+  absl::Status HoldBundle(Held& held);
+
+  // The engine's thread.
+  absl::StatusOr<Lease> AcquirePinned(Held& held);
+  absl::StatusOr<Lease> AcquireStreamed(size_t bundle);
+  // `bytes` of each matrix.
+  absl::Status Adopt(Held& held, std::vector<kernels::PackedBytes> bytes);
+  absl::Status PackPinned(Held& held);
+  absl::Status Repair(size_t bundle);
+  absl::Status PackToDisk(Held& held, size_t matrix, WeightLoader& loader);
+  bool Expects(size_t bundle) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Drops what was read ahead; the next streamed bundle is `bundle` or what follows it.
+  void GoTo(size_t bundle) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void ReleaseFront();
+
+  const model::ResidencyPlan plan_;
+  kernels::Backend* const backend_;
+  WeightSource* const source_;
+  std::vector<Held> held_;
+  std::optional<kernels::PageMemory> ring_memory_;  // changes only while the reader stands still
+  std::vector<HeldMatrix> newly_packed_;
+  std::atomic<int64_t> pinned_now_ = 0;  // bytes
+
+  mutable absl::Mutex mutex_;
+  ByteRing ring_ ABSL_GUARDED_BY(mutex_);
+  std::deque<Entry> entries_ ABSL_GUARDED_BY(mutex_);  // as in the ring, oldest first
+  size_t cursor_ ABSL_GUARDED_BY(mutex_) = 0;          // the next bundle, in the order of use
+  bool reading_ ABSL_GUARDED_BY(mutex_) = false;
+  // Nothing streamed is read until GoTo, or while the ring is not there.
+  bool stalled_ ABSL_GUARDED_BY(mutex_) = false;
+  bool ending_ ABSL_GUARDED_BY(mutex_) = false;
+  std::thread reader_;  // last: it uses the rest
+};
+
+}  // namespace renga::engine
+
+#endif  // RENGA_WORKER_ENGINE_RESIDENCY_H_

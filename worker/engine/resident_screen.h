@@ -1,0 +1,78 @@
+// The first level of a screen in memory, over a block of vocabulary rows, and what one hidden state
+// makes of it: a bound for every row.
+#ifndef RENGA_WORKER_ENGINE_RESIDENT_SCREEN_H_
+#define RENGA_WORKER_ENGINE_RESIDENT_SCREEN_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <limits>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "base/thread_pool.h"
+#include "model/shard_spec.h"
+#include "worker/engine/head_screen.h"
+#include "worker/engine/screen_file.h"
+#include "worker/kernels/page_memory.h"
+
+namespace renga::engine {
+
+// Not thread-safe.
+class ResidentScreen {
+ public:
+  static constexpr float kNothing = -std::numeric_limits<float>::infinity();
+
+  // What a row's logit is compared with others' by: the logit and what is added, by vocabulary id,
+  // the same for the same id each time. Null: the logit alone.
+  using Added = std::function<double(int32_t id)>;
+
+  // Rows [rows.begin, rows.end), inside the file's. kDataLoss for a damaged file.
+  static absl::StatusOr<std::unique_ptr<ResidentScreen>> Read(const ScreenFile& file,
+                                                              const model::Range& rows);
+  // What Read will hold.
+  static int64_t ResidentBytes(const ScreenBasis& basis, const model::Range& rows);
+
+  // Bounds every row, `query` being of the file's basis.
+  void Scan(const ScreenQuery& query, const Added& added, base::ThreadPool& pool);
+
+  // Of the last Scan: the `count` rows whose estimates are best, in order of ids.
+  std::vector<int32_t> Promising(int64_t count, const Added& added) const;
+  // Rows whose bounds reach the threshold, in order of ids.
+  std::vector<int32_t> Survivors(float threshold) const;
+  float upper(int32_t id) const { return bounds_[BlockOf(id)].upper[RowOf(id)]; }
+
+  // A row is known now, and survives nothing.
+  void Exclude(int32_t id) { bounds_[BlockOf(id)].upper[RowOf(id)] = kNothing; }
+  // Bounds a row anew by its second level. Safe from several threads with different rows.
+  void Refine(int32_t id, const ScreenQuery& query, std::span<const std::byte> fine,
+              const Added& added);
+
+ private:
+  ResidentScreen(const ScreenBasis* basis, const model::Range& rows, kernels::PageMemory blocks);
+
+  size_t BlockOf(int32_t id) const {
+    return static_cast<size_t>(id / kScreenBlockRows - first_block_);
+  }
+  static size_t RowOf(int32_t id) { return static_cast<size_t>(id % kScreenBlockRows); }
+  const std::byte* Codes(size_t block) const {
+    return blocks_.data() + block * static_cast<size_t>(basis_.block_bytes());
+  }
+  // What is not as the scan of whole blocks has it: rows beyond the head's, and what is added.
+  void Correct(size_t block, const Added& added);
+
+  const ScreenBasis& basis_;
+  const model::Range rows_;
+  const int64_t first_block_;
+  kernels::PageMemory blocks_;
+  // By block. Uppers include what is added, estimates do not; kNothing for rows that are not the
+  // head's.
+  std::vector<BlockBounds> bounds_;
+  std::vector<BlockPeak> peaks_;  // as scanned; uppers only fall after that
+};
+
+}  // namespace renga::engine
+
+#endif  // RENGA_WORKER_ENGINE_RESIDENT_SCREEN_H_

@@ -1,0 +1,24 @@
+// The Backend of NVIDIA cards, from sm_61 up: written once over Device, which is a card or, in
+// tests, its imitation.
+#ifndef RENGA_WORKER_KERNELS_CUDA_CUDA_BACKEND_H_
+#define RENGA_WORKER_KERNELS_CUDA_CUDA_BACKEND_H_
+
+#include <memory>
+
+#include "worker/kernels/backend.h"
+#include "worker/kernels/cuda/device.h"
+
+namespace renga::kernels {
+
+// How matrices are multiplied with many tokens: the same bits either way.
+enum class CudaPath {
+  kBest,  // tensor cores where the device has them
+  kDp4a,
+};
+
+std::unique_ptr<Backend> CreateCudaBackend(std::shared_ptr<cuda::Device> device,
+                                           CudaPath path = CudaPath::kBest);
+
+}  // namespace renga::kernels
+
+#endif  // RENGA_WORKER_KERNELS_CUDA_CUDA_BACKEND_H_

@@ -1,0 +1,34 @@
+#include "worker/kernels/cuda/emulation/tensor_model.h"
+
+namespace renga::kernels::cuda::emulation {
+namespace {
+
+// The sum of the products of two registers' bytes.
+int32_t DotBytes(int32_t a, int32_t b) {
+  int32_t sum = 0;
+  for (int i = 0; i < 32; i += 8) {
+    sum += static_cast<int32_t>(static_cast<int8_t>(static_cast<uint32_t>(a) >> i)) *
+           static_cast<int8_t>(static_cast<uint32_t>(b) >> i);
+  }
+  return sum;
+}
+
+}  // namespace
+
+// A row of A, or a column of B, lies in four neighbouring lanes: 4 numbers of each half of the
+// depth in each. Lanes have two rows of A, 8 apart, in alternate registers.
+void AddProducts(const ByteFragments (&lanes)[32], int depth, int lane, int32_t (&sums)[4]) {
+  for (int i = 0; i < 4; ++i) {
+    const int row = lane / 4 + i / 2 * 8;
+    const int column = lane % 4 * 2 + i % 2;
+    for (int member = 0; member < 4; ++member) {
+      const ByteFragments& a = lanes[row % 8 * 4 + member];
+      const ByteFragments& b = lanes[column * 4 + member];
+      for (int half = 0; half < depth / 16; ++half) {
+        sums[i] += DotBytes(a.a[row / 8 + half * 2], b.b[half]);
+      }
+    }
+  }
+}
+
+}  // namespace renga::kernels::cuda::emulation

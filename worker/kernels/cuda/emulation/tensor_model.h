@@ -1,0 +1,23 @@
+// The instruction mma with int8 in plain C++, as NVIDIA's PTX ISA describes it (Warp Level Matrix
+// Instructions, mma.m16n8k16 and mma.m16n8k32 with .s8): which lane holds which numbers.
+#ifndef RENGA_WORKER_KERNELS_CUDA_EMULATION_TENSOR_MODEL_H_
+#define RENGA_WORKER_KERNELS_CUDA_EMULATION_TENSOR_MODEL_H_
+
+#include <cstdint>
+
+namespace renga::kernels::cuda::emulation {
+
+// A lane's registers, four signed bytes each: of A (16 rows x depth) and of B (depth x 8 columns).
+// With a depth of 16 the first two of `a` and the first of `b` count.
+struct ByteFragments {
+  int32_t a[4];
+  int32_t b[2];
+};
+
+// Adds to the four sums that `lane` holds of D (16 x 8) the products of all 32 lanes' fragments;
+// `depth` is 16 or 32.
+void AddProducts(const ByteFragments (&lanes)[32], int depth, int lane, int32_t (&sums)[4]);
+
+}  // namespace renga::kernels::cuda::emulation
+
+#endif  // RENGA_WORKER_KERNELS_CUDA_EMULATION_TENSOR_MODEL_H_

@@ -1,0 +1,70 @@
+# The CUDA backend's sources, included by worker/kernels/CMakeLists.txt after renga_kernels is made.
+target_sources(renga_kernels PRIVATE
+  "${CMAKE_CURRENT_LIST_DIR}/attention_plan.cc"
+  "${CMAKE_CURRENT_LIST_DIR}/cuda_backend.cc"
+  "${CMAKE_CURRENT_LIST_DIR}/cuda_matrix.cc"
+  "${CMAKE_CURRENT_LIST_DIR}/device_images.cc"
+  "${CMAKE_CURRENT_LIST_DIR}/driver_api.cc"
+  "${CMAKE_CURRENT_LIST_DIR}/driver_device.cc"
+  "${CMAKE_CURRENT_LIST_DIR}/launch_queue.cc"
+  "${CMAKE_CURRENT_LIST_DIR}/packed_weights.cc"
+  "${CMAKE_CURRENT_LIST_DIR}/top_merge.cc")
+
+target_link_libraries(renga_kernels PRIVATE ${CMAKE_DL_LIBS})
+include("${CMAKE_CURRENT_LIST_DIR}/device_code.cmake")
+
+# The imitation of a card that tests run the kernels on: its fibers know x86 only, and nothing of
+# the thread sanitizer.
+set(emulated_cuda)
+set(cuda_tests)
+if(RENGA_TESTS AND NOT RENGA_SANITIZE MATCHES "thread"
+   AND CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
+  set(emulated_cuda renga::emulated_cuda)
+  set(cuda_tests cuda/driver_device_test.cc cuda/emulated_memory_test.cc cuda/tensor_path_test.cc)
+  renga_library(emulated_cuda
+    HDRS
+      cuda/emulation/card_memory.h
+      cuda/emulation/emulated_device.h
+      cuda/emulation/emulated_kernels.h
+      cuda/emulation/fiber.h
+      cuda/emulation/tensor_model.h
+      cuda/emulation/threads.h
+    SRCS
+      cuda/emulation/card_memory.cc
+      cuda/emulation/emulated_device.cc
+      cuda/emulation/emulated_kernels.cc
+      cuda/emulation/fiber.cc
+      cuda/emulation/tensor_model.cc
+      cuda/emulation/threads.cc
+    DEPS
+      renga::kernels)
+  target_compile_definitions(renga_emulated_cuda INTERFACE RENGA_EMULATED_CUDA=1)
+  # What runs the fibers is not itself looked at, which makes it ten times faster; but the address
+  # sanitizer must be told of every change of stacks.
+  set(fiber_flags -O2)
+  if(RENGA_SANITIZE)
+    list(APPEND fiber_flags -fno-sanitize=all)
+  endif()
+  if(RENGA_SANITIZE MATCHES "address")
+    list(APPEND fiber_flags -DRENGA_SANITIZED_FIBERS=1)
+  endif()
+  set_source_files_properties(
+    cuda/emulation/fiber.cc cuda/emulation/tensor_model.cc cuda/emulation/threads.cc PROPERTIES
+    COMPILE_OPTIONS "${fiber_flags}" SKIP_UNITY_BUILD_INCLUSION ON)
+  # It runs where it is built: with a fused multiply-add as one instruction, where this machine has
+  # it, and not a call. Flags by name, so that a compiler cache that moves cannot mistake machines.
+  set(emulation_flags -O2 ${RENGA_INLINING_FLAGS})
+  if(EXISTS /proc/cpuinfo AND NOT CMAKE_CROSSCOMPILING)
+    file(STRINGS /proc/cpuinfo fused REGEX "^flags.* fma .*avx2" LIMIT_COUNT 1)
+    if(fused)
+      list(APPEND emulation_flags -mfma -mavx2)
+    endif()
+  endif()
+  # The address sanitizer looks at accesses; the other one would double the time and see the same
+  # arithmetic as on the host.
+  if(RENGA_SANITIZE MATCHES "undefined")
+    list(APPEND emulation_flags -fno-sanitize=undefined)
+  endif()
+  set_source_files_properties(cuda/emulation/emulated_kernels.cc PROPERTIES
+    COMPILE_OPTIONS "${emulation_flags}" SKIP_UNITY_BUILD_INCLUSION ON)
+endif()

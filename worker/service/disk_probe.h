@@ -1,0 +1,20 @@
+// How fast the disk is on which a worker keeps its shards.
+#ifndef RENGA_WORKER_SERVICE_DISK_PROBE_H_
+#define RENGA_WORKER_SERVICE_DISK_PROBE_H_
+
+#include <string>
+
+#include "absl/time/time.h"
+
+namespace renga::worker {
+
+// Bytes per second of reads of some megabytes past the page cache, as weights are streamed, for
+// about `duration`: from the largest packed matrix below `folder` where there is one, since what
+// was just written may come from a cache of the disk; else from a file that is written there for
+// it, without a name. 0 when it cannot be measured: no such folder ("" is none), a full disk, a
+// file system without such files.
+double MeasureDisk(const std::string& folder, absl::Duration duration);
+
+}  // namespace renga::worker
+
+#endif  // RENGA_WORKER_SERVICE_DISK_PROBE_H_
