@@ -14,8 +14,8 @@ namespace {
 
 using Json = nlohmann::json;
 
-// A probe of a fraction of a second on a busy machine has been seen to be off by three.
-constexpr double kSameMachine = 4.0;
+// A probe of a fraction of a second on a busy machine has been seen to be off by more than four.
+constexpr double kSameMachine = 8.0;
 constexpr int64_t kMaxFileBytes = int64_t{1} << 20;
 
 Json ToJson(const model::Range& range) { return {range.begin, range.end}; }
@@ -66,6 +66,12 @@ bool ReadShard(const Json& json, LastShard& shard) {
       !json["weight_bytes_per_second"].is_number()) {
     return false;
   }
+  for (const auto& [key, value] : {std::pair{"disk_bytes_per_second", &shard.disk_bytes_per_second},
+                                   std::pair{"layer_us", &shard.layer_us}}) {
+    if (!json.contains(key)) continue;  // written by an earlier version
+    if (!json[key].is_number() || json[key].get<double>() < 0) return false;
+    *value = json[key].get<double>();
+  }
   if (json.contains("kernels") && !ReadKernels(json["kernels"], shard.kernels)) return false;
   shard.worker_id = json["id"].get<std::string>();
   shard.worker_name = json["name"].get<std::string>();
@@ -105,6 +111,10 @@ std::vector<Member> WithSettledSpeeds(std::vector<Member> members, const LastPla
     if (speed > before * kSameMachine || before > speed * kSameMachine) continue;
     speed = before;
     member.offer.kernels = shard->kernels;
+    if (shard->disk_bytes_per_second > 0) {
+      member.offer.disk_bytes_per_second = shard->disk_bytes_per_second;
+    }
+    if (shard->layer_us > 0) member.offer.layer_us = shard->layer_us;
   }
   return members;
 }
@@ -131,6 +141,8 @@ absl::Status WriteLastPlacement(const std::string& path, const LastPlacement& la
              {"layers", ToJson(shard.spec.layers)},
              {"head_rows", ToJson(shard.spec.head_rows)},
              {"weight_bytes_per_second", shard.weight_bytes_per_second},
+             {"disk_bytes_per_second", shard.disk_bytes_per_second},
+             {"layer_us", shard.layer_us},
              {"kernels", ToJson(shard.kernels)}};
     if (shard.spec.slice.has_value()) {
       entry["heads"] = ToJson(shard.spec.slice->heads);

@@ -18,8 +18,10 @@ struct LastShard {
   std::string worker_id;
   std::string worker_name;
   model::ShardSpec spec;
-  // That the plan was made with.
+  // What the plan was made with, as in WorkerOffer.
   double weight_bytes_per_second = 0;
+  double disk_bytes_per_second = 0;
+  double layer_us = 0;
   std::vector<KernelSpeed> kernels = {};
 };
 
@@ -30,8 +32,9 @@ using LastPlacement = std::vector<LastShard>;
 const LastShard* FindLastShard(const LastPlacement& last, const Member& member,
                                const std::vector<Member>& members);
 
-// The members with the speeds they were planned with last, where the new measurement is within a
-// factor of four of it: then it is the same machine, busier or less busy.
+// The members with everything measured of them as they were planned with last, where the new speed
+// of their weights is within a factor of eight of it: then it is the same machine, busier or less
+// busy.
 std::vector<Member> WithSettledSpeeds(std::vector<Member> members, const LastPlacement& last);
 
 // `path` keeps one placement as JSON. Reading: kNotFound when there is none, kDataLoss when it is

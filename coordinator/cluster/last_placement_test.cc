@@ -27,6 +27,8 @@ LastPlacement TwoShards() {
        .worker_name = "ada",
        .spec = {.layers = {0, 3}, .slice = model::LayerSlice{{0, 4}, {0, 256}}, .head_rows = {}},
        .weight_bytes_per_second = 10e9,
+       .disk_bytes_per_second = 2e8,
+       .layer_us = 50,
        .kernels = {{base::DataType::kQ4_K, 9e9, 40e9}, {base::DataType::kF16, 8e9, 30e9}}},
       {.worker_id = "w-b",
        .worker_name = "bob",
@@ -45,14 +47,16 @@ TEST(LastPlacementTest, AWorkerIsKnownByIdElseByTheNameOfOneThatIsGone) {
   EXPECT_EQ(FindLastShard(last, members[2], members), nullptr) << "w-a itself is here";
 }
 
-TEST(LastPlacementTest, SpeedsSettleWithinAFactorOfFour) {
+TEST(LastPlacementTest, MeasurementsSettleWithinAFactorOfEight) {
   const std::vector<Member> settled = WithSettledSpeeds(
-      {MakeMember("w-a", "ada", 39e9), MakeMember("w-b", "bob", 4e9), MakeMember("w-c", "new", 5)},
+      {MakeMember("w-a", "ada", 79e9), MakeMember("w-b", "bob", 2e9), MakeMember("w-c", "new", 5)},
       TwoShards());
   EXPECT_EQ(settled[0].offer.weight_bytes_per_second, 10e9);
   ASSERT_EQ(settled[0].offer.kernels.size(), 2u);
   EXPECT_EQ(settled[0].offer.kernels[0].decode_bytes_per_second, 9e9);
-  EXPECT_EQ(settled[1].offer.weight_bytes_per_second, 4e9) << "less than a quarter: it has changed";
+  EXPECT_EQ(settled[0].offer.layer_us, 50) << "one noisy figure would move layers as well";
+  EXPECT_EQ(settled[0].offer.disk_bytes_per_second, 2e8);
+  EXPECT_EQ(settled[1].offer.weight_bytes_per_second, 2e9) << "less than an eighth: it has changed";
   EXPECT_EQ(settled[2].offer.weight_bytes_per_second, 5);
 }
 
@@ -68,6 +72,8 @@ TEST(LastPlacementTest, IsKeptInAFile) {
   EXPECT_EQ(read[0].kernels[1].type, base::DataType::kF16);
   EXPECT_EQ(read[0].kernels[1].prefill_bytes_per_second, 30e9);
   EXPECT_EQ(read[1].weight_bytes_per_second, 20e9);
+  EXPECT_EQ(read[0].layer_us, 50);
+  EXPECT_EQ(read[0].disk_bytes_per_second, 2e8);
 }
 
 TEST(LastPlacementTest, DamageIsAnErrorAndNothingElse) {

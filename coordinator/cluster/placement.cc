@@ -159,6 +159,8 @@ LastPlacement Remember(const Placement& placement) {
                     .worker_name = worker.member.name,
                     .spec = worker.spec,
                     .weight_bytes_per_second = worker.member.offer.weight_bytes_per_second,
+                    .disk_bytes_per_second = worker.member.offer.disk_bytes_per_second,
+                    .layer_us = worker.member.offer.layer_us,
                     .kernels = worker.member.offer.kernels});
   }
   return last;

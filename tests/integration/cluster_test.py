@@ -12,6 +12,11 @@ import unittest
 from renga_process import LIMIT_S, ProcessTest, demo_model, free_port, golden
 
 
+# A silent worker is lost after five seconds by the coordinator's clock (membership_test shows
+# that); here a busy machine may take its time to start `renga status` as well.
+NOTICED_S = 20
+
+
 class ClusterTest(ProcessTest):
 
     def up(self, model, *extra):
@@ -131,7 +136,7 @@ class ClusterTest(ProcessTest):
             lost = [w["name"] for w in self.status()["workers"] if w["state"] == "lost"]
             if lost:
                 break
-            self.assertLess(time.monotonic() - killed, 5, "status does not say that b is lost")
+            self.assertLess(time.monotonic() - killed, NOTICED_S, "status does not say that b is lost")
             time.sleep(0.1)
         self.assertEqual(lost, ["b"])
 
@@ -162,7 +167,7 @@ class ClusterTest(ProcessTest):
                 self.assertIn(process.stop(), (0, 130))
         self.assertEqual(answers[1:], answers[:1] * 2)
 
-    def test_frozen_worker_is_lost_within_five_seconds(self):
+    def test_a_frozen_worker_is_lost(self):
         model, _, _ = golden("story-f32")
         up, join = self.up(model, "--wait-for", "2")
         self.worker(join, "a")
@@ -171,7 +176,7 @@ class ClusterTest(ProcessTest):
         os.kill(second.process.pid, signal.SIGSTOP)
         stopped = time.monotonic()
         while not any(w["state"] == "lost" for w in self.status()["workers"]):
-            self.assertLess(time.monotonic() - stopped, 6, "a frozen worker is not noticed")
+            self.assertLess(time.monotonic() - stopped, NOTICED_S, "a frozen worker is not noticed")
             time.sleep(0.1)
         os.kill(second.process.pid, signal.SIGCONT)
 
@@ -191,7 +196,7 @@ class ClusterTest(ProcessTest):
                 os.kill(workers[1].process.pid, signal_number)
                 broken = time.monotonic()
                 while not any(w["state"] == "lost" for w in self.status()["workers"]):
-                    self.assertLess(time.monotonic() - broken, 6, "the loss is not noticed")
+                    self.assertLess(time.monotonic() - broken, NOTICED_S, "the loss is not noticed")
                     time.sleep(0.1)
                 self.assertIn("error", response.read().decode())
                 if signal_number == signal.SIGKILL:
