@@ -18,15 +18,17 @@ constexpr int64_t kRounds = 500'000;
 // Each of these does kRounds times eight dot products of two registers of bytes, each added to a
 // sum of its own. Written out: in an array the sums would go through memory.
 
+__attribute__((target("avx512f,avx512bw,avx512vnni"))) inline __m512i AddDot(__m512i sum,
+                                                                             __m512i x) {
+  asm volatile("" : "+v"(x));  // another operand, for all the compiler knows
+  return _mm512_dpbusd_epi32(sum, x, x);
+}
 __attribute__((target("avx512f,avx512bw,avx512vnni"))) void DotAvx512Vnni() {
   __m512i a = {}, b = {}, c = {}, d = {}, e = {}, f = {}, g = {}, h = {};
-  __m512i x = _mm512_set1_epi8(1);
+  const __m512i x = _mm512_set1_epi8(1);
   for (int64_t i = 0; i < kRounds; ++i) {
-    asm volatile("" : "+v"(x));  // another operand, for all the compiler knows
-    a = _mm512_dpbusd_epi32(a, x, x), b = _mm512_dpbusd_epi32(b, x, x);
-    c = _mm512_dpbusd_epi32(c, x, x), d = _mm512_dpbusd_epi32(d, x, x);
-    e = _mm512_dpbusd_epi32(e, x, x), f = _mm512_dpbusd_epi32(f, x, x);
-    g = _mm512_dpbusd_epi32(g, x, x), h = _mm512_dpbusd_epi32(h, x, x);
+    a = AddDot(a, x), b = AddDot(b, x), c = AddDot(c, x), d = AddDot(d, x);
+    e = AddDot(e, x), f = AddDot(f, x), g = AddDot(g, x), h = AddDot(h, x);
   }
   asm volatile("" ::"v"(a), "v"(b), "v"(c), "v"(d), "v"(e), "v"(f), "v"(g), "v"(h));
 }

@@ -259,7 +259,9 @@ struct Q5K : Format256<Isa> {
   }
 };
 
-// low nibbles[128], high 2 bits[64], scales int8[16], d f16; offset 32.
+// low nibbles[128], high 2 bits[64], scales int8[16], d f16; offset 32. Packed in the order of use
+// (packed_matrix.cc): scales, then for each section 16 bytes of low nibbles of q = 0 and 2, 16 of
+// q = 1 and 3, and 16 of high bits; d.
 template <class Isa>
 struct Q6K : Interleaved256<Isa> {
   using typename Format256<Isa>::I;
@@ -274,10 +276,9 @@ struct Q6K : Interleaved256<Isa> {
   explicit Q6K(const std::byte* b) : Interleaved256<Isa>(b) {}
   template <int section, int step>
   [[gnu::always_inline]] void Codes(I* out) const {
-    // Within a half: 32 bytes whose nibbles are q = 0 and 2, then 32 with q = 1 and 3.
-    constexpr int kChunk = 16 * (section / 2) + 4 * (section % 2) + step;
-    const I first = this->Chunk(0, kChunk), second = this->Chunk(0, kChunk + 8);
-    const I top = this->Chunk(128, this->HalfChunk(section, step));
+    constexpr int kOffset = 16 + 48 * section;
+    const I first = this->Chunk(kOffset, step), second = this->Chunk(kOffset + 16, step);
+    const I top = this->Chunk(kOffset + 32, step);
     const I mask = Isa::SetByte(0x30);
     out[0] = Isa::Or(this->Low4(first), Isa::And(Isa::template ShiftLeft<4>(top), mask));
     out[1] = Isa::Or(this->Low4(second), Isa::And(Isa::template ShiftLeft<2>(top), mask));
@@ -286,11 +287,11 @@ struct Q6K : Interleaved256<Isa> {
   }
   template <int s>
   [[gnu::always_inline]] I SubScale() const {
-    return Isa::template DotScaleS<s % 4>(this->Chunk(192, s / 4));
+    return Isa::template DotScaleS<s % 4>(this->Chunk(0, s / 4));
   }
   template <int j>
   [[gnu::always_inline]] I Pairs() const {
-    return Isa::template PairS<j % 2>(this->Chunk(192, j / 2));
+    return Isa::template PairS<j % 2>(this->Chunk(0, j / 2));
   }
   [[gnu::always_inline]] F Scale() const { return this->Half(208); }
 };

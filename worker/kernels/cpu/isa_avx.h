@@ -17,6 +17,9 @@ namespace renga::kernels::cpu {
 struct Avx : SseIntegers {
   static constexpr int kTileTokens = 2;
   static constexpr bool kSharesCodes = false;
+  static constexpr int kStreams = 4;
+  static constexpr int kPrefetchBytes = 1024;
+  static constexpr int kPrefetchLevel = 3;
   using F = __m256;
 
   RENGA_WORD F ZeroF() { return _mm256_setzero_ps(); }

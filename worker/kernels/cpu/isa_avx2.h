@@ -21,6 +21,9 @@ struct Avx2 {
   static constexpr bool kTokenPairs = false;
   static constexpr int kTileTokens = 4;
   static constexpr bool kSharesCodes = true;
+  static constexpr int kStreams = 4;
+  static constexpr int kPrefetchBytes = 1024;
+  static constexpr int kPrefetchLevel = 3;
   using F = __m256;
   using I = __m256i;
 

@@ -20,8 +20,11 @@ struct Avx512Vnni {
   static constexpr bool kWideSigned = false;
   static constexpr bool kSignedDot = false;
   static constexpr bool kTokenPairs = false;
-  static constexpr int kTileTokens = 8;
+  static constexpr int kTileTokens = 4;
   static constexpr bool kSharesCodes = true;
+  static constexpr int kStreams = 2;
+  static constexpr int kPrefetchBytes = 2048;
+  static constexpr int kPrefetchLevel = 2;
   using F = __m512;
   using I = __m512i;
 

@@ -45,6 +45,11 @@ struct Generic {
   static constexpr int kTileTokens = 4;
   // Whether two to eight tokens share codes as they are read, undecoded: where registers are many.
   static constexpr bool kSharesCodes = lanes == 16;
+  // For one token: places of a matrix that are read in turn, how far ahead memory is asked for in
+  // each (twice that for formats of 256 numbers), and as of __builtin_prefetch into which cache.
+  static constexpr int kStreams = 4;
+  static constexpr int kPrefetchBytes = 1024;
+  static constexpr int kPrefetchLevel = 3;
 
   using F = typename VectorOf<float, 4 * lanes>::Type;
   using I = typename VectorOf<int32_t, 4 * lanes>::Type;

@@ -23,6 +23,9 @@ struct Neon {
   static constexpr bool kTokenPairs = false;
   static constexpr int kTileTokens = 4;
   static constexpr bool kSharesCodes = true;
+  static constexpr int kStreams = 4;
+  static constexpr int kPrefetchBytes = 1024;
+  static constexpr int kPrefetchLevel = 3;
   struct F {
     float32x4_t low, high;
   };

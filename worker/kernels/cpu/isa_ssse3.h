@@ -18,6 +18,9 @@ namespace renga::kernels::cpu {
 struct Ssse3 : SseIntegers {
   static constexpr int kTileTokens = 1;
   static constexpr bool kSharesCodes = false;
+  static constexpr int kStreams = 4;
+  static constexpr int kPrefetchBytes = 1024;
+  static constexpr int kPrefetchLevel = 3;
   struct F {
     __m128 low, high;
   };

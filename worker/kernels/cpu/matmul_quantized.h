@@ -115,8 +115,8 @@ struct QuantizedMatmul {
   static constexpr bool kSharesCodes = Isa::kSharesCodes && Format::kWidelyUsed;
   static constexpr int kFewTokens = kSharesCodes ? 8 : 1;
   static constexpr int kSharingTokens = Format::kOutputs > 2 ? 2 : 4;
-  static constexpr int kStreams = 4;
-  static constexpr int64_t kPrefetchBytes = kSuper ? 2048 : 1024;
+  static constexpr int kStreams = Isa::kStreams;
+  static constexpr int64_t kPrefetchBytes = kSuper ? 2 * Isa::kPrefetchBytes : Isa::kPrefetchBytes;
   // Token tiles: those sharing registers, and those sharing a decoded block.
   static constexpr int kTile = Isa::kTileTokens;
   static constexpr int kTokens = 64;
@@ -291,7 +291,7 @@ struct QuantizedMatmul {
     constexpr int kFirst = kLines * section / Format::kSections;
     constexpr int kEnd = kLines * (section + 1) / Format::kSections;
     for (int line = kFirst; line < kEnd; ++line) {
-      __builtin_prefetch(block + kPrefetchBytes + 64 * line);
+      __builtin_prefetch(block + kPrefetchBytes + 64 * line, 0, Isa::kPrefetchLevel);
     }
   }
 
