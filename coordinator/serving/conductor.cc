@@ -19,6 +19,9 @@ constexpr int64_t kMaxFullLogitBytesPerStep = int64_t{16} << 20;
 constexpr int64_t kMaxStepsInFlight = 16;
 // No prompt chunk is made smaller than this for the sake of others.
 constexpr int64_t kSmallestChunk = 16;
+// Of prompts that flow through stages. Fewer tokens share the work of unpacking weights too rarely.
+constexpr int64_t kLargestFlowingChunk = 128;
+constexpr int64_t kSmallestFlowingChunk = 32;
 
 void Done(Sequence& sequence, absl::StatusOr<FinishReason> reason, absl::Time now) {
   RequestTimings timings;
@@ -314,7 +317,11 @@ void Conductor::SendStep(PlannedStep planned) {
 }
 
 int64_t Conductor::PrefillChunk() const {
-  int64_t chunk = std::max<int64_t>(1, options_.prefill_chunk);
+  int64_t chunk = options_.prefill_chunk;
+  if (chunk <= 0) {
+    const int64_t stages = std::max<int64_t>(1, pipeline_->stage_count());
+    chunk = std::max(kSmallestFlowingChunk, kLargestFlowingChunk / stages);
+  }
   if (prefill_us_per_token_ > 0 && batcher_->decoding() > 0) {
     const double fits = absl::ToDoubleMicroseconds(options_.chunk_time) / prefill_us_per_token_;
     const int64_t smallest = std::min(chunk, kSmallestChunk);

@@ -83,6 +83,16 @@ TEST(SchedulerTest, PromptChunksFollowEachOtherWithoutWaiting) {
   EXPECT_EQ(bench.pipeline->Steps().size(), 11u);
 }
 
+TEST(SchedulerTest, MoreStagesTakeAPromptInSmallerPieces) {
+  for (const auto& [stages, chunk] : {std::pair{2, 64}, std::pair{3, 42}, std::pair{8, 32}}) {
+    Bench bench({.stage_count = stages});
+    Answer answer;
+    answer.Start(*bench.scheduler, {.prompt = Prompt(130, 2), .max_tokens = 1});
+    ASSERT_OK(answer.Wait());
+    EXPECT_EQ(bench.pipeline->Steps()[0].token_count(), chunk) << stages << " stages";
+  }
+}
+
 TEST(SchedulerTest, OneStageTakesALonePromptInLargePieces) {
   Bench bench({.stage_count = 1, .max_step_tokens = 256}, {.prefill_chunk = 32});
   Answer answer;

@@ -17,6 +17,17 @@ from renga_process import LIMIT_S, ProcessTest, demo_model, free_port, golden
 NOTICED_S = 20
 
 
+def bytes_on_disk(folder):
+    """What the files under it take; some may be renamed or removed meanwhile."""
+    count = 0
+    for path in folder.rglob("*"):
+        try:
+            count += path.stat().st_blocks * 512 if path.is_file() else 0
+        except FileNotFoundError:
+            pass
+    return count
+
+
 class ClusterTest(ProcessTest):
 
     def up(self, model, *extra):
@@ -262,11 +273,11 @@ class ClusterTest(ProcessTest):
         worker = self.worker(join, "a", "256MiB")
         cache = self.folder / "cache-a"
         deadline = time.monotonic() + LIMIT_S
-        while sum(f.stat().st_blocks * 512 for f in cache.rglob("*") if f.is_file()) < (8 << 20):
+        while bytes_on_disk(cache) < (8 << 20):
             self.assertLess(time.monotonic(), deadline, worker.output())
             time.sleep(0.001)
         worker.kill()
-        kept = sum(f.stat().st_blocks * 512 for f in cache.rglob("*") if f.is_file())
+        kept = bytes_on_disk(cache)
         again = self.worker(join, "a", "256MiB")
         fetched = self.fetched_bytes(again)
         size = pathlib.Path(model).stat().st_size

@@ -41,14 +41,19 @@ class LazyTest(ClusterTest):
 
     def damage(self, paths, size=None):
         """Damaged files in the place of these, as a failing disk gives them: what is mapped of the
-        old ones stays."""
-        self.assertGreater(len(paths), 20)
+        old ones stays. Returns how many were there."""
+        damaged = 0
         for path in paths:
-            content = bytearray(path.read_bytes())
+            try:
+                content = bytearray(path.read_bytes())
+            except FileNotFoundError:  # being written under another name, or found damaged before
+                continue
             content[6000:6007] = b"damaged"
             other = path.with_name(path.name + ".tmp")
             other.write_bytes(content[:size])
             os.replace(other, path)
+            damaged += 1
+        return damaged
 
     def test_the_same_answers_from_less_memory(self):
         whole = self.answer("--memory", ENOUGH)
@@ -84,13 +89,13 @@ class LazyTest(ClusterTest):
 
         files = [path for path in (self.folder / "cache-a").rglob("*") if path.is_file()]
         packed = [path for path in files if "packed" in path.parts and path.name != "checked"]
-        self.damage(packed)
+        self.assertGreater(self.damage(packed), 20)
         self.assertEqual(self.complete(), whole)
-        self.damage(packed, size=5000)
+        self.assertGreater(self.damage(packed, size=5000), 0)
         self.assertEqual(self.complete(), whole)
         # The pieces it was packed from too: the coordinator has them.
-        self.damage(packed)
-        self.damage([path for path in files if "packed" not in path.parts])
+        self.assertGreater(self.damage(packed), 0)
+        self.assertGreater(self.damage([path for path in files if "packed" not in path.parts]), 20)
         self.assertEqual(self.complete(), whole)
 
 
