@@ -23,7 +23,7 @@ struct Avx512Vnni {
   static constexpr int kTileTokens = 4;
   static constexpr bool kSharesCodes = true;
   static constexpr int kStreams = 2;
-  static constexpr int kPrefetchBytes = 2048;
+  static constexpr int kPrefetchBytes = 4096;
   static constexpr int kPrefetchLevel = 2;
   using F = __m512;
   using I = __m512i;
