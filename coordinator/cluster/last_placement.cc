@@ -14,7 +14,8 @@ namespace {
 
 using Json = nlohmann::json;
 
-// A probe of a fraction of a second on a busy machine has been seen to be off by more than four.
+// A probe of a fraction of a second on a busy machine has been seen to be off by three; there are
+// busier ones.
 constexpr double kSameMachine = 8.0;
 constexpr int64_t kMaxFileBytes = int64_t{1} << 20;
 

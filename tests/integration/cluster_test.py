@@ -12,11 +12,6 @@ import unittest
 from renga_process import LIMIT_S, ProcessTest, demo_model, free_port, golden
 
 
-# A silent worker is lost after five seconds by the coordinator's clock (membership_test shows
-# that); here a busy machine may take its time to start `renga status` as well.
-NOTICED_S = 20
-
-
 def bytes_on_disk(folder):
     """What the files under it take; some may be renamed or removed meanwhile."""
     count = 0
@@ -49,6 +44,16 @@ class ClusterTest(ProcessTest):
 
     def status(self):
         return json.loads(self.renga_ok("status", "--http", f"127.0.0.1:{self.http}", "--json"))
+
+    def lost_workers(self):
+        """Names, asked for by HTTP: on a busy machine a process for it takes seconds to start."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.http, timeout=LIMIT_S)
+        try:
+            connection.request("GET", "/renga/status")
+            workers = json.loads(connection.getresponse().read())["workers"]
+        finally:
+            connection.close()
+        return [worker["name"] for worker in workers if worker["state"] == "lost"]
 
     def request(self, path, body, stream=False):
         connection = http.client.HTTPConnection("127.0.0.1", self.http, timeout=LIMIT_S)
@@ -144,10 +149,10 @@ class ClusterTest(ProcessTest):
         self.assertIn("error", rest)
         self.assertIn("b", rest)
         while True:
-            lost = [w["name"] for w in self.status()["workers"] if w["state"] == "lost"]
+            lost = self.lost_workers()
             if lost:
                 break
-            self.assertLess(time.monotonic() - killed, NOTICED_S, "status does not say that b is lost")
+            self.assertLess(time.monotonic() - killed, 5, "status does not say that b is lost")
             time.sleep(0.1)
         self.assertEqual(lost, ["b"])
 
@@ -178,7 +183,7 @@ class ClusterTest(ProcessTest):
                 self.assertIn(process.stop(), (0, 130))
         self.assertEqual(answers[1:], answers[:1] * 2)
 
-    def test_a_frozen_worker_is_lost(self):
+    def test_frozen_worker_is_lost_within_five_seconds(self):
         model, _, _ = golden("story-f32")
         up, join = self.up(model, "--wait-for", "2")
         self.worker(join, "a")
@@ -186,8 +191,8 @@ class ClusterTest(ProcessTest):
         up.wait_for("ready")
         os.kill(second.process.pid, signal.SIGSTOP)
         stopped = time.monotonic()
-        while not any(w["state"] == "lost" for w in self.status()["workers"]):
-            self.assertLess(time.monotonic() - stopped, NOTICED_S, "a frozen worker is not noticed")
+        while not self.lost_workers():
+            self.assertLess(time.monotonic() - stopped, 6, "a frozen worker is not noticed")
             time.sleep(0.1)
         os.kill(second.process.pid, signal.SIGCONT)
 
@@ -206,8 +211,8 @@ class ClusterTest(ProcessTest):
                 response.readline()  # in flight: the other member waits in the middle of a sum
                 os.kill(workers[1].process.pid, signal_number)
                 broken = time.monotonic()
-                while not any(w["state"] == "lost" for w in self.status()["workers"]):
-                    self.assertLess(time.monotonic() - broken, NOTICED_S, "the loss is not noticed")
+                while not self.lost_workers():
+                    self.assertLess(time.monotonic() - broken, 6, "the loss is not noticed")
                     time.sleep(0.1)
                 self.assertIn("error", response.read().decode())
                 if signal_number == signal.SIGKILL:
