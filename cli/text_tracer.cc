@@ -72,7 +72,9 @@ absl::Status TextTracer::RunWindow(const std::vector<int32_t>& tokens,
   for (int64_t done = 0; done < size; done += kStepTokens) {
     const int64_t count = std::min(kStepTokens, size - done);
     model::Step step{.epoch = 1, .number = ++steps_, .commands = {}, .slots = {}};
-    model::KvCommand grow{.kind = model::KvCommand::Kind::kAppendBlocks, .sequence = 1};
+    model::KvCommand grow;
+    grow.kind = model::KvCommand::Kind::kAppendBlocks;
+    grow.sequence = 1;
     for (int64_t block = done / model::kKvBlockTokens; block * model::kKvBlockTokens < done + count;
          ++block) {
       grow.blocks.push_back(static_cast<int32_t>(block));

@@ -276,9 +276,9 @@ struct Q6K : Interleaved256<Isa> {
   explicit Q6K(const std::byte* b) : Interleaved256<Isa>(b) {}
   template <int section, int step>
   [[gnu::always_inline]] void Codes(I* out) const {
-    constexpr int kOffset = 16 + 48 * section;
-    const I first = this->Chunk(kOffset, step), second = this->Chunk(kOffset + 16, step);
-    const I top = this->Chunk(kOffset + 32, step);
+    constexpr int kBegin = 16 + 48 * section;
+    const I first = this->Chunk(kBegin, step), second = this->Chunk(kBegin + 16, step);
+    const I top = this->Chunk(kBegin + 32, step);
     const I mask = Isa::SetByte(0x30);
     out[0] = Isa::Or(this->Low4(first), Isa::And(Isa::template ShiftLeft<4>(top), mask));
     out[1] = Isa::Or(this->Low4(second), Isa::And(Isa::template ShiftLeft<2>(top), mask));
