@@ -1,4 +1,5 @@
-// renga-kernel-bench: how fast a backend multiplies matrices, per weight format.
+// renga-kernel-bench: how fast a backend multiplies matrices, per weight format, and with --depths
+// how fast it attends to so many positions of a cache.
 //
 // Each line is one (format, tokens): gigabytes of weights and billions of operations (two per
 // weight and token) per second, each as a share of what the same threads read, and multiply, at
@@ -24,6 +25,7 @@
 #include "base/data_type.h"
 #include "base/status_macros.h"
 #include "base/thread_pool.h"
+#include "bench/attention_measurement.h"
 #include "bench/memory_bandwidth.h"
 #include "bench/peak_operations.h"
 #include "bench/plain_weights.h"
@@ -36,12 +38,16 @@ namespace {
 constexpr char kUsage[] =
     "usage: renga-kernel-bench [--device=cpu] [--threads=1] [--types=Q4_K,Q8_0] [--tokens=1,512]\n"
     "       [--rows=5632] [--columns=2048] [--working-set-mib=256] [--seconds=1] [--json]\n"
+    "       renga-kernel-bench --depths=512,8192 [--cache=F16] [--heads=32] [--kv-heads=4]\n"
+    "       [--head-dim=64] [--tokens=1] [--threads=1] [--seconds=1] [--json]\n"
     "Bandwidth and peak are this machine's processor's, also when the device is a card.\n";
 
 struct Options {
   kernels::BackendOptions backend{.device = "cpu", .threads = 1};
   std::vector<base::DataType> types;  // empty: all
   std::vector<int64_t> tokens = {1, 512};
+  std::vector<int64_t> depths;  // not empty: attention is measured, and no matrices
+  AttentionShape attention;
   int64_t rows = 5632;
   int64_t columns = 2048;
   int64_t working_set_mib = 256;
@@ -80,19 +86,35 @@ absl::Status ParseTypes(absl::string_view names, std::vector<base::DataType>* ou
   return absl::OkStatus();
 }
 
+absl::Status ParseNumbers(absl::string_view texts, std::vector<int64_t>* out) {
+  out->clear();
+  for (const absl::string_view text : absl::StrSplit(texts, ',')) {
+    RENGA_RETURN_IF_ERROR(ParseNumber(text, &out->emplace_back()));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ParseCache(absl::string_view name, base::DataType* out) {
+  const auto type = base::DataTypeFromName(name);
+  if (!type.has_value()) {
+    return absl::InvalidArgumentError(absl::StrCat("no such format: '", name, "'"));
+  }
+  *out = *type;
+  return absl::OkStatus();
+}
+
 absl::Status ParseOption(absl::string_view name, absl::string_view value, Options* options) {
   if (name == "--device") {
     options->backend.device = std::string(value);
     return absl::OkStatus();
   }
   if (name == "--types") return ParseTypes(value, &options->types);
-  if (name == "--tokens") {
-    options->tokens.clear();
-    for (const absl::string_view text : absl::StrSplit(value, ',')) {
-      RENGA_RETURN_IF_ERROR(ParseNumber(text, &options->tokens.emplace_back()));
-    }
-    return absl::OkStatus();
-  }
+  if (name == "--tokens") return ParseNumbers(value, &options->tokens);
+  if (name == "--depths") return ParseNumbers(value, &options->depths);
+  if (name == "--cache") return ParseCache(value, &options->attention.cache);
+  if (name == "--heads") return ParseNumber(value, &options->attention.heads);
+  if (name == "--kv-heads") return ParseNumber(value, &options->attention.kv_heads);
+  if (name == "--head-dim") return ParseNumber(value, &options->attention.head_dim);
   if (name == "--rows") return ParseNumber(value, &options->rows);
   if (name == "--columns") return ParseNumber(value, &options->columns);
   if (name == "--working-set-mib") return ParseNumber(value, &options->working_set_mib);
@@ -208,10 +230,42 @@ void Print(const Options& options, absl::string_view path, const Measurement& m)
   std::fflush(stdout);
 }
 
+void PrintAttention(const Options& options, absl::string_view path, int64_t tokens, int64_t depth,
+                    const AttentionMeasurement& m, double bandwidth) {
+  const double gigabytes = m.cache_bytes / m.median_seconds * 1e-9;
+  const double operations = m.operations / m.median_seconds * 1e-9;
+  const char* const format =
+      options.json
+          ? "{\"path\":\"%s\",\"threads\":%d,\"tokens\":%lld,\"depth\":%lld,\"median_s\":%.9f,"
+            "\"gb_per_s\":%.3f,\"gop_per_s\":%.3f,\"bandwidth_gb_per_s\":%.3f}\n"
+          : "attention, %s, %d threads, %lld tokens at %lld: %.9f s, %.2f GB/s of cache, %.1f "
+            "GOP/s (%.1f GB/s of bandwidth)\n";
+  std::printf(format, std::string(path).c_str(), options.backend.threads,
+              static_cast<long long>(tokens), static_cast<long long>(depth), m.median_seconds,
+              gigabytes, operations, bandwidth * 1e-9);
+  std::fflush(stdout);
+}
+
+absl::Status RunAttention(const Options& options, kernels::Backend& backend,
+                          BandwidthProbe& probe) {
+  for (const int64_t tokens : options.tokens) {
+    for (const int64_t depth : options.depths) {
+      RENGA_ASSIGN_OR_RETURN(
+          const AttentionMeasurement m,
+          MeasureAttention(options.attention, tokens, depth, options.working_set_mib << 20,
+                           std::chrono::seconds(options.seconds), backend));
+      PrintAttention(options, backend.path_name(), tokens, depth, m,
+                     probe.Measure().bytes_per_second);
+    }
+  }
+  return absl::OkStatus();
+}
+
 absl::Status Run(const Options& options) {
   RENGA_ASSIGN_OR_RETURN(const auto backend, kernels::CreateBackend(options.backend));
   RENGA_ASSIGN_OR_RETURN(const auto probe, BandwidthProbe::Create(options.backend.threads,
                                                                   options.working_set_mib << 20));
+  if (!options.depths.empty()) return RunAttention(options, *backend, *probe);
   base::ThreadPool pool(options.backend.threads);
   if (!options.json) {
     std::printf("%s, %d threads, %lld x %lld\n", std::string(backend->path_name()).c_str(),

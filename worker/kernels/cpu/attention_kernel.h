@@ -73,6 +73,25 @@ class AttentionKernel {
 
   static constexpr int64_t RoundUp(int64_t n) { return (n + kLanes - 1) / kLanes * kLanes; }
 
+  // The next block's cells, which are asked for line by line while this one's are used for the
+  // first heads: a block is too short for the processor to see that it is read in order.
+  struct Ask {
+    Ask() = default;
+    Ask(const AttentionKernel& kernel, int64_t block)
+        : keys(kernel.task_.keys + kernel.OffsetOf(block)),
+          values(kernel.task_.values + kernel.OffsetOf(block)),
+          key_bytes(kernel.task_.head_bytes / kernel.task_.head_dim),
+          value_bytes(kernel.task_.head_bytes / kernel.task_.block_tokens) {}
+    const std::byte* keys = nullptr;
+    const std::byte* values = nullptr;
+    int64_t key_bytes = 0;    // of a head's number, for all tokens; 0: asked for
+    int64_t value_bytes = 0;  // of a token; 0: asked for
+  };
+  static void AskFor(const std::byte* cells, int64_t bytes) {
+    constexpr int64_t kLine = 64;
+    for (int64_t byte = 0; byte < bytes; byte += kLine) __builtin_prefetch(cells + byte, 0, 2);
+  }
+
   // Where things are in the working memory, in floats. Heads and blocks are padded to whole
   // vectors; a "query" is a row and head. A part is, for each of its queries, the sum of weight *
   // value [dims], the sums of weights by token mod kLanes [kLanes], and then for all queries the
@@ -89,20 +108,22 @@ class AttentionKernel {
       keys = next + part;
       values = keys + task.head_dim * tokens;
       scores = values + tokens * dims;
-      floats = scores + 2 * tokens;
+      rescales = scores + heads * tokens;
+      floats = rescales + heads * kLanes;
     }
     int64_t PartFloats(int64_t rows) const {
       return rows * heads * (dims + kLanes) + RoundUp(rows * heads);
     }
     int64_t heads;
-    int64_t dims;     // of a padded head
-    int64_t tokens;   // of a padded block
-    int64_t queries;  // [query][dims], scaled
-    int64_t sum;      // a part: of the spans so far
-    int64_t next;     // a part: of one span
-    int64_t keys;     // [head_dim][tokens] of one block
-    int64_t values;   // [token][dims]
-    int64_t scores;   // [2][tokens]
+    int64_t dims;      // of a padded head
+    int64_t tokens;    // of a padded block
+    int64_t queries;   // [query][dims], scaled
+    int64_t sum;       // a part: of the spans so far
+    int64_t next;      // a part: of one span
+    int64_t keys;      // [head_dim][tokens] of one block
+    int64_t values;    // [token][dims]
+    int64_t scores;    // [head][tokens] of one row, then its weights
+    int64_t rescales;  // [head][kLanes]: what a row's earlier sums are multiplied by
     int64_t floats;
   };
 
@@ -163,23 +184,21 @@ class AttentionKernel {
     const int64_t first = (span * kAttentionSpan + task_.block_tokens - 1) / task_.block_tokens;
     const int64_t seen = FirstSeen(task_.first_position + rows_.begin) / task_.block_tokens;
     for (int64_t block = first > seen ? first : seen; block * task_.block_tokens <= last; ++block) {
-      Block(block, part);
+      Block(block, part, (block + 1) * task_.block_tokens <= last_);
     }
   }
 
-  void Block(int64_t block, float* part) {
+  void Block(int64_t block, float* part, bool more) {
     const int64_t first = block * task_.block_tokens;
     LoadBlock(task_.blocks[block], Visible(first, last_));
+    ask_ = more ? Ask(*this, task_.blocks[block + 1]) : Ask();
     for (int64_t row = 0; row < rows_.count; ++row) {
       const int64_t position = task_.first_position + rows_.begin + row;
       const int64_t visible = Visible(first, position);
       const int64_t seen = FirstSeen(position) - first;
       const int64_t hidden = seen > 0 ? seen : 0;
       if (visible <= hidden) continue;
-      int64_t query = row * task_.heads_per_kv;
-      const int64_t end = query + task_.heads_per_kv;
-      for (; query + 2 <= end; query += 2) Attend<2>(query, hidden, visible, part);
-      if (query < end) Attend<1>(query, hidden, visible, part);
+      Attend(row * task_.heads_per_kv, hidden, visible, part);
     }
   }
 
@@ -229,34 +248,52 @@ class AttentionKernel {
     for (int64_t b = 0; b < n - i; ++b) last[b] = row[i + b];
     return Isa::ToF(Isa::WidenS8(last));
   }
-  F LoadCells(const std::byte* cells, int64_t first, int64_t i, int64_t n) const {
-    switch (task_.cells) {
-      case KvCells::kFloats:
-        return LoadFloats(reinterpret_cast<const float*>(cells) + first, i, n);
-      case KvCells::kHalves:
-        return LoadHalves(cells + 2 * first, i, n);
-      case KvCells::kCodes:
-        return LoadCodes(cells + first, i, n);
+  template <KvCells kind>
+  static F LoadCells(const std::byte* cells, int64_t first, int64_t i, int64_t n) {
+    if constexpr (kind == KvCells::kFloats) {
+      return LoadFloats(reinterpret_cast<const float*>(cells) + first, i, n);
+    } else if constexpr (kind == KvCells::kHalves) {
+      return LoadHalves(cells + 2 * first, i, n);
+    } else {
+      return LoadCodes(cells + first, i, n);
     }
-    return Isa::ZeroF();
+  }
+
+  int64_t OffsetOf(int64_t block) const {
+    return (block * task_.kv_heads + rows_.kv_head) * task_.head_bytes;
   }
 
   // The block's keys, and its first `visible` values, as floats.
   void LoadBlock(int64_t block, int64_t visible) {
-    const int64_t offset = (block * task_.kv_heads + rows_.kv_head) * task_.head_bytes;
-    LoadKeys(task_.keys + offset);
-    LoadValues(task_.values + offset, visible);
+    switch (task_.cells) {
+      case KvCells::kFloats:
+        return LoadBlockOf<KvCells::kFloats>(block, visible);
+      case KvCells::kHalves:
+        return LoadBlockOf<KvCells::kHalves>(block, visible);
+      case KvCells::kCodes:
+        return LoadBlockOf<KvCells::kCodes>(block, visible);
+    }
   }
 
+  template <KvCells kind>
+  void LoadBlockOf(int64_t block, int64_t visible) {
+    const int64_t offset = OffsetOf(block);
+    LoadKeys<kind>(task_.keys + offset);
+    LoadValues<kind>(task_.values + offset, visible);
+  }
+
+  // Sizes are copied first: to the compiler, storing a vector may change any of them.
+  template <KvCells kind>
   void LoadKeys(const std::byte* cells) {
-    const int64_t tokens = task_.block_tokens;
-    const std::byte* scales = cells + tokens * task_.head_dim;
+    const int64_t tokens = task_.block_tokens, padded = layout_.tokens, dims = task_.head_dim;
+    const int64_t scale_elements = task_.scale_elements;
+    const std::byte* scales = cells + tokens * dims;
     float* out = memory_ + layout_.keys;
-    for (int64_t d = 0; d < task_.head_dim; ++d, out += layout_.tokens) {
-      for (int64_t t = 0; t < layout_.tokens; t += kLanes) {
-        F keys = LoadCells(cells, d * tokens, t, tokens);
-        if (task_.cells == KvCells::kCodes) {
-          const int64_t group = d / task_.scale_elements;
+    for (int64_t d = 0; d < dims; ++d, out += padded) {
+      for (int64_t t = 0; t < padded; t += kLanes) {
+        F keys = LoadCells<kind>(cells, d * tokens, t, tokens);
+        if constexpr (kind == KvCells::kCodes) {
+          const int64_t group = d / scale_elements;
           keys = Isa::MulF(keys, LoadHalves(scales + 2 * group * tokens, t, tokens));
         }
         Isa::StoreF(out + t, keys);
@@ -264,16 +301,18 @@ class AttentionKernel {
     }
   }
 
+  template <KvCells kind>
   void LoadValues(const std::byte* cells, int64_t visible) {
-    const int64_t groups = (task_.head_dim + task_.scale_elements - 1) / task_.scale_elements;
-    const std::byte* scales = cells + task_.block_tokens * task_.head_dim;
+    const int64_t dims = task_.head_dim, padded = layout_.dims;
+    const int64_t scale_elements = task_.scale_elements;
+    const int64_t groups = (dims + scale_elements - 1) / scale_elements;
+    const std::byte* scales = cells + task_.block_tokens * dims;
     float* out = memory_ + layout_.values;
-    for (int64_t t = 0; t < visible; ++t, out += layout_.dims) {
-      for (int64_t d = 0; d < layout_.dims; d += kLanes) {
-        F values = LoadCells(cells, t * task_.head_dim, d, task_.head_dim);
-        if (task_.cells == KvCells::kCodes) {
-          const int64_t group = t * groups + d / task_.scale_elements;
-          values = Isa::MulF(values, ScaleAt(scales + 2 * group));
+    for (int64_t t = 0; t < visible; ++t, out += padded) {
+      for (int64_t d = 0; d < padded; d += kLanes) {
+        F values = LoadCells<kind>(cells, t * dims, d, dims);
+        if constexpr (kind == KvCells::kCodes) {
+          values = Isa::MulF(values, ScaleAt(scales + 2 * (t * groups + d / scale_elements)));
         }
         Isa::StoreF(out + d, values);
       }
@@ -292,35 +331,63 @@ class AttentionKernel {
 
   // ---- A block --------------------------------------------------------------------------------
 
-  // Takes tokens [hidden, visible) of the loaded block into the part's sums of `heads` queries of a
-  // row.
-  template <int heads>
+  // Takes tokens [hidden, visible) of the loaded block into the part's sums of the queries of a
+  // row, `query` the first. Each step is done for all heads before the next one: heads do not wait
+  // for each other, so the processor works on several at a time.
   void Attend(int64_t query, int64_t hidden, int64_t visible, float* part) {
-    int64_t t = 0;
-    for (; t + 4 * kLanes <= visible; t += 4 * kLanes) ScoreTile<heads, 4>(query, t);
-    for (; t < visible; t += kLanes) ScoreTile<heads, 1>(query, t);
-    F rescale[heads];
-    for (int h = 0; h < heads; ++h) rescale[h] = Weigh(query + h, hidden, visible, Scores(h), part);
-    int64_t d = 0;
-    for (; d + 4 * kLanes <= layout_.dims; d += 4 * kLanes) {
-      AddValues<heads, 4>(query, hidden, visible, d, rescale, part);
+    ForHeads([&]<int heads>(int64_t head) RENGA_INLINE_LAMBDA {
+      int64_t t = ScoreTiles<heads, 4>(query, head, 0, visible);
+      t = ScoreTiles<heads, 2>(query, head, t, visible);
+      for (; t < visible; t += kLanes) ScoreTile<heads, 1>(query, head, t);
+    });
+    for (int64_t head = 0; head < task_.heads_per_kv; ++head) {
+      Isa::StoreF(Rescale(head), Weigh(query + head, hidden, visible, Scores(head), part));
     }
-    for (; d < layout_.dims; d += kLanes) {
-      AddValues<heads, 1>(query, hidden, visible, d, rescale, part);
-    }
+    ForHeads([&]<int heads>(int64_t head) RENGA_INLINE_LAMBDA {
+      int64_t d = 0;
+      for (; d + 4 * kLanes <= layout_.dims; d += 4 * kLanes) {
+        AddValues<heads, 4>(query, head, hidden, visible, d, part);
+      }
+      for (; d < layout_.dims; d += kLanes) {
+        AddValues<heads, 1>(query, head, hidden, visible, d, part);
+      }
+    });
   }
 
-  float* Scores(int h) { return memory_ + layout_.scores + h * layout_.tokens; }
+  // body.operator()<heads>(first) for all heads of a row, as many at a time as registers hold.
+  template <class Body>
+  void ForHeads(const Body& body) {
+    const int64_t end = task_.heads_per_kv;
+    int64_t head = 0;
+    for (; head + Isa::kAttentionHeads <= end; head += Isa::kAttentionHeads) {
+      body.template operator()<Isa::kAttentionHeads>(head);
+    }
+    for (; head < end; ++head) body.template operator()<1>(head);
+  }
 
-  // scores[h][t] = query h * key t, one token per lane: over the head in order.
+  float* Scores(int64_t head) { return memory_ + layout_.scores + head * layout_.tokens; }
+
+  float* Rescale(int64_t head) { return memory_ + layout_.rescales + head * kLanes; }
+
   template <int heads, int vectors>
-  void ScoreTile(int64_t query, int64_t t) {
-    const float* queries = memory_ + layout_.queries + query * layout_.dims;
+  int64_t ScoreTiles(int64_t query, int64_t head, int64_t t, int64_t visible) {
+    for (; t + vectors * kLanes <= visible; t += vectors * kLanes) {
+      ScoreTile<heads, vectors>(query, head, t);
+    }
+    return t;
+  }
+
+  // scores[head + h][t] = query (query + head + h) * key t, one token per lane: over the head's
+  // numbers in order.
+  template <int heads, int vectors>
+  void ScoreTile(int64_t query, int64_t head, int64_t t) {
+    const float* queries = memory_ + layout_.queries + (query + head) * layout_.dims;
     const float* keys = memory_ + layout_.keys + t;
     F dots[heads][vectors];
     Unroll<heads * vectors>(
         [&](auto i) RENGA_INLINE_LAMBDA { dots[i / vectors][i % vectors] = Isa::ZeroF(); });
     for (int64_t d = 0; d < task_.head_dim; ++d, keys += layout_.tokens) {
+      AskFor(ask_.keys + d * ask_.key_bytes, ask_.key_bytes);
       F key[vectors];
       Unroll<vectors>([&](auto v) RENGA_INLINE_LAMBDA { key[v] = Isa::LoadF(keys + v * kLanes); });
       Unroll<heads>([&](auto h) RENGA_INLINE_LAMBDA {
@@ -329,9 +396,10 @@ class AttentionKernel {
             [&](auto v) RENGA_INLINE_LAMBDA { dots[h][v] = Isa::MulAddF(q, key[v], dots[h][v]); });
       });
     }
+    ask_.key_bytes = 0;
     Unroll<heads * vectors>([&](auto i) RENGA_INLINE_LAMBDA {
       constexpr int h = i / vectors, v = i % vectors;
-      Isa::StoreF(Scores(h) + t + v * kLanes, dots[h][v]);
+      Isa::StoreF(Scores(head + h) + t + v * kLanes, dots[h][v]);
     });
   }
 
@@ -362,26 +430,30 @@ class AttentionKernel {
 
   // sums = sums * rescale, then + weight * value token by token, for `vectors` vectors of a head.
   template <int heads, int vectors>
-  void AddValues(int64_t query, int64_t hidden, int64_t visible, int64_t d, const F* rescale,
+  void AddValues(int64_t query, int64_t head, int64_t hidden, int64_t visible, int64_t d,
                  float* part) {
-    float* out = SumOf(part, query) + d;
+    float* out = SumOf(part, query + head) + d;
+    const float* weights = Scores(head);
     F sums[heads][vectors];
     Unroll<heads * vectors>([&](auto i) RENGA_INLINE_LAMBDA {
       constexpr int h = i / vectors, v = i % vectors;
-      sums[h][v] = Isa::MulF(Isa::LoadF(out + h * layout_.dims + v * kLanes), rescale[h]);
+      sums[h][v] =
+          Isa::MulF(Isa::LoadF(out + h * layout_.dims + v * kLanes), Isa::LoadF(Rescale(head + h)));
     });
     const float* values = memory_ + layout_.values + hidden * layout_.dims + d;
     for (int64_t t = hidden; t < visible; ++t, values += layout_.dims) {
+      AskFor(ask_.values + t * ask_.value_bytes, ask_.value_bytes);
       F value[vectors];
       Unroll<vectors>([&](auto v)
                           RENGA_INLINE_LAMBDA { value[v] = Isa::LoadF(values + v * kLanes); });
       Unroll<heads>([&](auto h) RENGA_INLINE_LAMBDA {
-        const F weight = Isa::SetF(Scores(h)[t]);
+        const F weight = Isa::SetF(weights[h * layout_.tokens + t]);
         Unroll<vectors>([&](auto v) RENGA_INLINE_LAMBDA {
           sums[h][v] = Isa::MulAddF(weight, value[v], sums[h][v]);
         });
       });
     }
+    ask_.value_bytes = 0;
     Unroll<heads * vectors>([&](auto i) RENGA_INLINE_LAMBDA {
       constexpr int h = i / vectors, v = i % vectors;
       Isa::StoreF(out + h * layout_.dims + v * kLanes, sums[h][v]);
@@ -411,6 +483,7 @@ class AttentionKernel {
   const int64_t last_;  // the last row's position
   const Layout layout_;
   float* const memory_;
+  Ask ask_;
 };
 
 }  // namespace renga::kernels::cpu

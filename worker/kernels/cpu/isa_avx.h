@@ -20,6 +20,7 @@ struct Avx : SseIntegers {
   static constexpr int kStreams = 4;
   static constexpr int kPrefetchBytes = 1024;
   static constexpr int kPrefetchLevel = 3;
+  static constexpr int kAttentionHeads = 2;
   using F = __m256;
 
   RENGA_WORD F ZeroF() { return _mm256_setzero_ps(); }

@@ -24,6 +24,7 @@ struct Avx2 {
   static constexpr int kStreams = 4;
   static constexpr int kPrefetchBytes = 1024;
   static constexpr int kPrefetchLevel = 3;
+  static constexpr int kAttentionHeads = 2;
   using F = __m256;
   using I = __m256i;
 

@@ -25,6 +25,7 @@ struct Avx512Vnni {
   static constexpr int kStreams = 2;
   static constexpr int kPrefetchBytes = 4096;
   static constexpr int kPrefetchLevel = 2;
+  static constexpr int kAttentionHeads = 4;
   using F = __m512;
   using I = __m512i;
 

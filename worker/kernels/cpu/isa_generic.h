@@ -50,6 +50,8 @@ struct Generic {
   static constexpr int kStreams = 4;
   static constexpr int kPrefetchBytes = 1024;
   static constexpr int kPrefetchLevel = 3;
+  // Heads that share a key, or a value, in registers.
+  static constexpr int kAttentionHeads = 2;
 
   using F = typename VectorOf<float, 4 * lanes>::Type;
   using I = typename VectorOf<int32_t, 4 * lanes>::Type;

@@ -26,6 +26,7 @@ struct Neon {
   static constexpr int kStreams = 4;
   static constexpr int kPrefetchBytes = 1024;
   static constexpr int kPrefetchLevel = 3;
+  static constexpr int kAttentionHeads = 2;
   struct F {
     float32x4_t low, high;
   };

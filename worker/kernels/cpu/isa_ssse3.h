@@ -21,6 +21,7 @@ struct Ssse3 : SseIntegers {
   static constexpr int kStreams = 4;
   static constexpr int kPrefetchBytes = 1024;
   static constexpr int kPrefetchLevel = 3;
+  static constexpr int kAttentionHeads = 2;
   struct F {
     __m128 low, high;
   };
