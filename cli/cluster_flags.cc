@@ -24,13 +24,9 @@ void AddClusterFlags(CLI::App& command, ClusterFlags& flags) {
       .add_option("-t,--threads", flags.threads,
                   "Threads of each worker (default: all CPUs, shared out)")
       ->check(CLI::Range(1, 1024));
-  command.add_option("--memory", flags.memory,
+  command.add_option("--memory", flags.devices.memory,
                      "Memory each worker offers, e.g. 500MiB (default: what is available)");
-  command
-      .add_option("--device", flags.device,
-                  "cpu, one of its instruction sets (cpu-avx2), cuda or cuda:1 (an NVIDIA card), "
-                  "or reference")
-      ->capture_default_str();
+  AddDeviceFlags(command, flags.devices);
   AddPlanFlags(command, flags.plan, /*with_sequences=*/false);
   AddApproximationFlags(command, flags.plan.approximation);
   AddDraftModelFlag(command, flags.plan);

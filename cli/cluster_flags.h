@@ -7,6 +7,7 @@
 #include <string>
 
 #include "CLI/App.hpp"
+#include "cli/device_flags.h"
 #include "cli/plan_flags.h"
 
 namespace renga::cli {
@@ -17,9 +18,8 @@ struct ClusterFlags {
   // Not empty: no worker is started here; `workers` are waited for at this HOST:PORT. Only commands
   // that have the flag set it.
   std::string listen;
-  int threads = 0;     // of each worker; 0: all CPUs, shared out over the workers
-  std::string memory;  // of each worker; "": what is available, shared out
-  std::string device = "cpu";
+  int threads = 0;      // of each worker; 0: all CPUs, shared out over the workers
+  DeviceFlags devices;  // memory: of each worker; "": what is available, shared out
   PlanFlags plan;
   bool keep_packed = true;  // matrices as the device wants them, on disk
   bool lazy_head = false;   // rows of the output matrix stay on disk, behind a screen

@@ -19,7 +19,8 @@ absl::StatusOr<std::unique_ptr<Draft>> Draft::Start(const ClusterFlags& large) {
   flags.model = large.plan.draft_model;
   flags.workers = 0;
   flags.listen.clear();
-  flags.memory.clear();
+  flags.devices.memory.clear();
+  flags.devices.host_memory.clear();
   flags.plan = PlanFlags();
   flags.plan.context = large.plan.context;
   flags.plan.sequences = large.plan.sequences;

@@ -2,10 +2,10 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <string>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "base/byte_size.h"
 #include "base/file.h"
 #include "base/status_macros.h"
 #include "base/thread_pool.h"
@@ -16,9 +16,6 @@
 
 namespace renga::cli {
 namespace {
-
-// What stays free of a card's memory: room for the kernels' code and for a desktop's next window.
-constexpr int64_t kCardReserveBytes = int64_t{128} << 20;
 
 constexpr char kInProcessName[] = "local";
 
@@ -38,14 +35,6 @@ std::function<void(const cluster::ClusterStatus&)> ShowLoading(
 
 }  // namespace
 
-absl::StatusOr<int64_t> OfferedMemory(const std::string& memory, const std::string& device,
-                                      int workers) {
-  if (!memory.empty()) return base::ParseByteSize(memory);
-  RENGA_ASSIGN_OR_RETURN(const int64_t available, kernels::AvailableBytesOf(device));
-  const int64_t left = kernels::IsCard(device) ? kCardReserveBytes : available / 10;
-  return std::max<int64_t>(0, available - left) / std::max(1, workers);
-}
-
 absl::StatusOr<std::unique_ptr<LocalCluster>> LocalCluster::Start(const ClusterFlags& flags) {
   // What goes wrong here is the command's own error: the log need not say it too.
   ApplyVerbosity(/*quiet=*/!flags.verbose, flags.verbose);
@@ -53,12 +42,13 @@ absl::StatusOr<std::unique_ptr<LocalCluster>> LocalCluster::Start(const ClusterF
   if (!flags.plan.draft_model.empty()) {
     RENGA_ASSIGN_OR_RETURN(options.draft, Draft::Start(flags));
   }
-  RENGA_ASSIGN_OR_RETURN(const int64_t memory_bytes,
-                         OfferedMemory(flags.memory, flags.device, flags.workers));
+  RENGA_ASSIGN_OR_RETURN(const std::vector<DeviceOffer> offers,
+                         OffersOf(flags.devices, flags.workers));
   std::unique_ptr<LocalCluster> cluster(new LocalCluster);
   options.model_path = flags.model;
   options.plan = flags.plan;
-  options.expected_workers = std::max(1, flags.workers);
+  const int spares = flags.listen.empty() ? static_cast<int>(offers.size()) - 1 : 0;
+  options.expected_workers = std::max(1, flags.workers) + spares;
   // Workers that are invited have their own flags.
   if (flags.lazy_head && flags.listen.empty()) options.screen_directory = base::CacheDirectory();
   options.use_every_worker = true;
@@ -77,34 +67,42 @@ absl::StatusOr<std::unique_ptr<LocalCluster>> LocalCluster::Start(const ClusterF
   if (!flags.listen.empty()) {
     RENGA_RETURN_IF_ERROR(cluster->InviteWorkers(flags));
   } else if (flags.workers > 0) {
-    RENGA_RETURN_IF_ERROR(cluster->StartWorkerProcesses(flags, memory_bytes));
+    RENGA_RETURN_IF_ERROR(cluster->StartWorkerProcesses(flags, offers));
   } else {
-    RENGA_RETURN_IF_ERROR(cluster->StartWorkerInProcess(flags, memory_bytes));
+    RENGA_RETURN_IF_ERROR(cluster->StartWorkersInProcess(flags, offers));
   }
   RENGA_RETURN_IF_ERROR(cluster->WaitUntilReady());
   cluster->SayWhoIsIdle(flags);
   return cluster;
 }
 
-absl::Status LocalCluster::StartWorkerInProcess(const ClusterFlags& flags, int64_t memory_bytes) {
-  worker::WorkerOptions options;
-  options.name = kInProcessName;
-  options.device = {.device = flags.device, .threads = flags.threads};
-  options.memory_bytes = memory_bytes;
-  options.advertise_host = absl::StrCat("inproc:", kInProcessName);
-  options.coordinator = {
-      .address = absl::StrCat("inproc:", std::string(transport::kCoordinatorName)),
-      .name = std::string(transport::kCoordinatorName)};
-  options.dialer = &coordinator_->dialer();
-  options.local_model_path = flags.model;
-  if (flags.keep_packed) options.packed_directory = base::CacheDirectory();
-  if (flags.lazy_head) options.screen_directory = base::CacheDirectory();
-  // Nothing is divided by speed here.
-  options.measure_speed = false;
-  RENGA_ASSIGN_OR_RETURN(worker_, worker::WorkerServer::Create(options));
-  coordinator_->dialer().Register(kInProcessName, worker_->grpc_server());
-  worker_->Join();
-  return worker_->WaitForWelcome();
+absl::Status LocalCluster::StartWorkersInProcess(const ClusterFlags& flags,
+                                                 const std::vector<DeviceOffer>& offers) {
+  for (const DeviceOffer& offer : offers) {
+    worker::WorkerOptions options;
+    options.name = offer.spare ? SpareName(kInProcessName) : kInProcessName;
+    options.device = {.device = offer.device, .threads = flags.threads};
+    options.memory_bytes = offer.memory_bytes;
+    options.spare = offer.spare;
+    options.advertise_host = absl::StrCat("inproc:", options.name);
+    options.coordinator = {
+        .address = absl::StrCat("inproc:", std::string(transport::kCoordinatorName)),
+        .name = std::string(transport::kCoordinatorName)};
+    options.dialer = &coordinator_->dialer();
+    options.local_model_path = flags.model;
+    if (flags.keep_packed) options.packed_directory = base::CacheDirectory();
+    if (flags.lazy_head) options.screen_directory = base::CacheDirectory();
+    // Nothing is divided by speed where there is one device.
+    options.measure_speed = offers.size() > 1;
+    RENGA_ASSIGN_OR_RETURN(auto worker, worker::WorkerServer::Create(options));
+    coordinator_->dialer().Register(options.name, worker->grpc_server());
+    workers_.push_back(std::move(worker));
+  }
+  for (const auto& worker : workers_) {
+    worker->Join();
+    RENGA_RETURN_IF_ERROR(worker->WaitForWelcome());
+  }
+  return absl::OkStatus();
 }
 
 absl::Status LocalCluster::InviteWorkers(const ClusterFlags& flags) {
@@ -119,7 +117,8 @@ absl::Status LocalCluster::InviteWorkers(const ClusterFlags& flags) {
   return absl::OkStatus();
 }
 
-absl::Status LocalCluster::StartWorkerProcesses(const ClusterFlags& flags, int64_t memory_bytes) {
+absl::Status LocalCluster::StartWorkerProcesses(const ClusterFlags& flags,
+                                                const std::vector<DeviceOffer>& offers) {
   RENGA_ASSIGN_OR_RETURN(const std::string executable, OwnExecutablePath());
   const transport::Authority& authority = *coordinator_->authority();
   const std::string token = transport::FormatJoinToken(
@@ -128,17 +127,25 @@ absl::Status LocalCluster::StartWorkerProcesses(const ClusterFlags& flags, int64
       flags.threads > 0 ? flags.threads : std::max(1, base::UsableCpuCount() / flags.workers);
   const std::string head = flags.lazy_head ? "--lazy-head" : "--no-lazy-head";
   const std::string packed = flags.keep_packed ? "--packed-cache" : "--no-packed-cache";
-  for (int i = 0; i < flags.workers; ++i) {
+  std::vector<DeviceOffer> each(static_cast<size_t>(flags.workers), offers.front());
+  each.insert(each.end(), offers.begin() + 1, offers.end());
+  for (size_t i = 0; i < each.size(); ++i) {
+    std::vector<std::string> arguments = {
+        "worker",    absl::StrCat("127.0.0.1:", coordinator_->port()),
+        "--name",    absl::StrCat("worker-", i + 1),
+        "--memory",  absl::StrCat(each[i].memory_bytes),
+        "--threads", absl::StrCat(threads),
+        "--device",  each[i].device,
+        "--listen",  "127.0.0.1:0",
+        "--model",   flags.model,
+        "--local",   packed,
+        head};
+    if (each[i].spare) arguments.emplace_back("--spare");
+    if (offers.size() > 1) arguments.emplace_back("--measure");
     // The token goes through the environment: arguments are visible to every user.
     RENGA_ASSIGN_OR_RETURN(
         processes_.emplace_back(),
-        ChildProcess::Start(
-            executable,
-            {"worker", absl::StrCat("127.0.0.1:", coordinator_->port()), "--name",
-             absl::StrCat("worker-", i + 1), "--memory", absl::StrCat(memory_bytes), "--threads",
-             absl::StrCat(threads), "--device", flags.device, "--listen", "127.0.0.1:0", "--model",
-             flags.model, "--local", packed, head},
-            {absl::StrCat("RENGA_JOIN_TOKEN=", token)}));
+        ChildProcess::Start(executable, arguments, {absl::StrCat("RENGA_JOIN_TOKEN=", token)}));
   }
   return absl::OkStatus();
 }
@@ -168,7 +175,7 @@ LocalCluster::~LocalCluster() {
   // Workers first: a coordinator that goes away first would make them try to join again.
   for (auto& process : processes_) process->Terminate();
   processes_.clear();
-  if (worker_ != nullptr) worker_->Shutdown();
+  for (auto& worker : workers_) worker->Shutdown();
 }
 
 }  // namespace renga::cli

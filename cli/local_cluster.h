@@ -32,21 +32,19 @@ class LocalCluster {
 
  private:
   LocalCluster() = default;
-  absl::Status StartWorkerInProcess(const ClusterFlags& flags, int64_t memory_bytes);
+  absl::Status StartWorkersInProcess(const ClusterFlags& flags,
+                                     const std::vector<DeviceOffer>& offers);
   absl::Status InviteWorkers(const ClusterFlags& flags);
-  absl::Status StartWorkerProcesses(const ClusterFlags& flags, int64_t memory_bytes);
+  // `flags.workers` of the first offer, and one of each other.
+  absl::Status StartWorkerProcesses(const ClusterFlags& flags,
+                                    const std::vector<DeviceOffer>& offers);
   absl::Status WaitUntilReady();
   void SayWhoIsIdle(const ClusterFlags& flags);
 
   std::unique_ptr<Coordinator> coordinator_;
-  std::unique_ptr<worker::WorkerServer> worker_;
+  std::vector<std::unique_ptr<worker::WorkerServer>> workers_;
   std::vector<std::unique_ptr<ChildProcess>> processes_;
 };
-
-// What each worker on this machine offers: `memory` as the user wrote it, or an equal share of what
-// is available, a tenth left for everybody else; of a card, all that is free but 128 MiB.
-absl::StatusOr<int64_t> OfferedMemory(const std::string& memory, const std::string& device,
-                                      int workers);
 
 }  // namespace renga::cli
 

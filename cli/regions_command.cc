@@ -15,7 +15,7 @@
 #include "base/thread_pool.h"
 #include "cli/cluster_flags.h"
 #include "cli/command.h"
-#include "cli/local_cluster.h"
+#include "cli/device_flags.h"
 #include "cli/progress_printer.h"
 #include "cli/region_texts.h"
 #include "cli/regions_report.h"

@@ -54,14 +54,15 @@ std::string RangeText(const nlohmann::json& range) {
 }
 
 void PrintWorker(const nlohmann::json& worker) {
-  std::printf("%-16s %-8s %-22s %-9s %-15s %10s / %-10s %8.1f  %s\n",
+  std::printf("%-16s %-8s %-22s %-9s %-15s %10s / %-10s %8.1f  %s, %s\n",
               worker.value("name", "").c_str(), worker.value("state", "").c_str(),
               worker.value("address", "").c_str(),
               RangeText(worker.value("layers", nlohmann::json())).c_str(),
               RangeText(worker.value("head_rows", nlohmann::json())).c_str(),
               base::FormatByteSize(worker.value("used_bytes", int64_t{0})).c_str(),
               base::FormatByteSize(worker.value("offered_bytes", int64_t{0})).c_str(),
-              worker.value("compute_ms_per_step", 0.0), worker.value("path", "").c_str());
+              worker.value("compute_ms_per_step", 0.0), worker.value("path", "").c_str(),
+              worker.value("device", "").c_str());
 }
 
 void PrintComparison(const std::string& what, const nlohmann::json& comparison) {
@@ -154,7 +155,7 @@ absl::Status PrintStatus(const StatusFlags& flags) {
                 static_cast<unsigned long long>(status.value("epoch", uint64_t{0})),
                 status.value("message", "").c_str());
     std::printf("%-16s %-8s %-22s %-9s %-15s %10s / %-10s %8s  %s\n", "worker", "state", "address",
-                "layers", "head rows", "used", "offered", "ms/step", "path");
+                "layers", "head rows", "used", "offered", "ms/step", "path, device");
     for (const nlohmann::json& worker : status.value("workers", nlohmann::json::array())) {
       PrintWorker(worker);
     }

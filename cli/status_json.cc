@@ -23,6 +23,7 @@ nlohmann::json ToJson(const cluster::WorkerStatus& worker) {
       {"in_state_s", absl::ToDoubleSeconds(worker.in_state)},
       {"detail", worker.detail},
       {"path", worker.offer.device_path},
+      {"device", worker.offer.device_name},
       {"offered_bytes", worker.offer.memory_bytes},
       {"used_bytes", worker.heartbeat.memory_used_bytes},
       {"resident_bytes", worker.heartbeat.resident_bytes},

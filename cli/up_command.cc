@@ -3,21 +3,21 @@
 #include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/notification.h"
-#include "base/byte_size.h"
 #include "base/file.h"
 #include "base/status_macros.h"
 #include "cli/child_process.h"
 #include "cli/cluster_flags.h"
 #include "cli/command.h"
 #include "cli/coordinator.h"
+#include "cli/device_flags.h"
 #include "cli/draft.h"
 #include "cli/http_flags.h"
 #include "cli/interrupt.h"
 #include "cli/lan_address.h"
-#include "cli/local_cluster.h"
 #include "cli/state_printer.h"
 #include "transport/join_line.h"
 
@@ -27,7 +27,7 @@ namespace {
 struct UpFlags {
   std::string model;
   std::string listen = "0.0.0.0:7400";
-  std::string memory;
+  DeviceFlags devices = {.device = "auto", .memory = "", .host_memory = "auto"};
   std::string state;
   int threads = 0;
   int wait_for = 0;
@@ -73,16 +73,19 @@ std::string JoinLine(const UpFlags& flags, const Coordinator& coordinator,
 }
 
 // This machine's own offer: a worker process like any other.
-absl::StatusOr<std::unique_ptr<ChildProcess>> StartOwnWorker(const UpFlags& flags,
-                                                             const Coordinator& coordinator,
-                                                             const std::string& host,
-                                                             int64_t memory_bytes) {
+absl::StatusOr<std::unique_ptr<ChildProcess>> StartOwnWorker(
+    const UpFlags& flags, const Coordinator& coordinator, const std::string& host,
+    const std::vector<DeviceOffer>& offers) {
   RENGA_ASSIGN_OR_RETURN(const std::string executable, OwnExecutablePath());
   std::vector<std::string> arguments = {"worker",   absl::StrCat(host, ":", coordinator.port()),
-                                        "--memory", absl::StrCat(memory_bytes),
+                                        "--device", offers.front().device,
+                                        "--memory", absl::StrCat(offers.front().memory_bytes),
                                         "--listen", absl::StrCat(host, ":0"),
                                         "--model",  flags.model,
                                         "--quiet"};
+  if (offers.size() > 1) {
+    arguments.insert(arguments.end(), {"--host-memory", absl::StrCat(offers.back().memory_bytes)});
+  }
   if (flags.threads > 0) {
     arguments.insert(arguments.end(), {"--threads", absl::StrCat(flags.threads)});
   }
@@ -111,7 +114,7 @@ absl::Status Up(const UpFlags& flags) {
   RENGA_ASSIGN_OR_RETURN(std::unique_ptr<Draft> draft, StartDraft(flags));
   ApplyVerbosity(flags.quiet, flags.verbose);
   RENGA_ASSIGN_OR_RETURN(const transport::HostPort listen, transport::ParseHostPort(flags.listen));
-  RENGA_ASSIGN_OR_RETURN(const int64_t memory_bytes, OfferedMemory(flags.memory, "cpu", 1));
+  RENGA_ASSIGN_OR_RETURN(const std::vector<DeviceOffer> offers, OffersOf(flags.devices));
   auto printer = std::make_shared<StatePrinter>(flags.quiet);
   RENGA_ASSIGN_OR_RETURN(const auto coordinator,
                          StartCoordinator(flags, std::move(draft), printer));
@@ -124,8 +127,8 @@ absl::Status Up(const UpFlags& flags) {
   std::printf("chat at:    http://%s/v1\n", flags.http.address.c_str());
   std::fflush(stdout);
   std::unique_ptr<ChildProcess> own_worker;
-  if (memory_bytes > 0) {
-    RENGA_ASSIGN_OR_RETURN(own_worker, StartOwnWorker(flags, *coordinator, host, memory_bytes));
+  if (offers.front().memory_bytes > 0) {
+    RENGA_ASSIGN_OR_RETURN(own_worker, StartOwnWorker(flags, *coordinator, host, offers));
   }
   absl::Notification interrupted;
   const InterruptScope interrupt([&interrupted] { interrupted.Notify(); });
@@ -144,9 +147,11 @@ void AddUpCommand(CLI::App& app, Invocation& invocation) {
   command->add_option("model", flags->model, "GGUF file")->required();
   command->add_option("--listen", flags->listen, "HOST:PORT where workers join")
       ->capture_default_str();
-  command->add_option("--memory", flags->memory,
-                      "Memory this machine itself offers; 0: none (default: nine tenths of what is "
-                      "available)");
+  command->add_option("--memory", flags->devices.memory,
+                      "Memory this machine itself offers, of its card if it has one; 0: none "
+                      "(default: nine tenths of what is available; of a card, all that is free but "
+                      "128 MiB)");
+  AddDeviceFlags(*command, flags->devices);
   command->add_option("-t,--threads", flags->threads, "Threads of this machine's own worker")
       ->check(CLI::Range(1, 1024));
   command

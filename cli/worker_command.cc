@@ -3,17 +3,23 @@
 
 #include <cstdio>
 #include <memory>
+#include <optional>
 #include <string>
+#include <thread>
+#include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/synchronization/mutex.h"
 #include "base/byte_size.h"
+#include "base/claimed_folder.h"
 #include "base/file.h"
 #include "base/status_macros.h"
 #include "cli/cluster_flags.h"
 #include "cli/command.h"
+#include "cli/device_flags.h"
 #include "cli/interrupt.h"
-#include "cli/local_cluster.h"
 #include "transport/dialer.h"
 #include "transport/enroll.h"
 #include "transport/join_line.h"
@@ -26,16 +32,17 @@ struct WorkerFlags {
   std::string coordinator;
   std::string token;
   std::string name;
-  std::string memory;
+  DeviceFlags devices;
   std::string listen = "0.0.0.0:0";
   int group_port = 0;
   std::string advertise;
   std::string model;
   std::string cache;
-  std::string device = "cpu";
   int threads = 0;
   bool insecure = false;
   bool local = false;
+  bool spare = false;    // with `local`: all that is offered
+  bool measure = false;  // with `local`: the device, too
   bool keep_packed = true;
   bool lazy_head = false;
   bool quiet = false;
@@ -47,9 +54,15 @@ std::string HostName() {
   return ::gethostname(name, sizeof(name) - 1) == 0 ? name : "worker";
 }
 
-// The identity this worker shows: enrolled once per coordinator and kept, except for workers of a
-// local cluster, whose authority ends with it.
-absl::StatusOr<transport::Identity> GetIdentity(const WorkerFlags& flags) {
+// The identity a worker shows: enrolled once per coordinator and kept in a folder that no other
+// worker of this machine uses meanwhile, except for workers of a local cluster, whose authority
+// ends with it.
+struct OwnIdentity {
+  std::optional<base::ClaimedFolder> folder;
+  transport::Identity identity;
+};
+absl::StatusOr<OwnIdentity> GetIdentity(const WorkerFlags& flags, const std::string& name,
+                                        bool spare) {
   if (flags.token.empty()) {
     return absl::InvalidArgumentError(
         "a worker needs the --token that `renga up` prints (or --insecure on loopback)");
@@ -57,18 +70,38 @@ absl::StatusOr<transport::Identity> GetIdentity(const WorkerFlags& flags) {
   transport::EnrollOptions options;
   options.coordinator_address = flags.coordinator;
   RENGA_ASSIGN_OR_RETURN(options.join_token, transport::ParseJoinToken(flags.token));
-  options.worker_name = flags.name;
-  if (flags.local) return transport::Enroll(options);
-  return transport::LoadOrEnroll(base::StateDirectory() + "/worker", options);
+  options.worker_name = name;
+  OwnIdentity own;
+  if (flags.local) {
+    RENGA_ASSIGN_OR_RETURN(own.identity, transport::Enroll(options));
+    return own;
+  }
+  const std::string folder = base::StateDirectory() + "/worker";
+  RENGA_ASSIGN_OR_RETURN(own.folder,
+                         base::ClaimedFolder::Claim(spare ? SpareName(folder) : folder));
+  RENGA_ASSIGN_OR_RETURN(own.identity, transport::LoadOrEnroll(own.folder->path(), options));
+  return own;
 }
 
-absl::StatusOr<worker::WorkerOptions> ToOptions(const WorkerFlags& flags) {
+// Where the `number`-th worker of this process listens: the port that was asked for, and those
+// behind it.
+absl::StatusOr<std::string> ListenAddress(const std::string& asked, int number) {
+  RENGA_ASSIGN_OR_RETURN(const transport::HostPort address, transport::ParseHostPort(asked));
+  if (address.port == 0 || number == 0) return asked;
+  const std::string port = absl::StrCat(address.port);
+  return absl::StrCat(absl::string_view(asked).substr(0, asked.size() - port.size()),
+                      address.port + number);
+}
+
+absl::StatusOr<worker::WorkerOptions> ToOptions(const WorkerFlags& flags, const DeviceOffer& offer,
+                                                int number) {
   worker::WorkerOptions options;
-  options.name = flags.name;
-  options.device = {.device = flags.device, .threads = flags.threads};
-  RENGA_ASSIGN_OR_RETURN(options.memory_bytes, OfferedMemory(flags.memory, flags.device, 1));
-  options.listen_address = flags.listen;
-  options.group_port = flags.group_port;
+  options.name = offer.spare && !flags.spare ? SpareName(flags.name) : flags.name;
+  options.device = {.device = offer.device, .threads = flags.threads};
+  options.memory_bytes = offer.memory_bytes;
+  options.spare = offer.spare;
+  RENGA_ASSIGN_OR_RETURN(options.listen_address, ListenAddress(flags.listen, number));
+  options.group_port = flags.group_port == 0 ? 0 : flags.group_port + number;
   options.advertise_host = flags.advertise;
   options.coordinator = {.address = flags.coordinator,
                          .name = std::string(transport::kCoordinatorName)};
@@ -78,7 +111,7 @@ absl::StatusOr<worker::WorkerOptions> ToOptions(const WorkerFlags& flags) {
   // A local cluster's workers have the model file itself.
   if (flags.local) options.cache_directory.clear();
   options.local_model_path = flags.model;
-  options.measure_speed = !flags.local;
+  options.measure_speed = !flags.local || flags.measure;
   return options;
 }
 
@@ -88,28 +121,74 @@ void PrintLine(const std::string& line) {
   std::fflush(stdout);
 }
 
+// A worker and what it uses. Destroyed from the bottom.
+struct RunningWorker {
+  OwnIdentity own;
+  std::unique_ptr<transport::Dialer> dialer;
+  std::unique_ptr<worker::WorkerServer> server;
+};
+
+absl::StatusOr<RunningWorker> StartWorker(const WorkerFlags& flags, const DeviceOffer& offer,
+                                          int number) {
+  RENGA_ASSIGN_OR_RETURN(worker::WorkerOptions options, ToOptions(flags, offer, number));
+  RunningWorker running;
+  if (flags.insecure) {
+    running.dialer = transport::CreateInsecureLoopbackDialer();
+  } else {
+    RENGA_ASSIGN_OR_RETURN(running.own, GetIdentity(flags, options.name, offer.spare));
+    options.identity = running.own.identity;
+    running.dialer = transport::CreateTlsDialer(*options.identity);
+  }
+  options.dialer = running.dialer.get();
+  if (!flags.local && !flags.quiet) {
+    options.on_event = PrintLine;
+    if (number > 0) {
+      options.on_event = [](const std::string& line) { PrintLine("host memory: " + line); };
+    }
+    options.on_event(absl::StrFormat("offering %s of memory to %s ...",
+                                     base::FormatByteSize(options.memory_bytes),
+                                     flags.coordinator));
+  }
+  RENGA_ASSIGN_OR_RETURN(running.server, worker::WorkerServer::Create(options));
+  return running;
+}
+
+// Until one of them ends, which ends the others; its reason.
+absl::Status WaitForAll(const std::vector<RunningWorker>& workers) {
+  absl::Mutex mutex;
+  absl::Status first;
+  std::vector<std::thread> threads;
+  for (const RunningWorker& worker : workers) {
+    threads.emplace_back([&, server = worker.server.get()] {
+      absl::Status status = server->Wait();
+      {
+        absl::MutexLock lock(&mutex);
+        first.Update(status);
+      }
+      for (const RunningWorker& other : workers) other.server->Shutdown();
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  return first;
+}
+
 absl::Status RunWorker(WorkerFlags flags) {
   ApplyVerbosity(flags.quiet, flags.verbose);
   if (flags.name.empty()) flags.name = HostName();
   RENGA_RETURN_IF_ERROR(transport::ParseHostPort(flags.coordinator).status());
-  RENGA_ASSIGN_OR_RETURN(worker::WorkerOptions options, ToOptions(flags));
-  std::unique_ptr<transport::Dialer> dialer;
-  if (flags.insecure) {
-    dialer = transport::CreateInsecureLoopbackDialer();
-  } else {
-    RENGA_ASSIGN_OR_RETURN(options.identity, GetIdentity(flags));
-    dialer = transport::CreateTlsDialer(*options.identity);
+  RENGA_ASSIGN_OR_RETURN(std::vector<DeviceOffer> offers, OffersOf(flags.devices));
+  if (flags.spare) offers.front().spare = true;
+  std::vector<RunningWorker> workers;
+  for (const DeviceOffer& offer : offers) {
+    RENGA_ASSIGN_OR_RETURN(workers.emplace_back(),
+                           StartWorker(flags, offer, static_cast<int>(workers.size())));
   }
-  options.dialer = dialer.get();
-  if (!flags.local && !flags.quiet) {
-    options.on_event = PrintLine;
-    PrintLine(absl::StrFormat("offering %s of memory to %s ...",
-                              base::FormatByteSize(options.memory_bytes), flags.coordinator));
-  }
-  RENGA_ASSIGN_OR_RETURN(const auto worker, worker::WorkerServer::Create(options));
-  worker->Join();
-  const InterruptScope interrupt([&worker] { worker->Shutdown(); });
-  return worker->Wait();
+  // When all are ready, so that the first plan knows of all.
+  for (const RunningWorker& worker : workers) worker.server->Join();
+  const InterruptScope interrupt([&workers] {
+    for (const RunningWorker& worker : workers) worker.server->Shutdown();
+  });
+  return WaitForAll(workers);
 }
 
 }  // namespace
@@ -121,13 +200,14 @@ void AddWorkerCommand(CLI::App& app, Invocation& invocation) {
   command->footer(
       "Example:\n"
       "  renga worker 192.168.1.10:7400 --token 3f0c...e1.9ab4...77 --memory 4GiB\n"
-      "  renga worker 192.168.1.10:7400 --token 3f0c...e1.9ab4...77 --device cuda");
+      "  renga worker 192.168.1.10:7400 --token 3f0c...e1.9ab4...77 --device cuda\n"
+      "  renga worker 192.168.1.10:7400 --token ... --device cuda --host-memory 8GiB");
   command->add_option("coordinator", flags->coordinator, "HOST:PORT that `renga up` prints")
       ->required();
   command->add_option("--token", flags->token, "The join token that `renga up` prints")
       ->envname("RENGA_JOIN_TOKEN");
   command->add_option(
-      "--memory", flags->memory,
+      "--memory", flags->devices.memory,
       "Memory to offer, e.g. 3.5GiB (default: nine tenths of what is available; of a "
       "card, all that is free but 128 MiB)");
   command->add_option("-t,--threads", flags->threads, "Threads (default: all CPUs)")
@@ -144,14 +224,14 @@ void AddWorkerCommand(CLI::App& app, Invocation& invocation) {
   command->add_option("--model", flags->model,
                       "A copy of the model on this machine, to read instead of fetching");
   command->add_option("--cache", flags->cache, "Folder that keeps shipped shards");
-  command
-      ->add_option("--device", flags->device,
-                   "cpu, cpu-avx2, ..., cuda or cuda:1 (an NVIDIA card), or reference")
-      ->capture_default_str();
+  AddDeviceFlags(*command, flags->devices);
   AddPackedCacheFlag(*command, flags->keep_packed);
   AddLazyHeadFlag(*command, flags->lazy_head);
   command->add_flag("--insecure", flags->insecure, "Plain text; loopback addresses only");
   command->add_flag("--local", flags->local, "Started by another renga on this machine")->group("");
+  command->add_flag("--spare", flags->spare, "Of --local: memory beside another worker's card")
+      ->group("");
+  command->add_flag("--measure", flags->measure, "Of --local: measure the device")->group("");
   AddVerbosityFlags(*command, flags->quiet, flags->verbose);
   command->callback(
       [flags, &invocation] { invocation.action = [flags] { return RunWorker(*flags); }; });

@@ -84,6 +84,24 @@ absl::StatusOr<WorkerProfile> ReadMachine(const Json& json, absl::string_view wh
   return worker;
 }
 
+// The memory beside a machine's card.
+absl::StatusOr<WorkerProfile> ReadHost(const Json& json, absl::string_view machine) {
+  const std::string where = absl::StrCat("the host of ", machine);
+  if (!json.is_object()) return Wrong(where, "is no object");
+  RENGA_ASSIGN_OR_RETURN(WorkerProfile host, ReadMachine(json, where));
+  host.spare = true;
+  return host;
+}
+
+// A card and the memory beside it.
+absl::Status JoinLastTwo(Cluster& cluster) {
+  RENGA_ASSIGN_OR_RETURN(const LinkProfile link, FindLink("same-machine"));
+  const int last = static_cast<int>(cluster.workers.size()) - 1;
+  cluster.links.pairs.push_back({last - 1, last, link});
+  cluster.links.pairs.push_back({last, last - 1, link});
+  return absl::OkStatus();
+}
+
 absl::Status AddMachines(const Json& json, size_t number, Cluster& cluster) {
   const std::string where = absl::StrCat("machine ", number);
   if (!json.is_object()) return Wrong(where, "is no object");
@@ -93,15 +111,24 @@ absl::Status AddMachines(const Json& json, size_t number, Cluster& cluster) {
     RENGA_ASSIGN_OR_RETURN(name, Text(json, "name", where));
   }
   RENGA_ASSIGN_OR_RETURN(const double count, Number(json, "count", 1, where));
+  const size_t workers_each = json.contains("host") ? 2 : 1;
   if (count != std::floor(count) || count > kMaxMachines ||
-      cluster.workers.size() + static_cast<size_t>(count) > kMaxMachines) {
+      cluster.workers.size() + static_cast<size_t>(count) * workers_each > kMaxMachines) {
     return Wrong(where,
                  absl::StrCat("has a \"count\" that is no whole number, or makes it more than ",
                               kMaxMachines, " machines"));
   }
+  std::optional<WorkerProfile> host;
+  if (json.contains("host")) {
+    RENGA_ASSIGN_OR_RETURN(host, ReadHost(json["host"], where));
+  }
   for (int i = 1; i <= static_cast<int>(count); ++i) {
     worker.id = count > 1 ? absl::StrCat(name, " ", i) : name;
     cluster.workers.push_back(worker);
+    if (!host.has_value()) continue;
+    host->id = absl::StrCat(worker.id, " host");
+    cluster.workers.push_back(*host);
+    RENGA_RETURN_IF_ERROR(JoinLastTwo(cluster));
   }
   return absl::OkStatus();
 }

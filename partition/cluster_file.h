@@ -8,7 +8,9 @@
 //
 // A machine is a device of the library, or a memory and a speed, or a device with either changed;
 // with a count, its machines are called "attic 1", "attic 2". "prefill_gb_per_s" and "layer_us" can
-// be given too (see WorkerProfile). Links run both ways.
+// be given too (see WorkerProfile). "host" describes, like a machine, the memory beside the card of
+// each (`renga worker --host-memory`): a spare worker "attic 1 host" over the link "same-machine".
+// Links run both ways.
 #ifndef RENGA_PARTITION_CLUSTER_FILE_H_
 #define RENGA_PARTITION_CLUSTER_FILE_H_
 

@@ -41,6 +41,24 @@ TEST(ParseClusterTest, MachinesAndLinks) {
   EXPECT_EQ(kinds.Link(0, 1).latency_us, 120);
 }
 
+TEST(ParseClusterTest, MemoryBesideCards) {
+  ASSERT_OK_AND_ASSIGN(const Cluster cluster, ParseCluster(R"({
+      "machines": [{"name": "attic", "device": "gtx-1050-ti", "count": 2,
+                    "host": {"device": "ddr4-2400-dual", "memory": "8GiB"}}],
+      "network": "1gbe"})"));
+  ASSERT_EQ(cluster.workers.size(), 4u);
+  EXPECT_EQ(cluster.workers[0].id, "attic 1");
+  EXPECT_FALSE(cluster.workers[0].spare);
+  EXPECT_EQ(cluster.workers[3].id, "attic 2 host");
+  EXPECT_TRUE(cluster.workers[3].spare);
+  EXPECT_EQ(cluster.workers[3].memory_bytes, int64_t{8} << 30);
+  const MachineKinds kinds(cluster.workers, cluster.links);
+  const double near = kinds.Link(kinds.KindOf(0), kinds.KindOf(1)).latency_us;
+  EXPECT_LT(near, 100);
+  EXPECT_EQ(kinds.Link(kinds.KindOf(3), kinds.KindOf(2)).latency_us, near);
+  EXPECT_EQ(kinds.Link(kinds.KindOf(0), kinds.KindOf(3)).latency_us, 120);
+}
+
 TEST(ParseClusterTest, SaysWhatIsWrong) {
   const auto refuses = [](const std::string& json, const std::string& why) {
     const auto parsed = ParseCluster(json);
@@ -57,6 +75,10 @@ TEST(ParseClusterTest, SaysWhatIsWrong) {
   refuses(R"({"machines": [{"memory": "-3", "gb_per_s": 1}]})", "");
   refuses(R"({"machines": [{"memory": "3GiB", "gb_per_s": -1}]})", "positive");
   refuses(R"({"machines": [{"memory": "3GiB", "gb_per_s": 1e300}]})", "positive");
+  refuses(R"({"machines": [{"device": "gtx-1650", "host": "ddr4"}]})", "host of machine 1 is no");
+  refuses(R"({"machines": [{"device": "gtx-1650", "host": {}}]})", "host of machine 1 needs");
+  refuses(R"({"machines": [{"device": "gtx-1650", "host": {"device": "gtx-1650"}, "count": 200}]})",
+          "more than 256");
   refuses(R"({"machines": [{"device": "gtx-1650", "count": 1e9}]})", "count");
   refuses(R"({"machines": [{"device": "gtx-1650", "count": 1.5}]})", "count");
   refuses(R"({"machines": [{"device": "gtx-1650"}, {"device": "gtx-1650"}]})", "two machines");

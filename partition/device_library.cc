@@ -48,6 +48,7 @@ constexpr Network kNetworks[] = {
     {"2.5gbe", 105, 295, "IEEE 802.3bz, 2.5 Gbit/s"},
     {"10gbe", 80, 1150, "IEEE 802.3an, 10 Gbit/s"},
     {"wifi", 2500, 40, "Wi-Fi 5 at home, 80 MHz, two streams"},
+    {"same-machine", 60, 1500, "two workers of one machine: loopback, TLS, copies"},
 };
 
 template <typename Entry, size_t n>

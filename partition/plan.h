@@ -29,6 +29,8 @@ struct WorkerProfile {
   double prefill_bytes_per_second = 0;
   // Of the disk on which it keeps weights that do not fit into memory. 0: not measured.
   double disk_bytes_per_second = 0;
+  // Memory of a host beside its card: plans use it only when the model fits nowhere without.
+  bool spare = false;
 
   friend bool operator==(const WorkerProfile&, const WorkerProfile&) = default;
 };

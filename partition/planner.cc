@@ -137,6 +137,9 @@ std::string IdleReason(const PlanSearch& search, const WorkerProfile& worker, in
                        const Candidate& candidate, const PlanRequest& request) {
   const ShardCosts& bytes = search.costs().bytes();
   const int64_t smallest = bytes.SmallestLayerBytes();
+  if (worker.spare && worker.memory_bytes == 0) {
+    return "memory beside a card: the model fits without it";
+  }
   if (worker.memory_bytes < smallest) {
     return absl::StrCat("one layer with its KV cache and scratch needs ",
                         base::FormatByteSize(smallest), ", it offers ",
@@ -195,6 +198,34 @@ Plan BuildPlan(const PlanSearch& search, const std::vector<WorkerProfile>& worke
   return plan;
 }
 
+// The workers when the spare ones offer nothing; nullopt when no others are there, or none spare.
+std::optional<std::vector<WorkerProfile>> WithoutSpares(const std::vector<WorkerProfile>& workers) {
+  std::vector<WorkerProfile> without = workers;
+  size_t spares = 0;
+  for (WorkerProfile& worker : without) {
+    if (!worker.spare) continue;
+    worker.memory_bytes = 0;
+    worker.disk_bytes_per_second = 0;
+    ++spares;
+  }
+  if (spares == 0 || spares == workers.size()) return std::nullopt;
+  return without;
+}
+
+// A plan that keeps everything in memory.
+std::optional<Plan> MakeMemoryPlan(const model::Model& model,
+                                   const model::ModelFootprint& footprint,
+                                   const std::vector<WorkerProfile>& workers,
+                                   const PlanRequest& request) {
+  const ShardCosts bytes(model, footprint, LimitsOf(request));
+  PlanSearch search(bytes, workers, request);
+  const std::optional<Candidate> candidate = search.Run();
+  if (!candidate) return std::nullopt;
+  Plan plan = BuildPlan(search, workers, request, *candidate);
+  PlaceEmbedding(search.costs(), workers, plan);
+  return plan;
+}
+
 }  // namespace
 
 model::RuntimeLimits LimitsOf(const PlanRequest& request) {
@@ -223,16 +254,14 @@ absl::StatusOr<Plan> MakePlan(const model::Model& model, const model::ModelFootp
                               const std::vector<WorkerProfile>& workers,
                               const PlanRequest& request) {
   RENGA_RETURN_IF_ERROR(CheckPlanInput(model, footprint, workers, request));
-  const ShardCosts bytes(model, footprint, LimitsOf(request));
-  PlanSearch search(bytes, workers, request);
-  const std::optional<Candidate> candidate = search.Run();
-  if (candidate) {
-    Plan plan = BuildPlan(search, workers, request, *candidate);
-    PlaceEmbedding(search.costs(), workers, plan);
-    return plan;
+  std::optional<Plan> plan;
+  if (const auto without = WithoutSpares(workers)) {
+    plan = MakeMemoryPlan(model, footprint, *without, request);
   }
+  if (!plan) plan = MakeMemoryPlan(model, footprint, workers, request);
+  if (plan) return *std::move(plan);
   if (request.lazy) {
-    std::optional<Plan> plan = MakeDiskPlan(model, footprint, workers, request);
+    plan = MakeDiskPlan(model, footprint, workers, request);
     if (plan) return *std::move(plan);
   }
   return ExplainRefusal(model, footprint, workers, request);

@@ -34,6 +34,8 @@ absl::Status CheckPlanInput(const model::Model& model, const model::ModelFootpri
 // kResourceExhausted when nothing fits: one sentence with what is needed and offered, who lacks how
 // much, and which --memory, --context or how many more workers would do. CheckPlanInput's errors.
 //
+// Spare workers are idle in every plan that is possible without them.
+//
 // With request.lazy, a plan in which workers read from their disks what nobody has room for.
 absl::StatusOr<Plan> MakePlan(const model::Model& model, const model::ModelFootprint& footprint,
                               const std::vector<WorkerProfile>& workers,

@@ -154,6 +154,38 @@ TEST(PlannerTest, MuchTooSlowWorkersAreIdleUnlessWanted) {
   EXPECT_EQ(all.stages.size(), 3u);
 }
 
+// Memory beside cards is slow: it is for what fits nowhere else, however the plan is asked for.
+TEST(PlannerTest, SpareMemoryIsForWhatFitsNowhereElse) {
+  const TestModel model = MakeTestModel(std::vector<int64_t>(8, 10 * kMiB), 100);
+  for (const Objective objective : {Objective::kOneStream, Objective::kManyStreams}) {
+    for (const bool every_worker : {false, true}) {
+      PlanRequest request = Request();
+      request.objective = objective;
+      request.use_every_worker = every_worker;
+      std::vector<WorkerProfile> workers = {Worker("card", 300, 10), Worker("host", 300, 9)};
+      workers[1].spare = true;
+      ASSERT_OK_AND_ASSIGN(const Plan fits, PlanFor(model, workers, request));
+      ExpectSound(fits, model, workers, request);
+      EXPECT_TRUE(fits.workers[1].idle());
+      EXPECT_THAT(fits.workers[1].idle_reason, HasSubstr("fits without it"));
+
+      workers[0].memory_bytes = 60 * kMiB;
+      ASSERT_OK_AND_ASSIGN(const Plan spills, PlanFor(model, workers, request));
+      ExpectSound(spills, model, workers, request);
+      EXPECT_FALSE(spills.workers[0].idle());
+      EXPECT_GT(spills.workers[1].bytes.total(), 20 * kMiB);
+
+      workers[1].memory_bytes = 10 * kMiB;
+      EXPECT_THAT(PlanFor(model, workers, request), StatusIs(absl::StatusCode::kResourceExhausted));
+      // Nothing else is there.
+      workers = {Worker("host", 300, 9)};
+      workers[0].spare = true;
+      ASSERT_OK_AND_ASSIGN(const Plan alone, PlanFor(model, workers, request));
+      ExpectSound(alone, model, workers, request);
+    }
+  }
+}
+
 // Speeds of equal machines, measured while they disturb each other, differ by a factor of two.
 TEST(PlannerTest, NoisyMeasurementsDropNobody) {
   std::mt19937 random(3);

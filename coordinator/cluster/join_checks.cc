@@ -109,7 +109,8 @@ absl::StatusOr<WorkerOffer> CheckOffer(const proto::DeviceOffer& offer) {
                      .kernels = std::move(kernels),
                      .copy_bytes_per_second = offer.copy_bytes_per_second(),
                      .disk_bytes_per_second = offer.disk_bytes_per_second(),
-                     .layer_us = offer.layer_us()};
+                     .layer_us = offer.layer_us(),
+                     .spare = offer.spare()};
 }
 
 absl::StatusOr<std::string> AddressAt(const std::string& host, uint32_t port) {

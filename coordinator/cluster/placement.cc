@@ -48,6 +48,7 @@ std::vector<partition::WorkerProfile> ProfilesOf(const std::vector<Member>& memb
     profile.bytes_per_second = member.offer.weight_bytes_per_second;
     profile.disk_bytes_per_second = member.offer.disk_bytes_per_second;
     profile.layer_us = member.offer.layer_us;
+    profile.spare = member.offer.spare;
     profile.prefill_bytes_per_second = PrefillSpeed(member.offer.kernels, footprint.layer_bytes_of);
     for (const KernelSpeed& kernel : member.offer.kernels) {
       profile.bytes_per_second_of[kernel.type] = kernel.decode_bytes_per_second;

@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/strip.h"
+#include "base/log.h"
 #include "base/machine_limits.h"
 #include "base/status_macros.h"
 #include "worker/kernels/cpu/cpu_backend.h"
@@ -26,6 +27,7 @@ constexpr CpuPath kAllPaths[] = {CpuPath::kAmx,      CpuPath::kAvx512Vnni,  CpuP
                                  CpuPath::kAvx2,     CpuPath::kAvx,         CpuPath::kSsse3,
                                  CpuPath::kNeonI8mm, CpuPath::kNeonDotprod, CpuPath::kNeon,
                                  CpuPath::kPortable};
+constexpr absl::string_view kAuto = "auto";
 constexpr absl::string_view kCpu = "cpu";
 constexpr absl::string_view kReference = "reference";
 constexpr absl::string_view kCuda = "cuda";
@@ -136,11 +138,33 @@ absl::StatusOr<std::unique_ptr<Backend>> CreateBackend(const BackendOptions& opt
 bool IsCard(const std::string& device) { return CardOfDevice(device).has_value(); }
 
 absl::StatusOr<int64_t> AvailableBytesOf(const std::string& device) {
-  const std::optional<CardName> card = CardOfDevice(device);
-  if (!card.has_value()) return base::AvailableMemoryBytes();
+  if (!IsCard(device)) return base::AvailableMemoryBytes();
+  RENGA_ASSIGN_OR_RETURN(const CardDescription card, DescribeCard(device));
+  return card.free_bytes;
+}
+
+absl::StatusOr<CardDescription> DescribeCard(const std::string& device) {
+  const std::optional<CardName> name = CardOfDevice(device);
+  if (!name.has_value()) return absl::InvalidArgumentError(absl::StrCat(device, " is no card"));
   RENGA_ASSIGN_OR_RETURN(const cuda::DriverApi driver, cuda::LoadDriver());
-  RENGA_ASSIGN_OR_RETURN(const cuda::CardMemory memory, cuda::MemoryOfCard(driver, card->ordinal));
-  return memory.free_bytes;
+  RENGA_ASSIGN_OR_RETURN(const cuda::Card card, cuda::FindCard(driver, name->ordinal));
+  RENGA_ASSIGN_OR_RETURN(const cuda::CardMemory memory, cuda::MemoryOfCard(driver, name->ordinal));
+  return CardDescription{
+      .name = card.name, .total_bytes = memory.total_bytes, .free_bytes = memory.free_bytes};
+}
+
+std::string ChooseDevice(const std::string& device) {
+  if (device != kAuto) return device;
+  const absl::StatusOr<cuda::DriverApi> driver = cuda::LoadDriver();
+  if (!driver.ok()) return std::string(kCpu);
+  // A driver without a card is common, too: say only what is wrong with a card that is there.
+  const absl::StatusOr<cuda::Card> card = cuda::FindCard(*driver, 0);
+  if (!card.ok()) return std::string(kCpu);
+  const auto image =
+      cuda::ChooseImage(cuda::EmbeddedImages(), card->capability, card->driver_version, card->name);
+  if (image.ok()) return std::string(kCuda);
+  RENGA_LOG(WARNING) << "the card is not used: " << image.status().message();
+  return std::string(kCpu);
 }
 
 std::vector<std::string> AvailableDevices() {

@@ -2,6 +2,7 @@
 #ifndef RENGA_WORKER_KERNELS_BACKEND_FACTORY_H_
 #define RENGA_WORKER_KERNELS_BACKEND_FACTORY_H_
 
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
@@ -32,6 +33,19 @@ absl::StatusOr<int64_t> AvailableBytesOf(const std::string& device);
 
 // Whether the name is a card's, be it there or not.
 bool IsCard(const std::string& device);
+
+// What a card is, asked of its driver.
+struct CardDescription {
+  std::string name;         // as its maker calls it
+  int64_t total_bytes = 0;  // of its memory
+  int64_t free_bytes = 0;   // now: a desktop or another program may take some
+};
+// Errors as CreateBackend's for cards; kInvalidArgument for devices that are none.
+absl::StatusOr<CardDescription> DescribeCard(const std::string& device);
+
+// "auto" is the first card if this build can use it, else "cpu"; other names are what they are.
+// What is wrong with a card that is there is said in the log.
+std::string ChooseDevice(const std::string& device);
 
 // CPU paths this machine can run, best first, and the reference. Cards are not looked for.
 std::vector<std::string> AvailableDevices();

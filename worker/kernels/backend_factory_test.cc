@@ -107,13 +107,22 @@ TEST_F(BackendFactoryTest, ACardIsThereOrTheSentenceSaysWhatToDo) {
     const auto backend = CreateBackend({.device = device});
     if (backend.ok()) {
       EXPECT_THAT(std::string((*backend)->path_name()), StartsWith("cuda-"));
-      EXPECT_OK(AvailableBytesOf(device));
+      ASSERT_OK_AND_ASSIGN(const CardDescription card, DescribeCard(device));
+      EXPECT_NE(card.name, "");
+      EXPECT_GE(card.total_bytes, card.free_bytes);
     } else if (backend.status().code() != absl::StatusCode::kResourceExhausted) {
       EXPECT_THAT(backend.status(), StatusIs(absl::StatusCode::kFailedPrecondition));
     }
   }
   ASSERT_OK_AND_ASSIGN(const int64_t bytes, AvailableBytesOf("cpu"));
   EXPECT_GT(bytes, 0);
+  EXPECT_THAT(DescribeCard("cpu"), StatusIs(absl::StatusCode::kInvalidArgument));
+}
+
+TEST_F(BackendFactoryTest, AutoIsACardThatWorksElseTheProcessor) {
+  EXPECT_EQ(ChooseDevice("cuda:1"), "cuda:1");
+  EXPECT_EQ(ChooseDevice("cpu-portable"), "cpu-portable");
+  EXPECT_EQ(ChooseDevice("auto"), CreateBackend({.device = "cuda"}).ok() ? "cuda" : "cpu");
 }
 
 }  // namespace

@@ -50,6 +50,13 @@ absl::Status CheckOptions(const WorkerOptions& options) {
   return absl::OkStatus();
 }
 
+std::string NameOf(const std::string& device) {
+  if (!kernels::IsCard(device)) return CpuName();
+  const absl::StatusOr<kernels::CardDescription> card = kernels::DescribeCard(device);
+  if (!card.ok()) return device;
+  return absl::StrCat(card->name, " (", base::FormatByteSize(card->total_bytes), ")");
+}
+
 class WorkerServerImpl : public WorkerServer {
  public:
   WorkerServerImpl(const WorkerOptions& options, std::unique_ptr<kernels::Backend> backend,
@@ -59,6 +66,7 @@ class WorkerServerImpl : public WorkerServer {
         local_model_(std::move(local_model)),
         budget_(options.memory_bytes),
         device_path_(backend_->path_name()),
+        device_name_(NameOf(options.device.device)),
         link_meter_(options.dialer),
         service_(options.identity.has_value() ? transport::PeerPolicy::kMutualTls
                                               : transport::PeerPolicy::kTrustEveryone) {}
@@ -189,7 +197,7 @@ class WorkerServerImpl : public WorkerServer {
     hello.set_resident_epoch(host_->epoch());
     proto::DeviceOffer& offer = *hello.mutable_offer();
     offer.set_device_path(device_path_);
-    offer.set_device_name(CpuName());
+    offer.set_device_name(device_name_);
     offer.set_memory_bytes(options_.memory_bytes);
     offer.set_memory_available_bytes(kernels::AvailableBytesOf(options_.device.device).value_or(0));
     offer.set_weight_bytes_per_second(weight_bytes_per_second_);
@@ -205,6 +213,7 @@ class WorkerServerImpl : public WorkerServer {
     offer.set_copy_bytes_per_second(speed_.copy_bytes_per_second);
     offer.set_disk_bytes_per_second(speed_.disk_bytes_per_second);
     offer.set_layer_us(speed_.layer_us);
+    offer.set_spare(options_.spare);
     return hello;
   }
 
@@ -226,6 +235,7 @@ class WorkerServerImpl : public WorkerServer {
   const std::unique_ptr<LocalModel> local_model_;  // null: none
   engine::MemoryBudget budget_;
   const std::string device_path_;
+  const std::string device_name_;  // for people
   double weight_bytes_per_second_ = 0;
   std::shared_ptr<const transport::SocketCredentials> group_credentials_;
   std::unique_ptr<transport::GroupListener> group_listener_;  // null: no port

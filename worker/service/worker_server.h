@@ -31,6 +31,9 @@ struct WorkerOptions {
   std::string name;  // for people
   kernels::BackendOptions device;
   int64_t memory_bytes = 0;  // offered: the shard, its KV cache and its scratch stay within it
+  // This is the memory of a host beside its card, which another worker offers: plans use it only
+  // for what fits nowhere else.
+  bool spare = false;
 
   // Mutual TLS with this identity. Without one the worker trusts every caller, so it serves on a
   // loopback address or, with an empty listen_address, inside this process only.

@@ -27,6 +27,7 @@ if(RENGA_TESTS AND NOT RENGA_SANITIZE MATCHES "thread"
       cuda/emulation/emulated_device.h
       cuda/emulation/emulated_kernels.h
       cuda/emulation/fiber.h
+      cuda/emulation/made_up_driver.h
       cuda/emulation/tensor_model.h
       cuda/emulation/threads.h
     SRCS
@@ -34,11 +35,22 @@ if(RENGA_TESTS AND NOT RENGA_SANITIZE MATCHES "thread"
       cuda/emulation/emulated_device.cc
       cuda/emulation/emulated_kernels.cc
       cuda/emulation/fiber.cc
+      cuda/emulation/made_up_driver.cc
       cuda/emulation/tensor_model.cc
       cuda/emulation/threads.cc
     DEPS
       renga::kernels)
   target_compile_definitions(renga_emulated_cuda INTERFACE RENGA_EMULATED_CUDA=1)
+  if(NOT RENGA_STATIC)
+    # The driver of the imitated card as a library, which tests of whole processes put in the place
+    # of NVIDIA's.
+    set_target_properties(renga_emulated_cuda PROPERTIES POSITION_INDEPENDENT_CODE ON)
+    add_library(renga_made_up_driver SHARED cuda/emulation/made_up_library.cc)
+    target_link_libraries(renga_made_up_driver PRIVATE renga::emulated_cuda renga_flags)
+    set_target_properties(renga_made_up_driver PROPERTIES
+      OUTPUT_NAME cuda SOVERSION 1
+      LIBRARY_OUTPUT_DIRECTORY "${PROJECT_BINARY_DIR}/tests/made_up_driver")
+  endif()
   # What runs the fibers is not itself looked at, which makes it ten times faster; but the address
   # sanitizer must be told of every change of stacks.
   set(fiber_flags -O2)
