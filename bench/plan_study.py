@@ -40,7 +40,8 @@ def parse_arguments():
 
 
 class Planner:
-    """Plans of one cluster each; None where the model does not fit."""
+    """Plans of one cluster each; None where the model does not fit. Machines are (device, count), with
+    further (key, value) pairs of cluster_file.h."""
 
     def __init__(self, renga, context):
         self.renga = renga
@@ -49,14 +50,14 @@ class Planner:
 
     def plan(self, model, machines, network, way=0, objective="one-stream", streams=1,
              acceptance=None, prompt=512):
-        key = (model, tuple(map(tuple, machines)), network, way, objective, streams, acceptance,
-               prompt)
+        key = (model, json.dumps(machines), network, way, objective, streams, acceptance, prompt)
         if key not in self.known:
-            self.known[key] = self.run(*key)
+            self.known[key] = self.run(model, machines, *key[2:])
         return self.known[key]
 
     def run(self, model, machines, network, way, objective, streams, acceptance, prompt):
-        cluster = {"machines": [{"device": card, "count": count} for card, count in machines],
+        cluster = {"machines": [{"device": card, "count": count, **dict(more)}
+                                for card, count, *more in machines],
                    "network": network}
         with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
             json.dump(cluster, file)

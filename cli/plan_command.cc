@@ -115,11 +115,26 @@ std::string SimulationText(const partition::SimulationRequest& asked,
       100 * result.busiest_stage);
 }
 
+// What lies on spare workers: weights that fit on no card.
+int64_t SpilledBytes(const partition::Plan& plan,
+                     const std::vector<partition::WorkerProfile>& workers) {
+  int64_t bytes = 0;
+  for (size_t i = 0; i < workers.size(); ++i) {
+    if (workers[i].spare) bytes += plan.workers[i].bytes.weights;
+  }
+  return bytes;
+}
+
 nlohmann::json ToJson(const partition::Plan& plan,
+                      const std::vector<partition::WorkerProfile>& workers,
                       const std::optional<partition::SimulationResult>& simulated) {
-  nlohmann::json json = {{"ms_per_token", plan.stream_ms}, {"slowest_ms", plan.slowest_ms},
-                         {"bound_ms", plan.bound_ms},      {"exact", plan.exact},
-                         {"head_ms", plan.times.head},     {"head_blocks", plan.heads.size()}};
+  nlohmann::json json = {{"ms_per_token", plan.stream_ms},
+                         {"slowest_ms", plan.slowest_ms},
+                         {"bound_ms", plan.bound_ms},
+                         {"exact", plan.exact},
+                         {"head_ms", plan.times.head},
+                         {"head_blocks", plan.heads.size()},
+                         {"spilled_bytes", SpilledBytes(plan, workers)}};
   json["stages"] = nlohmann::json::array();
   for (size_t i = 0; i < plan.stages.size(); ++i) {
     const partition::StageTimes& times = plan.times.stages[i];
@@ -157,7 +172,7 @@ absl::Status Plan(const PlanCommandFlags& flags) {
     RENGA_ASSIGN_OR_RETURN(simulated, partition::Simulate(times, flags.simulation));
   }
   if (flags.json) {
-    std::puts(ToJson(plan, simulated).dump().c_str());
+    std::puts(ToJson(plan, cluster.workers, simulated).dump().c_str());
     return absl::OkStatus();
   }
   std::fputs(partition::ExplainPlan(plan, cluster.workers).c_str(), stdout);
