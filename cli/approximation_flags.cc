@@ -81,9 +81,9 @@ absl::StatusOr<std::vector<int32_t>> RowsOfReport(const std::string& path, int64
 
 // The first rows of the report's order, then of the file's: tokenizers number frequent tokens
 // first.
-absl::StatusOr<model::RowSet> ChooseHotRows(const ApproximationFlags& flags, int64_t percent,
+absl::StatusOr<model::RowSet> ChooseHotRows(const std::string& regions, int64_t percent,
                                             int64_t vocab_size) {
-  RENGA_ASSIGN_OR_RETURN(const std::vector<int32_t> order, RowsOfReport(flags.regions, vocab_size));
+  RENGA_ASSIGN_OR_RETURN(const std::vector<int32_t> order, RowsOfReport(regions, vocab_size));
   const auto wanted = static_cast<size_t>(std::max<int64_t>(1, vocab_size * percent / 100));
   std::vector<bool> chosen(static_cast<size_t>(vocab_size));
   model::RowSet rows;
@@ -133,7 +133,7 @@ void AddApproximationFlags(CLI::App& command, ApproximationFlags& flags) {
                      "Approximate at most this share of tokens, e.g. 20% (default: 100%)");
   command.add_option("--regions", flags.regions,
                      "JSON of `renga regions`: its hot rows come first with --approximate hot-rows "
-                     "(default: rows in the file's order)");
+                     "and --near-rows (default: rows in the file's order)");
 }
 
 absl::StatusOr<model::Approximation> ToApproximation(const ApproximationFlags& flags,
@@ -149,7 +149,7 @@ absl::StatusOr<model::Approximation> ToApproximation(const ApproximationFlags& f
       approximation.late_percent = mode.percent;
     } else {
       RENGA_ASSIGN_OR_RETURN(model::RowSet rows,
-                             ChooseHotRows(flags, mode.percent, config.vocab_size));
+                             ChooseHotRows(flags.regions, mode.percent, config.vocab_size));
       approximation.hot_rows = std::make_shared<const model::RowSet>(std::move(rows));
     }
   }
@@ -157,6 +157,12 @@ absl::StatusOr<model::Approximation> ToApproximation(const ApproximationFlags& f
     RENGA_ASSIGN_OR_RETURN(approximation.at_most_percent, ParsePercent(flags.at_most, 0));
   }
   return approximation;
+}
+
+absl::StatusOr<model::RowSet> ParseHotRows(absl::string_view share, const std::string& regions,
+                                           int64_t vocab_size) {
+  RENGA_ASSIGN_OR_RETURN(const int64_t percent, ParsePercent(share, 1));
+  return ChooseHotRows(regions, percent, vocab_size);
 }
 
 std::string ApproximationName(const ApproximationFlags& flags) {

@@ -8,6 +8,7 @@
 #include "CLI/App.hpp"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "coordinator/cluster/model_store.h"
 #include "coordinator/serving/divergence.h"
 #include "model/approximation.h"
@@ -30,6 +31,12 @@ void AddApproximationFlags(CLI::App& command, ApproximationFlags& flags);
 // errors of reading it.
 absl::StatusOr<model::Approximation> ToApproximation(const ApproximationFlags& flags,
                                                      const model::ModelConfig& config);
+
+// As many rows of the vocabulary as `share` ("25%") says: first those of the report of `renga
+// regions` at `regions` (empty: none), most used first, then in the file's order. Ascending.
+// kInvalidArgument for what is no share, and for a report of another model; errors of reading it.
+absl::StatusOr<model::RowSet> ParseHotRows(absl::string_view share, const std::string& regions,
+                                           int64_t vocab_size);
 
 // What a measured cost is kept under: the flags in one order.
 std::string ApproximationName(const ApproximationFlags& flags);

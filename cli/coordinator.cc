@@ -119,6 +119,7 @@ absl::Status Coordinator::StartServing(CoordinatorOptions options) {
   };
   scheduler.context_tokens = context;
   scheduler.speculation = speculation;
+  scheduler.optimistic = options.plan.optimistic;
   scheduler_ = std::make_unique<serving::Scheduler>(std::move(scheduler));
   text_ = std::make_unique<serving::TextEngine>(tokenizer_.get(), chat_template_.get(),
                                                 scheduler_.get());

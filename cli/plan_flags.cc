@@ -1,7 +1,9 @@
 #include "cli/plan_flags.h"
 
 #include <algorithm>
+#include <memory>
 #include <optional>
+#include <utility>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -74,6 +76,13 @@ void AddPlanFlags(CLI::App& command, PlanFlags& flags, bool with_sequences) {
   command.add_flag("--lazy", flags.lazy,
                    "Answer before all weights are in memory, and read from the workers' disks for "
                    "every token what does not fit there; the answer is the same");
+  command.add_option("--near-rows", flags.near_rows,
+                     "Keep this share of the output matrix with the last stage, e.g. 25%, and the "
+                     "other rows on another machine: first the rows that --regions says texts "
+                     "use; the answer is the same");
+  command.add_flag("--optimistic", flags.optimistic,
+                   "Begin the next token with what the near rows say, before the others have "
+                   "answered, and take it back where they disagree; the answer is the same");
   if (with_sequences) {
     command.add_option("--sequences", flags.sequences, "Conversations answered at the same time")
         ->capture_default_str()
@@ -107,6 +116,28 @@ static absl::StatusOr<int64_t> ParseEmbedding(const std::string& place) {
       "--embedding can be auto, coordinator or the number of a stage, not '", place, "'"));
 }
 
+// The part of the request that says which rows of the output matrix are near.
+static absl::Status AddNearRows(const PlanFlags& flags, const model::ModelConfig& config,
+                                partition::PlanRequest& request) {
+  if (flags.optimistic && flags.near_rows.empty() && flags.head_blocks < 2) {
+    return absl::InvalidArgumentError(
+        "--optimistic needs rows of the output matrix in several places: say --near-rows 25%");
+  }
+  if (flags.near_rows.empty()) return absl::OkStatus();
+  if (request.approximation.hot_rows != nullptr) {
+    return absl::InvalidArgumentError(
+        "--near-rows and --approximate hot-rows do not go together: both divide the output matrix");
+  }
+  RENGA_ASSIGN_OR_RETURN(
+      model::RowSet rows,
+      ParseHotRows(flags.near_rows, flags.approximation.regions, config.vocab_size));
+  // With all of them near there is nothing to divide.
+  if (static_cast<int64_t>(rows.size()) < config.vocab_size) {
+    request.near_rows = std::make_shared<const model::RowSet>(std::move(rows));
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<partition::PlanRequest> ToPlanRequest(const PlanFlags& flags,
                                                      const model::ModelConfig& config) {
   const std::optional<base::DataType> kv_type = base::DataTypeFromName(flags.kv_type);
@@ -132,6 +163,7 @@ absl::StatusOr<partition::PlanRequest> ToPlanRequest(const PlanFlags& flags,
     return absl::InvalidArgumentError(
         "--approximate late-slice goes neither with --lazy nor with --tensor-parallel");
   }
+  RENGA_RETURN_IF_ERROR(AddNearRows(flags, config, request));
   // A row for each sequence, and one draft for them to share.
   if (speculation != serving::SpeculationMode::kOff) {
     request.max_step_outputs =

@@ -26,6 +26,8 @@ struct PlanFlags {
   int64_t tensor_parallel = 1;  // as partition::PlanRequest's
   std::string embedding = "auto";
   bool lazy = false;
+  std::string near_rows;  // "25%"; empty: blocks of the head are ranges of ids
+  bool optimistic = false;
   ApproximationFlags approximation;  // with flags of its own: AddApproximationFlags
 };
 
@@ -34,7 +36,7 @@ inline constexpr int64_t kDefaultContext = 4096;
 inline constexpr int64_t kDefaultServedSequences = 4;
 
 // Adds --context, --kv, --wire, --head-blocks, --objective, --tensor-parallel, --embedding,
-// --lazy and --speculation; with `with_sequences` also --sequences.
+// --lazy, --near-rows, --optimistic and --speculation; with `with_sequences` also --sequences.
 void AddPlanFlags(CLI::App& command, PlanFlags& flags, bool with_sequences);
 
 // --draft-model, for commands that run the model.

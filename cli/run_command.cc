@@ -59,9 +59,10 @@ void PrintTimings(const serving::GenerateResult& result) {
                  "the prompt has too many tokens outside the hot rows: all rows were read\n");
   }
   if (result.speculation.drafted == 0) return;
-  std::fprintf(stderr, "guessed %lld tokens ahead, %lld were right\n",
+  std::fprintf(stderr, "guessed %lld tokens ahead, %lld were right, %lld refuted\n",
                static_cast<long long>(result.speculation.drafted),
-               static_cast<long long>(result.speculation.accepted));
+               static_cast<long long>(result.speculation.accepted),
+               static_cast<long long>(result.speculation.refuted));
 }
 
 absl::Status Run(const RunFlags& flags) {

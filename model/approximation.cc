@@ -1,14 +1,17 @@
 #include "model/approximation.h"
 
 #include "absl/strings/str_cat.h"
+#include "model/block_rows.h"
 
 namespace renga::model {
 
+bool SameRows(const std::shared_ptr<const RowSet>& a, const std::shared_ptr<const RowSet>& b) {
+  return a == b || (a != nullptr && b != nullptr && *a == *b);
+}
+
 bool operator==(const Approximation& a, const Approximation& b) {
-  const bool same_rows =
-      a.hot_rows == b.hot_rows ||
-      (a.hot_rows != nullptr && b.hot_rows != nullptr && *a.hot_rows == *b.hot_rows);
-  return same_rows && a.late_percent == b.late_percent && a.at_most_percent == b.at_most_percent;
+  return SameRows(a.hot_rows, b.hot_rows) && a.late_percent == b.late_percent &&
+         a.at_most_percent == b.at_most_percent;
 }
 
 absl::Status CheckApproximation(const Approximation& approximation, const ModelConfig& config) {
@@ -19,19 +22,7 @@ absl::Status CheckApproximation(const Approximation& approximation, const ModelC
                      approximation.late_percent, " and ", approximation.at_most_percent));
   }
   if (approximation.hot_rows == nullptr) return absl::OkStatus();
-  if (approximation.hot_rows->empty()) {
-    return absl::InvalidArgumentError("hot rows of the vocabulary: there are none");
-  }
-  int64_t last = -1;
-  for (const int32_t row : *approximation.hot_rows) {
-    if (row <= last || row >= config.vocab_size) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("hot rows of a vocabulary of ", config.vocab_size,
-                       " are not in order or not in it: ", row, " after ", last));
-    }
-    last = row;
-  }
-  return absl::OkStatus();
+  return CheckRowSet(*approximation.hot_rows, config, "hot rows");
 }
 
 }  // namespace renga::model

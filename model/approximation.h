@@ -16,6 +16,9 @@ namespace renga::model {
 // Rows of the vocabulary, ascending, each once.
 using RowSet = std::vector<int32_t>;
 
+// Whether both are null or have the same rows.
+bool SameRows(const std::shared_ptr<const RowSet>& a, const std::shared_ptr<const RowSet>& b);
+
 struct Approximation {
   // Of every layer's feed-forward neurons, those whose contribution is added one layer late
   // (late_program.h). 0: none.

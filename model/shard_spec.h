@@ -3,6 +3,7 @@
 #define RENGA_MODEL_SHARD_SPEC_H_
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 
 #include "base/data_type.h"
@@ -29,7 +30,9 @@ struct LayerSlice {
 struct ShardSpec {
   Range layers;                                    // may be empty: a worker with something else
   std::optional<LayerSlice> slice = std::nullopt;  // of every layer; nullopt: whole layers
-  Range head_rows;  // vocabulary rows of the output matrix; may be empty
+  // Rows of the output matrix, as places in the order that blocks are cut from (block_rows.h): ids
+  // unless near_rows say otherwise. May be empty.
+  Range head_rows;
   // The whole embedding matrix: this worker turns tokens into rows, for the first stage.
   bool embedding = false;
   bool empty() const { return layers.empty() && head_rows.empty() && !embedding; }
@@ -45,6 +48,9 @@ struct RuntimeLimits {
   // In which activations travel between workers: kF32, kF16 or kQ8_0 (base/wire_type.h).
   base::DataType wire_type = base::DataType::kF32;
   Approximation approximation = {};
+  // Rows of the output matrix that come first in the order from which head blocks are cut
+  // (block_rows.h). Null: rows are in the order of their ids.
+  std::shared_ptr<const RowSet> near_rows = nullptr;
 };
 
 }  // namespace renga::model

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -64,6 +65,10 @@ struct PlanRequest {
   int64_t max_step_outputs = 0;  // 0: one for each sequence
   // 0: one block on the last stage, or as few blocks as it takes when it does not fit there.
   int64_t head_blocks = 0;
+  // Rows of the output matrix that are held by the last stage; the others are in blocks (one, or
+  // one less than head_blocks) on other workers, those without layers first. Null: blocks are
+  // ranges of ids, of such sizes as are fastest.
+  std::shared_ptr<const model::RowSet> near_rows = nullptr;
   int64_t max_workers = 0;  // 0: as many as there are
   // Workers of a tensor-parallel group: 0: any number, where that is faster; 1: no groups; n: every
   // stage is a group of n.

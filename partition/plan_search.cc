@@ -147,6 +147,14 @@ std::optional<Candidate> PlanSearch::Previous() const {
   for (StagePlan& stage : candidate.stages) {
     if (!IsWhole(stage, bytes_.config(), bytes_.footprint().slice_units)) return std::nullopt;
   }
+  // The near rows end where a block ends.
+  const auto is_near = [&](const HeadPlan& head) {
+    return head.rows.end == std::ssize(*request_.near_rows);
+  };
+  if (request_.near_rows != nullptr &&
+      std::none_of(candidate.heads.begin(), candidate.heads.end(), is_near)) {
+    return std::nullopt;
+  }
   if (!CoverExactly(candidate.stages, &StagePlan::layers, bytes_.layer_count()) ||
       !CoverExactly(candidate.heads, &HeadPlan::rows, bytes_.vocab_size())) {
     return std::nullopt;
@@ -164,8 +172,8 @@ std::optional<Candidate> PlanSearch::Previous() const {
 std::optional<Found> PlanSearch::Search(int64_t last_head_rows) {
   const SearchRules rules = {
       .objective = any_fit_ ? Objective::kOneStream : request_.objective,
-      .max_workers = static_cast<int64_t>(WorkerLimit()),
-      .use_every_worker = request_.use_every_worker && !any_fit_,
+      .max_workers = static_cast<int64_t>(WorkerLimit()) - without_layers_,
+      .use_every_worker = request_.use_every_worker && !any_fit_ && without_layers_ == 0,
       .tensor_parallel = request_.tensor_parallel,
       .last_head_rows = last_head_rows,
       .worth_dropping = request_.worth_dropping,
@@ -184,6 +192,9 @@ std::optional<Found> PlanSearch::Search(int64_t last_head_rows) {
 }
 
 std::optional<Candidate> PlanSearch::BestOfAll() {
+  if (request_.near_rows != nullptr) {
+    if (std::optional<Candidate> divided = HeadNearAndFar()) return divided;
+  }
   if (request_.head_blocks > 1 || (request_.head_blocks == 1 && request_.tensor_parallel != 1)) {
     std::optional<Candidate> forced = HeadInBlocks(request_.head_blocks);
     if (!forced) forced = HeadAfterLayers();
@@ -311,6 +322,55 @@ std::optional<Candidate> PlanSearch::PlaceBlocks(const Found& found, int64_t cou
   for (size_t i = with_layers; i < holders.size(); ++i) {
     const int64_t next = candidate.heads.empty() ? 0 : candidate.heads.back().rows.end;
     candidate.heads.push_back({holders[i], {next, next + (*rows)[i]}});
+  }
+  candidate.times = costs_.Price(candidate.stages, candidate.heads);
+  return candidate;
+}
+
+// Near rows on the last stage, the others where no layers are, if layers have room without those
+// workers; a stage there would put its link into every token.
+std::optional<Candidate> PlanSearch::HeadNearAndFar() {
+  const auto near = std::ssize(*request_.near_rows);
+  const int64_t blocks = std::max<int64_t>(request_.head_blocks, 2) - 1;
+  const int64_t spare = std::min(blocks, static_cast<int64_t>(WorkerLimit()) - 1);
+  for (const int64_t left_over : {spare, int64_t{0}}) {
+    without_layers_ = left_over;
+    const std::optional<Found> found = Search(near);
+    without_layers_ = 0;
+    if (!found) continue;
+    if (std::optional<Candidate> candidate = AddFarRows(*found, near, blocks)) return candidate;
+  }
+  return std::nullopt;
+}
+
+std::optional<Candidate> PlanSearch::AddFarRows(const Found& found, int64_t near, int64_t blocks) {
+  const std::optional<LayerSplit> split = SplitLayers(options_, found.lineup, request_.objective);
+  if (!split) return std::nullopt;
+  Candidate candidate = ToCandidate(found, *split);
+  AddHeadOfGroups(*split, candidate);
+  const std::vector<model::ShardSpec> specs = SpecsOf(candidate, workers_.size());
+  const auto capacity = [&](int worker) {
+    return bytes_.HeadRowCapacity(workers_[worker], specs[worker]);
+  };
+  std::vector<int> holders = HeadHolders(candidate);
+  std::erase_if(holders, [&](int worker) {
+    return !specs[worker].head_rows.empty() || capacity(worker) == 0;
+  });
+  std::stable_partition(holders.begin(), holders.end(),
+                        [&](int worker) { return specs[worker].layers.empty(); });
+  holders.resize(std::min(std::ssize(holders), blocks));
+  std::vector<HeadHolder> rows_for;
+  for (const int worker : holders) {
+    rows_for.push_back({.ms_per_row = costs_.HeadMsPerRow(kinds_.KindOf(worker)),
+                        .fixed_ms = 0,
+                        .row_capacity = capacity(worker)});
+  }
+  const auto rows = SplitRowsOverAll(bytes_.vocab_size() - near, rows_for);
+  if (!rows || rows->empty()) return std::nullopt;
+  int64_t next = near;
+  for (size_t i = 0; i < holders.size(); ++i) {
+    candidate.heads.push_back({holders[i], {next, next + (*rows)[i]}});
+    next += (*rows)[i];
   }
   candidate.times = costs_.Price(candidate.stages, candidate.heads);
   return candidate;

@@ -54,6 +54,8 @@ class PlanSearch {
   std::optional<Candidate> HeadOnLastStage();
   std::optional<Candidate> HeadInBlocks(int64_t count);
   std::optional<Candidate> HeadAfterLayers();
+  std::optional<Candidate> HeadNearAndFar();
+  std::optional<Candidate> AddFarRows(const Found& found, int64_t near, int64_t blocks);
   std::optional<Candidate> PlaceBlocks(const Found& found, int64_t count);
   std::optional<Candidate> Previous() const;
 
@@ -71,6 +73,7 @@ class PlanSearch {
   const CostModel costs_;
   StageOptions options_;
   bool any_fit_ = false;
+  int64_t without_layers_ = 0;  // workers that the search of stages leaves over
 };
 
 }  // namespace renga::partition

@@ -190,6 +190,10 @@ Plan BuildPlan(const PlanSearch& search, const std::vector<WorkerProfile>& worke
       worker.predicted_ms = search.costs().WorkerMs(static_cast<int>(i), worker.spec);
     }
   }
+  if (request.near_rows != nullptr && plan.heads.size() < 2) {
+    plan.notes.push_back(
+        "near rows were asked for, but no other worker has room for the rest: one holds all rows");
+  }
   if (static_cast<int64_t>(plan.heads.size()) < request.head_blocks) {
     plan.notes.push_back(absl::StrCat(request.head_blocks, " head blocks were asked for, but only ",
                                       plan.heads.size(),
@@ -239,6 +243,7 @@ model::RuntimeLimits LimitsOf(const PlanRequest& request) {
   limits.kv_type = request.kv_type;
   limits.wire_type = request.wire_type;
   limits.approximation = request.approximation;
+  limits.near_rows = request.near_rows;
   return limits;
 }
 

@@ -10,6 +10,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
+#include "model/block_rows.h"
 
 namespace renga::transport {
 namespace {
@@ -266,16 +267,34 @@ absl::StatusOr<model::ModelConfig> FromProto(const proto::ModelConfig& message) 
   return config;
 }
 
+std::string RowSetToWire(const model::RowSet& rows, int64_t vocab_size) {
+  std::string bits(static_cast<size_t>((vocab_size + 7) / 8), '\0');
+  for (const int32_t row : rows) {
+    bits[static_cast<size_t>(row / 8)] |= static_cast<char>(1 << row % 8);
+  }
+  return bits;
+}
+
+absl::StatusOr<std::shared_ptr<const model::RowSet>> RowSetFromWire(
+    absl::string_view bits, const model::ModelConfig& config, absl::string_view field) {
+  if (static_cast<int64_t>(bits.size()) != (config.vocab_size + 7) / 8) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(field, " has ", bits.size(), " bytes for ", config.vocab_size, " rows"));
+  }
+  auto rows = std::make_shared<model::RowSet>();
+  for (size_t row = 0; row < bits.size() * 8; ++row) {
+    if ((bits[row / 8] >> row % 8 & 1) != 0) rows->push_back(static_cast<int32_t>(row));
+  }
+  RENGA_RETURN_IF_ERROR(model::CheckRowSet(*rows, config, field));
+  return rows;
+}
+
 proto::Approximation ToProto(const model::Approximation& approximation, int64_t vocab_size) {
   proto::Approximation message;
   message.set_late_percent(static_cast<uint32_t>(approximation.late_percent));
   message.set_at_most_percent(static_cast<uint32_t>(approximation.at_most_percent));
   if (approximation.hot_rows == nullptr) return message;
-  std::string& bits = *message.mutable_hot_rows();
-  bits.assign(static_cast<size_t>((vocab_size + 7) / 8), '\0');
-  for (const int32_t row : *approximation.hot_rows) {
-    bits[static_cast<size_t>(row / 8)] |= static_cast<char>(1 << row % 8);
-  }
+  message.set_hot_rows(RowSetToWire(*approximation.hot_rows, vocab_size));
   return message;
 }
 
@@ -283,17 +302,9 @@ absl::StatusOr<model::Approximation> FromProto(const proto::Approximation& messa
                                                const model::ModelConfig& config) {
   model::Approximation approximation{.late_percent = message.late_percent(),
                                      .at_most_percent = message.at_most_percent()};
-  const std::string& bits = message.hot_rows();
-  if (!bits.empty()) {
-    if (static_cast<int64_t>(bits.size()) != (config.vocab_size + 7) / 8) {
-      return absl::InvalidArgumentError(absl::StrCat("approximation.hot_rows has ", bits.size(),
-                                                     " bytes for ", config.vocab_size, " rows"));
-    }
-    auto rows = std::make_shared<model::RowSet>();
-    for (size_t row = 0; row < bits.size() * 8; ++row) {
-      if ((bits[row / 8] >> row % 8 & 1) != 0) rows->push_back(static_cast<int32_t>(row));
-    }
-    approximation.hot_rows = std::move(rows);
+  if (!message.hot_rows().empty()) {
+    RENGA_ASSIGN_OR_RETURN(approximation.hot_rows,
+                           RowSetFromWire(message.hot_rows(), config, "approximation.hot_rows"));
   }
   RENGA_RETURN_IF_ERROR(model::CheckApproximation(approximation, config));
   return approximation;

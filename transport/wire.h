@@ -3,11 +3,14 @@
 #ifndef RENGA_TRANSPORT_WIRE_H_
 #define RENGA_TRANSPORT_WIRE_H_
 
+#include <memory>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "base/data_type.h"
 #include "model/approximation.h"
 #include "model/model_config.h"
@@ -25,6 +28,12 @@ absl::StatusOr<model::Step> FromProto(const proto::Step& message);
 
 proto::ModelConfig ToProto(const model::ModelConfig& config);
 absl::StatusOr<model::ModelConfig> FromProto(const proto::ModelConfig& message);
+
+// One bit for each row of the vocabulary. Back: kInvalidArgument, naming the field, for bits that
+// are not one for each row, or none at all set.
+std::string RowSetToWire(const model::RowSet& rows, int64_t vocab_size);
+absl::StatusOr<std::shared_ptr<const model::RowSet>> RowSetFromWire(
+    absl::string_view bits, const model::ModelConfig& config, absl::string_view field);
 
 // `vocab_size` is the model's.
 proto::Approximation ToProto(const model::Approximation& approximation, int64_t vocab_size);

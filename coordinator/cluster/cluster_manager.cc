@@ -423,6 +423,7 @@ void ClusterManager::Impl::StartPipeline() {
   options.embed = [store = options_.store](std::span<const model::TokenId> tokens) {
     return store->embeddings().Rows(tokens);
   };
+  if (last_placement_->heads.size() > 1) options.near_head = last_placement_->heads.front();
   options.step_deadline = options_.step_deadline;
   options.on_broken = [wake = wake_] { wake->Signal(); };
   for (const PlacedWorker& placed : last_placement_->workers) {
@@ -432,7 +433,9 @@ void ClusterManager::Impl::StartPipeline() {
          .name = DescribeWorker(member),
          .channel = options_.dialer->Dial({member.address, member.id},
                                           transport::ChannelPurpose::kActivations),
-         .head_rows = placed.spec.head_rows});
+         .head_rows =
+             model::BlockRows::At(placed.spec.head_rows, last_placement_->limits.near_rows.get(),
+                                  options.model.config.vocab_size)});
     failures_.Forgive(member.id);
   }
   loads_.clear();

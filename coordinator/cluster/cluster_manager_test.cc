@@ -82,9 +82,10 @@ class ClusterManagerTest : public ::testing::Test {
     step.slots.push_back({.sequence = 1, .token_count = 1, .output_count = 1, .top_k = 0});
     auto promise = std::make_shared<std::promise<absl::StatusOr<StepOutcome>>>();
     auto future = promise->get_future();
-    pipeline.Submit(std::move(step), {kToken}, [promise](absl::StatusOr<StepOutcome> outcome) {
-      promise->set_value(std::move(outcome));
-    });
+    pipeline.Submit(
+        std::move(step), {kToken},
+        [promise](absl::StatusOr<StepOutcome> outcome) { promise->set_value(std::move(outcome)); },
+        /*early=*/nullptr);
     return future;
   }
   void ExpectItWorks() {

@@ -19,15 +19,16 @@ bool Better(float logit_a, int32_t id_a, float logit_b, int32_t id_b) {
 }
 
 // `wanted` ids of the block, best first.
-absl::Status CheckBestRows(const model::HeadRow& row, const model::Range& rows, size_t wanted) {
+absl::Status CheckBestRows(const model::HeadRow& row, const model::BlockRows& rows, size_t wanted) {
   if (row.ids.size() != wanted || row.logits.size() != wanted) {
     return absl::InternalError(absl::StrCat("a head block of ", rows.size(), " rows answered ",
                                             row.ids.size(), " ids and ", row.logits.size(),
                                             " logits where ", wanted, " were asked"));
   }
   for (size_t i = 0; i < wanted; ++i) {
-    if (row.ids[i] < rows.begin || row.ids[i] >= rows.end) {
-      return absl::InternalError(absl::StrCat("a head block of rows ", rows.begin, " to ", rows.end,
+    if (!rows.Contains(row.ids[i])) {
+      return absl::InternalError(absl::StrCat("a head block of ", rows.size(), " of the rows ",
+                                              rows.range().begin, " to ", rows.range().end,
                                               " answered id ", row.ids[i]));
     }
     if (std::isnan(row.logits[i])) {
@@ -46,11 +47,11 @@ absl::Status CheckBestRows(const model::HeadRow& row, const model::Range& rows, 
   return absl::OkStatus();
 }
 
-absl::Status CheckTopRows(const model::HeadRow& row, const model::Range& rows, int64_t top_k) {
+absl::Status CheckTopRows(const model::HeadRow& row, const model::BlockRows& rows, int64_t top_k) {
   return CheckBestRows(row, rows, static_cast<size_t>(std::min(top_k, rows.size())));
 }
 
-absl::Status CheckAllRows(const model::HeadRow& row, const model::Range& rows) {
+absl::Status CheckAllRows(const model::HeadRow& row, const model::BlockRows& rows) {
   if (!row.ids.empty() || row.logits.size() != static_cast<size_t>(rows.size())) {
     return absl::InternalError(absl::StrCat("a head block of ", rows.size(), " rows answered ",
                                             row.ids.size(), " ids and ", row.logits.size(),
@@ -60,9 +61,27 @@ absl::Status CheckAllRows(const model::HeadRow& row, const model::Range& rows) {
 }
 
 // Rows near the block's best one, or all of them.
-absl::Status CheckNearRows(const model::HeadRow& row, const model::Range& rows) {
+absl::Status CheckNearRows(const model::HeadRow& row, const model::BlockRows& rows) {
   if (row.ids.empty()) return CheckAllRows(row, rows);
   return CheckBestRows(row, rows, row.ids.size());
+}
+
+int64_t VocabularyOf(const std::vector<HeadBlock>& blocks) {
+  int64_t rows = 0;
+  for (const HeadBlock& block : blocks) rows += block.rows.size();
+  return rows;
+}
+
+// All logits of the block's output `index`, to where their ids say.
+void Scatter(const HeadBlock& block, size_t index, std::vector<float>& logits) {
+  const std::vector<float>& part = block.outputs[index].logits;
+  if (block.rows.contiguous()) {
+    std::copy(part.begin(), part.end(), logits.begin() + block.rows.range().begin);
+    return;
+  }
+  for (size_t i = 0; i < part.size(); ++i) {
+    logits[static_cast<size_t>(block.rows.ids()[i])] = part[i];
+  }
 }
 
 // Output `index` of every block.
@@ -95,9 +114,7 @@ void MergeBestRows(const std::vector<HeadBlock>& blocks, size_t index, int64_t m
   for (const HeadBlock& block : blocks) {
     const model::HeadRow& part = block.outputs[index];
     for (size_t i = 0; i < part.logits.size(); ++i) {
-      const int32_t id = part.ids.empty()
-                             ? static_cast<int32_t>(block.rows.begin + static_cast<int64_t>(i))
-                             : part.ids[i];
+      const int32_t id = part.ids.empty() ? block.rows.id(static_cast<int64_t>(i)) : part.ids[i];
       if (!std::isnan(part.logits[i])) candidates.emplace_back(part.logits[i], id);
     }
   }
@@ -112,11 +129,8 @@ void MergeBestRows(const std::vector<HeadBlock>& blocks, size_t index, int64_t m
 }
 
 void MergeAllRows(const std::vector<HeadBlock>& blocks, size_t index, model::HeadRow& merged) {
-  merged.logits.reserve(static_cast<size_t>(blocks.back().rows.end));
-  for (const HeadBlock& block : blocks) {
-    const std::vector<float>& part = block.outputs[index].logits;
-    merged.logits.insert(merged.logits.end(), part.begin(), part.end());
-  }
+  merged.logits.resize(static_cast<size_t>(VocabularyOf(blocks)));
+  for (const HeadBlock& block : blocks) Scatter(block, index, merged.logits);
 }
 
 }  // namespace
@@ -154,7 +168,7 @@ std::vector<model::HeadRow> MergeHeadBlocks(const model::Step& step,
             return !block.outputs[index].ids.empty();
           });
       if (slot.top_k > 0 || near) {
-        const int64_t most = slot.top_k > 0 ? slot.top_k : blocks.back().rows.end;
+        const int64_t most = slot.top_k > 0 ? slot.top_k : VocabularyOf(blocks);
         MergeBestRows(blocks, index, most, merged[index]);
       } else {
         MergeAllRows(blocks, index, merged[index]);
@@ -163,6 +177,22 @@ std::vector<model::HeadRow> MergeHeadBlocks(const model::Step& step,
     }
   }
   return merged;
+}
+
+std::vector<model::HeadRow> BlockAlone(const model::Step& step, const HeadBlock& block,
+                                       int64_t vocabulary) {
+  std::vector<model::HeadRow> rows = block.outputs;
+  size_t index = 0;
+  for (const model::StepSlot& slot : step.slots) {
+    for (int64_t i = 0; i < slot.output_count; ++i, ++index) {
+      model::HeadRow& row = rows[index];
+      if (slot.top_k > 0 && std::min(slot.top_k, vocabulary) > block.rows.size()) row = {};
+      if (slot.top_k > 0 || !row.ids.empty()) continue;
+      row.logits.assign(static_cast<size_t>(vocabulary), -std::numeric_limits<float>::infinity());
+      Scatter(block, index, row.logits);
+    }
+  }
+  return rows;
 }
 
 }  // namespace renga::cluster

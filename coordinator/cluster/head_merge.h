@@ -7,14 +7,14 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "model/shard_spec.h"
+#include "model/block_rows.h"
 #include "model/step.h"
 
 namespace renga::cluster {
 
 // One head block's answer to a step: a HeadRow per output, in slot order.
 struct HeadBlock {
-  model::Range rows;  // the vocabulary rows it holds
+  model::BlockRows rows;  // the vocabulary rows it holds
   std::vector<model::HeadRow> outputs;
 };
 
@@ -23,11 +23,17 @@ struct HeadBlock {
 // wrong; a logit that is not a number is kDataLoss.
 absl::Status CheckHeadBlock(const model::Step& step, const HeadBlock& block);
 
-// Merges checked blocks, which together cover [0, vocabulary) and are in ascending order. For an
-// output with top_k > 0 the best top_k rows of all (ties: lower id first), with top_k == 0 the
-// blocks' logits one after the other. The sums of exponentials are added in block order, so they
-// do not depend on which answer came first.
+// Merges checked blocks, which together have every row of the vocabulary once. For an output with
+// top_k > 0 the best top_k rows of all (ties: lower id first), with top_k == 0 all logits by id.
+// The sums of exponentials are added in block order, so they do not depend on which answer came
+// first.
 std::vector<model::HeadRow> MergeHeadBlocks(const model::Step& step, std::vector<HeadBlock> blocks);
+
+// What one checked block says, as if no other row of the vocabulary could ever be chosen: logits of
+// others are minus infinity. Of an output with a top_k of more rows than the block has nothing can
+// be made: its row stays empty.
+std::vector<model::HeadRow> BlockAlone(const model::Step& step, const HeadBlock& block,
+                                       int64_t vocabulary);
 
 }  // namespace renga::cluster
 

@@ -16,7 +16,8 @@ namespace {
 using ::renga::testing::StatusIs;
 
 // What a head block answers, computed the plain way.
-HeadBlock Answer(const std::vector<float>& logits, model::Range rows, const model::Step& step) {
+HeadBlock Answer(const std::vector<float>& logits, const model::Range& rows,
+                 const model::Step& step) {
   HeadBlock block{rows, {}};
   for (const model::StepSlot& slot : step.slots) {
     for (int64_t i = 0; i < slot.output_count; ++i) {
@@ -75,6 +76,82 @@ TEST(HeadMergeTest, AnySplitEqualsTheWhole) {
       EXPECT_EQ(merged[i].logits, whole.outputs[i].logits) << "round " << round;
       EXPECT_EQ(merged[i].max_logit, whole.outputs[i].max_logit);
       EXPECT_NEAR(merged[i].sum_exp / whole.outputs[i].sum_exp, 1.0, 1e-12);
+    }
+  }
+}
+
+// A block of any rows: what a block of all of them says, less what is of others.
+HeadBlock AnswerOf(const std::vector<float>& logits, const model::BlockRows& rows,
+                   const model::Step& step) {
+  const auto vocabulary = static_cast<int64_t>(logits.size());
+  HeadBlock block{rows, {}};
+  for (const model::StepSlot& slot : step.slots) {
+    model::Step all = StepAsking({vocabulary});
+    const model::HeadRow whole = Answer(logits, {0, vocabulary}, all).outputs[0];
+    model::HeadRow& row = block.outputs.emplace_back();
+    for (size_t i = 0; i < whole.ids.size(); ++i) {
+      if (!rows.Contains(whole.ids[i])) continue;
+      if (row.ids.empty()) row.max_logit = whole.logits[i];
+      row.sum_exp += std::exp(double{whole.logits[i]} - double{row.max_logit});
+      row.ids.push_back(whole.ids[i]);
+      row.logits.push_back(whole.logits[i]);
+    }
+    if (slot.top_k > 0) {
+      const auto kept = static_cast<size_t>(std::min(slot.top_k, rows.size()));
+      row.ids.resize(kept);
+      row.logits.resize(kept);
+    } else {
+      row.ids.clear();
+      row.logits.clear();
+      for (int64_t i = 0; i < rows.size(); ++i) row.logits.push_back(logits[rows.id(i)]);
+    }
+  }
+  return block;
+}
+
+TEST(HeadMergeTest, BlocksOfAnyRowsEqualTheWhole) {
+  std::mt19937 random(11);
+  for (int round = 0; round < 100; ++round) {
+    const int64_t vocabulary = 8 + static_cast<int64_t>(random() % 60);
+    std::vector<float> logits(static_cast<size_t>(vocabulary));
+    for (float& logit : logits) logit = static_cast<float>(random() % 7) - 3.0f;
+    model::RowSet near;
+    for (int32_t row = 0; row < vocabulary; ++row) {
+      if (near.empty() || random() % 4 == 0) near.push_back(row);
+    }
+    const model::Step step = StepAsking({1, 5, 0, 100});
+    std::vector<HeadBlock> blocks;
+    const int64_t first = std::ssize(near);
+    for (const model::Range& places : {model::Range{0, first}, model::Range{first, first + 2},
+                                       model::Range{first + 2, vocabulary}}) {
+      if (places.empty() || places.end > vocabulary) continue;
+      blocks.push_back(AnswerOf(logits, model::BlockRows::At(places, &near, vocabulary), step));
+      ASSERT_OK(CheckHeadBlock(step, blocks.back()));
+    }
+    if (first + 2 > vocabulary) continue;
+    const HeadBlock whole = Answer(logits, {0, vocabulary}, step);
+    const std::vector<model::HeadRow> merged = MergeHeadBlocks(step, blocks);
+    for (size_t i = 0; i < merged.size(); ++i) {
+      EXPECT_EQ(merged[i].ids, whole.outputs[i].ids) << "round " << round;
+      EXPECT_EQ(merged[i].logits, whole.outputs[i].logits) << "round " << round;
+      EXPECT_EQ(merged[i].max_logit, whole.outputs[i].max_logit);
+      EXPECT_NEAR(merged[i].sum_exp / whole.outputs[i].sum_exp, 1.0, 1e-12);
+    }
+    // Alone the near block has no more to say than its rows.
+    const std::vector<model::HeadRow> alone = BlockAlone(step, blocks[0], vocabulary);
+    EXPECT_TRUE(alone[3].logits.empty() == (first < vocabulary));
+    ASSERT_EQ(alone[2].logits.size(), logits.size());
+    for (int32_t row = 0; row < vocabulary; ++row) {
+      const bool is_near = blocks[0].rows.Contains(row);
+      EXPECT_EQ(alone[2].logits[row],
+                is_near ? logits[row] : -std::numeric_limits<float>::infinity());
+    }
+    HeadBlock wrong = blocks[0];
+    if (!blocks[0].rows.contiguous()) {
+      int32_t other = blocks[0].rows.id(0);
+      while (blocks[0].rows.Contains(other)) ++other;
+      wrong.outputs[0].ids[0] = other;
+      EXPECT_THAT(CheckHeadBlock(step, wrong), StatusIs(absl::StatusCode::kInternal));
     }
   }
 }

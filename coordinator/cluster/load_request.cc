@@ -101,6 +101,9 @@ proto::LoadRequest MakeLoadRequest(const ModelStore& store, const Placement& pla
     *request.mutable_approximation() =
         transport::ToProto(placement.limits.approximation, store.model().config.vocab_size);
   }
+  if (const auto& near = placement.limits.near_rows; near != nullptr) {
+    request.set_near_rows(transport::RowSetToWire(*near, store.model().config.vocab_size));
+  }
   SetStage(placement, worker, request);
   if (placed.spec.embedding) {
     request.set_embedding(true);

@@ -51,11 +51,18 @@ class Pipeline {
   virtual absl::Status status() const = 0;
 
   using Callback = std::function<void(absl::StatusOr<StepOutcome>)>;
+  using EarlyCallback = std::function<void(std::vector<model::HeadRow>)>;
   // Sends the step; epoch and number are filled in, so steps run in the order of the calls.
   // `tokens` are those of all its slots, step.token_count() of them. Never blocks: a caller keeps
   // no more than kEdgeWindowFrames steps in flight. `done` runs once, on a thread of the pipeline,
   // and must not block; it may call Submit.
-  virtual void Submit(model::Step step, std::vector<model::TokenId> tokens, Callback done) = 0;
+  //
+  // `early`, which may be null, runs at most once and before `done`, on the same thread, when the
+  // block with the first rows has answered and others have not: with a row for each output as if
+  // there were no other rows of the vocabulary, or an empty one where the block has too few
+  // (BlockAlone in head_merge.h). What is chosen from it is a guess.
+  virtual void Submit(model::Step step, std::vector<model::TokenId> tokens, Callback done,
+                      EarlyCallback early) = 0;
 };
 
 // Where serving gets the present pipeline from.

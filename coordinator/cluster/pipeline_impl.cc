@@ -84,13 +84,14 @@ class PipelineImpl::Core {
   explicit Core(PipelineOptions options)
       : options_(std::move(options)),
         first_(FirstWorkers(options_)),
-        tracker_(HeadRowsOf(options_)),
+        tracker_(HeadRowsOf(options_), options_.near_head),
         times_(options_.workers.size(), options_.stages) {}
 
   // `self` keeps this alive on the thread. Called once.
   void Start(std::shared_ptr<Core> self);
   void Stop();
-  void Submit(model::Step step, std::span<const model::TokenId> tokens, Callback done);
+  void Submit(model::Step step, std::span<const model::TokenId> tokens, Callback done,
+              EarlyCallback early);
   void Break(const absl::Status& why);
 
   absl::Status status() const {
@@ -110,12 +111,12 @@ class PipelineImpl::Core {
     absl::Duration at;
   };
 
-  static std::vector<model::Range> HeadRowsOf(const PipelineOptions& options) {
-    std::vector<model::Range> ranges;
+  static std::vector<model::BlockRows> HeadRowsOf(const PipelineOptions& options) {
+    std::vector<model::BlockRows> blocks;
     for (const PipelineOptions::Worker& worker : options.workers) {
-      ranges.push_back(worker.head_rows);
+      blocks.push_back(worker.head_rows);
     }
-    return ranges;
+    return blocks;
   }
   absl::Status LossOf(uint32_t worker, const absl::Status& reason) const {
     return absl::UnavailableError(
@@ -127,7 +128,8 @@ class PipelineImpl::Core {
   void Arrived(uint32_t worker, absl::StatusOr<StepAnswer> answer);
   void BreakLocked(const absl::Status& why) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool HasWork() const ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
-    return stopping_ || !arrived_.empty() || !finished_.empty() || (!status_.ok() && !told_);
+    return stopping_ || !arrived_.empty() || !finished_.empty() || !early_.empty() ||
+           (!status_.ok() && !told_);
   }
   void Run();
   void WaitForWork() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -147,6 +149,7 @@ class PipelineImpl::Core {
   StepTimes times_ ABSL_GUARDED_BY(mutex_);
   std::deque<ArrivedAnswer> arrived_ ABSL_GUARDED_BY(mutex_);
   std::deque<FinishedStep> finished_ ABSL_GUARDED_BY(mutex_);
+  std::vector<EarlyAnswer> early_ ABSL_GUARDED_BY(mutex_);
   std::vector<std::unique_ptr<transport::EdgeSender>> senders_ ABSL_GUARDED_BY(mutex_);
   std::vector<std::unique_ptr<ResultsReader>> readers_ ABSL_GUARDED_BY(mutex_);
 };
@@ -218,7 +221,7 @@ void PipelineImpl::Core::BreakLocked(const absl::Status& why) {
 }
 
 void PipelineImpl::Core::Submit(model::Step step, std::span<const model::TokenId> tokens,
-                                Callback done) {
+                                Callback done, EarlyCallback early) {
   step.epoch = options_.epoch;
   absl::StatusOr<proto::StepFrame> frame = MakeFrame(step, tokens, options_);
   absl::Status status = frame.status();
@@ -236,7 +239,7 @@ void PipelineImpl::Core::Submit(model::Step step, std::span<const model::TokenId
     finished_.push_back(std::move(refused));
     return;
   }
-  tracker_.Begin(step, std::move(done), SteadyNow());
+  tracker_.Begin(step, std::move(done), SteadyNow(), std::move(early));
   *frame->mutable_step() = transport::ToProto(step);
   for (size_t i = 0; i < senders_.size(); ++i) {
     const bool last = i + 1 == senders_.size();
@@ -258,6 +261,7 @@ void PipelineImpl::Core::Arrived(uint32_t worker, absl::StatusOr<StepAnswer> ans
 
 void PipelineImpl::Core::Run() {
   std::deque<FinishedStep> finished;
+  std::vector<EarlyAnswer> early;
   bool stopping = false;
   while (!stopping) {
     bool tell = false;
@@ -266,10 +270,13 @@ void PipelineImpl::Core::Run() {
       WaitForWork();
       JudgeAnswers();
       finished.swap(finished_);
+      early.swap(early_);
       tell = !status_.ok() && !told_;
       told_ = told_ || tell;
       stopping = stopping_;
     }
+    for (EarlyAnswer& answer : early) answer.tell(std::move(answer.rows));
+    early.clear();
     for (FinishedStep& step : finished) Deliver(std::move(step));
     finished.clear();
     if (tell) TellBroken();
@@ -305,6 +312,7 @@ void PipelineImpl::Core::JudgeAnswers() {
       BreakLocked(LossOf(arrived.worker, finished.status()));
       continue;
     }
+    for (EarlyAnswer& early : tracker_.TakeEarly()) early_.push_back(std::move(early));
     if (finished->has_value()) finished_.push_back(**std::move(finished));
     if (!failure.ok()) BreakLocked(absl::UnavailableError(failure.message()));
   }
@@ -356,8 +364,9 @@ int64_t PipelineImpl::stage_count() const {
   return static_cast<int64_t>(core_->options().stages.size());
 }
 absl::Status PipelineImpl::status() const { return core_->status(); }
-void PipelineImpl::Submit(model::Step step, std::vector<model::TokenId> tokens, Callback done) {
-  core_->Submit(std::move(step), tokens, std::move(done));
+void PipelineImpl::Submit(model::Step step, std::vector<model::TokenId> tokens, Callback done,
+                          EarlyCallback early) {
+  core_->Submit(std::move(step), tokens, std::move(done), std::move(early));
 }
 void PipelineImpl::Break(const absl::Status& why) { core_->Break(why); }
 PipelineTimes PipelineImpl::times() const { return core_->times(); }

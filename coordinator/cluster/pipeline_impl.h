@@ -17,6 +17,7 @@
 #include "coordinator/cluster/pipeline.h"
 #include "coordinator/cluster/step_times.h"
 #include "model/architecture.h"
+#include "model/block_rows.h"
 #include "model/shard_spec.h"
 
 namespace grpc {
@@ -30,7 +31,7 @@ struct PipelineOptions {
     std::string id;
     std::string name;  // in errors: "ada (w-12ab)"
     std::shared_ptr<grpc::Channel> channel;
-    model::Range head_rows;
+    model::BlockRows head_rows;
   };
 
   uint64_t epoch = 0;
@@ -43,6 +44,8 @@ struct PipelineOptions {
   // there is none, this function: tokens.size() x d_model (model::EmbeddingTable::Rows).
   std::optional<uint32_t> embedding_worker = std::nullopt;
   std::function<absl::StatusOr<std::vector<float>>(std::span<const model::TokenId>)> embed;
+  // The worker whose head block is told to EarlyCallbacks; none: nobody's.
+  std::optional<uint32_t> near_head = std::nullopt;
   absl::Duration step_deadline = absl::InfiniteDuration();
   // Once, on a thread of the pipeline, after it broke. It may run after everybody else has
   // forgotten the pipeline.
@@ -65,7 +68,8 @@ class PipelineImpl : public Pipeline {
   const model::RuntimeLimits& limits() const override;
   int64_t stage_count() const override;
   absl::Status status() const override;
-  void Submit(model::Step step, std::vector<model::TokenId> tokens, Callback done) override;
+  void Submit(model::Step step, std::vector<model::TokenId> tokens, Callback done,
+              EarlyCallback early) override;
 
   // From now on every step fails with `why`. The first reason stays.
   void Break(const absl::Status& why);

@@ -110,7 +110,8 @@ class PipelineImplTest : public ::testing::Test {
     auto future = promise->get_future();
     pipeline_->Submit(
         std::move(step), std::move(tokens),
-        [promise](absl::StatusOr<StepOutcome> outcome) { promise->set_value(std::move(outcome)); });
+        [promise](absl::StatusOr<StepOutcome> outcome) { promise->set_value(std::move(outcome)); },
+        /*early=*/nullptr);
     return future;
   }
   absl::StatusOr<StepOutcome> Run(model::Step step, std::vector<model::TokenId> tokens) {
@@ -186,13 +187,15 @@ TEST_F(PipelineImplTest, StepsInFlightCompleteInTheirOrder) {
 TEST_F(PipelineImplTest, CallbacksMaySubmitAndEndThePipeline) {
   Start();
   std::promise<absl::Status> second;
-  pipeline_->Submit(SomeStep(1), SomeTokens(6, 0), [&](absl::StatusOr<StepOutcome> first) {
+  const auto end = [&](absl::StatusOr<StepOutcome> outcome) {
+    pipeline_.reset();
+    second.set_value(outcome.status());
+  };
+  const auto go_on = [&](absl::StatusOr<StepOutcome> first) {
     EXPECT_OK(first);
-    pipeline_->Submit(SomeStep(1), SomeTokens(6, 0), [&](absl::StatusOr<StepOutcome> outcome) {
-      pipeline_.reset();
-      second.set_value(outcome.status());
-    });
-  });
+    pipeline_->Submit(SomeStep(1), SomeTokens(6, 0), end, /*early=*/nullptr);
+  };
+  pipeline_->Submit(SomeStep(1), SomeTokens(6, 0), go_on, /*early=*/nullptr);
   EXPECT_OK(second.get_future().get());
   broken_.get_future().get();
 }

@@ -20,22 +20,27 @@ void AddTimings(const std::vector<StageTiming>& from, std::vector<StageTiming>& 
 
 }  // namespace
 
-StepTracker::StepTracker(std::vector<model::Range> head_rows)
-    : head_rows_(std::move(head_rows)), last_answered_(head_rows_.size(), 0) {
+StepTracker::StepTracker(std::vector<model::BlockRows> head_rows, std::optional<uint32_t> near)
+    : head_rows_(std::move(head_rows)), near_(near), last_answered_(head_rows_.size(), 0) {
   for (uint32_t worker = 0; worker < head_rows_.size(); ++worker) {
-    if (!head_rows_[worker].empty()) heads_.push_back(worker);
+    if (head_rows_[worker].empty()) continue;
+    heads_.push_back(worker);
+    vocabulary_ += head_rows_[worker].size();
   }
-  std::sort(heads_.begin(), heads_.end(),
-            [this](uint32_t a, uint32_t b) { return head_rows_[a].begin < head_rows_[b].begin; });
+  std::sort(heads_.begin(), heads_.end(), [this](uint32_t a, uint32_t b) {
+    return head_rows_[a].range().begin < head_rows_[b].range().begin;
+  });
 }
 
-uint64_t StepTracker::Begin(model::Step& step, Pipeline::Callback done, absl::Duration now) {
+uint64_t StepTracker::Begin(model::Step& step, Pipeline::Callback done, absl::Duration now,
+                            Pipeline::EarlyCallback early) {
   step.number = ++last_number_;
   Pending& pending = pending_[step.number];
   pending.step.epoch = step.epoch;
   pending.step.number = step.number;
   pending.step.slots = step.slots;
   pending.done = std::move(done);
+  pending.early = std::move(early);
   pending.begin = now;
   pending.outputs.resize(head_rows_.size());
   return step.number;
@@ -72,9 +77,14 @@ absl::StatusOr<std::optional<FinishedStep>> StepTracker::AcceptHead(uint32_t wor
   HeadBlock block{head_rows_[worker], std::move(answer.rows)};
   RENGA_RETURN_IF_ERROR(base::Annotate(CheckHeadBlock(pending.step, block),
                                        absl::StrCat("its answer to step ", answer.number)));
+  const bool last = ++pending.answered == heads_.size();
+  if (worker == near_ && pending.early && !last) {
+    early_.push_back(
+        {.tell = std::move(pending.early), .rows = BlockAlone(pending.step, block, vocabulary_)});
+  }
   pending.outputs[worker] = std::move(block.outputs);
   AddTimings(answer.timings, pending.timings);
-  if (++pending.answered < heads_.size()) return std::nullopt;
+  if (!last) return std::nullopt;
   return Finish(it, absl::OkStatus(), now);
 }
 

@@ -7,6 +7,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -14,7 +15,7 @@
 #include "absl/time/time.h"
 #include "coordinator/cluster/head_merge.h"
 #include "coordinator/cluster/pipeline.h"
-#include "model/shard_spec.h"
+#include "model/block_rows.h"
 #include "model/step.h"
 
 namespace renga::cluster {
@@ -38,21 +39,33 @@ struct FinishedStep {
   absl::Duration round_trip;
 };
 
+// What one block says of a step that others have not answered yet (BlockAlone).
+struct EarlyAnswer {
+  Pipeline::EarlyCallback tell;
+  std::vector<model::HeadRow> rows;
+};
+
 // Not thread-safe.
 class StepTracker {
  public:
-  // Vocabulary rows each worker of the plan holds, by worker index; empty for the others.
-  explicit StepTracker(std::vector<model::Range> head_rows);
+  // Vocabulary rows each worker of the plan holds, by worker index; empty for the others. `near`:
+  // the worker whose block is heard before the others have answered.
+  explicit StepTracker(std::vector<model::BlockRows> head_rows,
+                       std::optional<uint32_t> near = std::nullopt);
 
   size_t pending() const { return pending_.size(); }
   // Takes a step in; sets and returns its number. `now` is on a clock that never goes back.
-  uint64_t Begin(model::Step& step, Pipeline::Callback done, absl::Duration now);
+  uint64_t Begin(model::Step& step, Pipeline::Callback done, absl::Duration now,
+                 Pipeline::EarlyCallback early = nullptr);
 
   // The step this answer finishes, if it does. An error is a worker that breaks the rules (a
   // number never asked, an answer without a head, twice, out of order, of wrong sizes): nothing it
   // says can be trusted. Answers to steps that failed already are passed over.
   absl::StatusOr<std::optional<FinishedStep>> Answer(uint32_t worker, StepAnswer answer,
                                                      absl::Duration now);
+
+  // What has been heard early since the last call.
+  std::vector<EarlyAnswer> TakeEarly() { return std::exchange(early_, {}); }
 
   // Ends every step that is on its way with `status`.
   std::vector<FinishedStep> FailAll(const absl::Status& status, absl::Duration now);
@@ -66,6 +79,7 @@ class StepTracker {
   struct Pending {
     model::Step step;  // without its commands
     Pipeline::Callback done;
+    Pipeline::EarlyCallback early;
     absl::Duration begin;
     size_t answered = 0;
     std::vector<std::optional<std::vector<model::HeadRow>>> outputs;  // by worker index
@@ -76,11 +90,14 @@ class StepTracker {
   absl::StatusOr<std::optional<FinishedStep>> AcceptHead(uint32_t worker, StepAnswer& answer,
                                                          absl::Duration now);
 
-  const std::vector<model::Range> head_rows_;
+  const std::vector<model::BlockRows> head_rows_;
+  const std::optional<uint32_t> near_;
+  int64_t vocabulary_ = 0;
   std::vector<uint32_t> heads_;          // worker indices, ascending by rows
   std::vector<uint64_t> last_answered_;  // by worker index
   uint64_t last_number_ = 0;
   std::map<uint64_t, Pending> pending_;
+  std::vector<EarlyAnswer> early_;
 };
 
 }  // namespace renga::cluster

@@ -21,7 +21,8 @@ json TimingsJson(const serving::GenerateResult& result) {
                   {"prefill_ms", absl::ToDoubleMilliseconds(result.timings.prefill)},
                   {"decode_ms", absl::ToDoubleMilliseconds(result.timings.decode)},
                   {"drafted_tokens", result.speculation.drafted},
-                  {"accepted_tokens", result.speculation.accepted}};
+                  {"accepted_tokens", result.speculation.accepted},
+                  {"refuted_guesses", result.speculation.refuted}};
   if (result.approximated_tokens > 0) {
     timings["approximated_tokens"] = result.approximated_tokens;
   }

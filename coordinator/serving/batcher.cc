@@ -30,7 +30,11 @@ std::optional<PlannedStep> Batcher::NextStep(int64_t decode_steps_in_flight, int
   ++plan_number_;
   PlannedStep planned;
   Room room{limits_.max_step_tokens, limits_.max_step_outputs, limits_.max_full_rows};
-  if (decode_steps_in_flight < limits_.stage_count) AddDecodes(now, room, planned);
+  if (limits_.optimistic) AddEarly(room, planned);
+  // Steps whose near rows have answered keep no stage busy, so their number says nothing.
+  if (limits_.optimistic || decode_steps_in_flight < limits_.stage_count) {
+    AddDecodes(now, room, planned);
+  }
   Admit();
   const bool alone = limits_.stage_count == 1 && decoding() == 0;
   AddPrefills(alone ? limits_.max_step_tokens : prefill_chunk, room, planned);
@@ -78,7 +82,7 @@ void Batcher::AddDecodes(absl::Time now, Room& room, PlannedStep& planned) {
   for (size_t i = 0; i < decodes.size(); ++i) {
     AddSlot(decodes[i], 1 + drafts[i], 1 + drafts[i], planned);
   }
-  planned.decodes = !decodes.empty();
+  planned.decodes = planned.decodes || !decodes.empty();
 }
 
 std::vector<Sequence*> Batcher::ChooseDecodes(Room& room) {
@@ -100,7 +104,7 @@ std::vector<Sequence*> Batcher::ChooseDecodes(Room& room) {
 std::vector<int64_t> Batcher::ChooseDrafts(const std::vector<Sequence*>& decodes, absl::Time now,
                                            Room& room) {
   std::vector<int64_t> lengths(decodes.size(), 0);
-  if (decodes.empty()) return lengths;
+  if (decodes.empty() || limits_.optimistic) return lengths;
   stream_ = {};
   const bool full_rows = std::any_of(decodes.begin(), decodes.end(), [&](const Sequence* sequence) {
     return sequence->head_top_k(limits_.vocab_size) == 0;
@@ -166,6 +170,22 @@ void Batcher::AddFrame(int64_t decode_steps_in_flight, absl::Time now, Room& roo
   stream_.next = now + stream_.frames.interval;
 }
 
+void Batcher::AddEarly(Room& room, PlannedStep& planned) {
+  for (Sequence* sequence : running_) {
+    if (sequence->speculation == nullptr) continue;
+    const int64_t sent = -sequence->remaining();
+    const auto known = static_cast<int64_t>(sequence->speculation->guesses().size());
+    if (sent < 0 || known != sent + 1 || sent >= sequence->most_guesses()) continue;
+    if (sent >= limits_.max_frames || room.tokens == 0) continue;
+    if (OutputRoom(*sequence, room) == 0) continue;
+    if (GrowForGuesses(sequence, sequence->submitted, 1) == 0) continue;
+    TakeOutputs(*sequence, 1, room);
+    room.tokens -= 1;
+    AddSlot(sequence, 1, 1, planned);
+    planned.decodes = true;
+  }
+}
+
 bool Batcher::Settle(Sequence* sequence) {
   // Positions that were sent beyond the newest token's predecessor: guesses for its place and on.
   const int64_t known = static_cast<int64_t>(sequence->tokens.size()) - 1;
@@ -175,6 +195,7 @@ bool Batcher::Settle(Sequence* sequence) {
   if (!guessed) return false;
   if (right) return true;
   ++sequence->forks;
+  ++sequence->counts.refuted;
   sequence->submitted = known;
   absl::StatusOr<model::KvCommand> command = blocks_.Truncate(sequence->run, known);
   if (command.ok()) {
@@ -210,7 +231,8 @@ int64_t Batcher::AddPrompt(Sequence* sequence, int64_t count, Room& room, Planne
   TakeOutputs(*sequence, output_count, room);
   AddSlot(sequence, count, output_count, planned);
   // A draft model reads the prompt at the same time.
-  if (sequence->speculation != nullptr) sequence->speculation->Propose(sequence->tokens, 0, {});
+  if (sequence->speculation != nullptr && !limits_.optimistic)
+    sequence->speculation->Propose(sequence->tokens, 0, {});
   sequence->last_served = plan_number_;
   planned.prompts = true;
   return count;

@@ -41,6 +41,7 @@ struct BatchLimits {
   int64_t stage_count = 1;
   int64_t max_running = 0;  // sequences on the stages at once
   int64_t max_frames = 1;   // steps of one answer under way at once
+  bool optimistic = false;  // guesses come with early answers, one at a time, and go at once
 };
 
 struct PlannedStep {
@@ -114,6 +115,8 @@ class Batcher {
   int64_t StartStream(Sequence* sequence, int64_t length, absl::Time now);
   // The next frame of guesses alone, when it is time for one.
   void AddFrame(int64_t decode_steps_in_flight, absl::Time now, Room& room, PlannedStep& planned);
+  // Answers go on with the guess that an early answer brought.
+  void AddEarly(Room& room, PlannedStep& planned);
   void AddPrefills(int64_t chunk, Room& room, PlannedStep& planned);
   // Puts up to `count` tokens of a prompt into the step; returns how many found room.
   int64_t AddPrompt(Sequence* sequence, int64_t count, Room& room, PlannedStep& planned);

@@ -68,6 +68,8 @@ void Conductor::Handle(Event event) {
     if (it != sequences_.end()) {
       Finish(*it->second, absl::CancelledError("the request was cancelled"));
     }
+  } else if (auto* early = std::get_if<EarlyEvent>(&event)) {
+    GuessFrom(*early);
   } else {
     StepDone(std::get<StepEvent>(std::move(event)));
   }
@@ -128,7 +130,8 @@ void Conductor::Start(std::unique_ptr<Sequence> owned) {
   if (!status.ok()) return Finish(sequence, status);
   Guard(sequence);
   stats_.prompt_tokens += static_cast<uint64_t>(sequence.prompt_tokens);
-  if (options_.speculation != SpeculationMode::kOff && !sequence.is_score()) {
+  const bool guesses = options_.optimistic || options_.speculation != SpeculationMode::kOff;
+  if (guesses && !sequence.is_score()) {
     sequence.speculation = std::make_unique<Speculation>(NewDrafter());
   }
   batcher_->Enqueue(&sequence);
@@ -144,8 +147,10 @@ void Conductor::Guard(Sequence& sequence) const {
 }
 
 std::unique_ptr<Drafter> Conductor::NewDrafter() {
+  // With an optimistic head it is not asked.
   auto lookup = std::make_unique<PromptLookup>();
-  if (!draft_.has_value() || options_.speculation != SpeculationMode::kAuto) return lookup;
+  if (options_.optimistic || !draft_.has_value() || options_.speculation != SpeculationMode::kAuto)
+    return lookup;
   return std::make_unique<CombinedDrafter>(std::move(lookup),
                                            std::make_unique<ModelDrafter>(&*draft_));
 }
@@ -230,6 +235,7 @@ void Conductor::UsePipeline(std::shared_ptr<cluster::Pipeline> pipeline) {
   batch.max_running = options_.max_requests;
   // Void frames may still be on their way when the next one is sent.
   batch.max_frames = options_.max_steps_in_flight > 0 ? max_in_flight() : kMaxStepsInFlight - 4;
+  batch.optimistic = options_.optimistic;
   batcher_.emplace(batch, options_.speculation);
 }
 
@@ -272,7 +278,8 @@ void Conductor::SendSteps() {
       ++live;
       decodes += flight.decodes ? 1 : 0;
     }
-    if (live >= (batcher_->streaming() ? kMaxStepsInFlight : max_in_flight())) return;
+    const bool many = batcher_->streaming() || options_.optimistic;
+    if (live >= (many ? kMaxStepsInFlight : max_in_flight())) return;
     std::optional<PlannedStep> planned = batcher_->NextStep(decodes, PrefillChunk(), absl::Now());
     if (!planned.has_value()) return;
     SendStep(*std::move(planned));
@@ -309,11 +316,20 @@ void Conductor::SendStep(PlannedStep planned) {
     if (sequence->started == absl::InfinitePast()) sequence->started = now;
   }
   ++stats_.steps;
-  pipeline_->Submit(std::move(planned.step), std::move(planned.tokens),
-                    [inbox = inbox_, ticket](absl::StatusOr<cluster::StepOutcome> outcome) {
-                      const std::shared_ptr<Inbox> open = inbox.lock();
-                      if (open != nullptr) open->Put(StepEvent{ticket, std::move(outcome)});
-                    });
+  cluster::Pipeline::EarlyCallback early;
+  if (options_.optimistic) {
+    early = [inbox = inbox_, ticket](std::vector<model::HeadRow> rows) {
+      const std::shared_ptr<Inbox> open = inbox.lock();
+      if (open != nullptr) open->Put(EarlyEvent{ticket, std::move(rows)});
+    };
+  }
+  pipeline_->Submit(
+      std::move(planned.step), std::move(planned.tokens),
+      [inbox = inbox_, ticket](absl::StatusOr<cluster::StepOutcome> outcome) {
+        const std::shared_ptr<Inbox> open = inbox.lock();
+        if (open != nullptr) open->Put(StepEvent{ticket, std::move(outcome)});
+      },
+      std::move(early));
 }
 
 int64_t Conductor::PrefillChunk() const {
@@ -351,6 +367,39 @@ void Conductor::StepDone(StepEvent event) {
     Measure(flight, outcome);
     Deliver(flight, outcome);
   }
+}
+
+void Conductor::GuessFrom(const EarlyEvent& event) {
+  const auto flight = std::find_if(in_flight_.begin(), in_flight_.end(),
+                                   [&](const InFlight& f) { return f.ticket == event.ticket; });
+  if (flight == in_flight_.end()) return;
+  size_t next = 0;  // row
+  for (size_t i = 0; i < flight->slots.size(); ++i) {
+    const model::StepSlot& slot = flight->slots[i];
+    next += static_cast<size_t>(slot.output_count);
+    if (slot.output_count == 0 || next > event.rows.size()) continue;
+    Sequence* sequence = batcher_->FindRun(slot.sequence);
+    if (sequence == nullptr || sequence->forks != flight->forks[i]) continue;
+    GuessNext(*sequence, slot, event.rows[next - 1]);
+  }
+}
+
+void Conductor::GuessNext(Sequence& sequence, const model::StepSlot& slot,
+                          const model::HeadRow& row) const {
+  if (sequence.is_score() || sequence.speculation == nullptr || row.logits.empty()) return;
+  // Of the newest step of the sequence alone, and once.
+  const bool newest = slot.first_position + slot.token_count == sequence.submitted;
+  const std::span<const Guess> sent = sequence.speculation->guesses();
+  if (!newest || sequence.remaining() > 0 || std::ssize(sent) != -sequence.remaining()) return;
+  std::vector<TokenId> tokens = sequence.tokens;
+  for (const Guess& guess : sent) tokens.push_back(guess.token);
+  const GenerateRequest& request = std::get<GenerateJob>(sequence.job).request;
+  const absl::StatusOr<SampledToken> sampled = SampleToken(
+      row, {tokens, sequence.prompt_tokens}, request.sampling, request.alternatives, vocab_size());
+  // No usable numbers, or the answer seems to end here: the whole head has the word.
+  if (!sampled.ok()) return;
+  if (!request.ignore_eos && options_.is_end_token && options_.is_end_token(sampled->id)) return;
+  sequence.speculation->Add({.token = sampled->id, .evidence = 0});
 }
 
 void Conductor::Measure(const InFlight& flight, const cluster::StepOutcome& outcome) {

@@ -73,6 +73,9 @@ class Conductor {
   int64_t PrefillChunk() const;
 
   void StepDone(StepEvent event);
+  // Keeps what the step's outputs seem to say as guesses.
+  void GuessFrom(const EarlyEvent& event);
+  void GuessNext(Sequence& sequence, const model::StepSlot& slot, const model::HeadRow& row) const;
   void Deliver(const InFlight& flight, const cluster::StepOutcome& outcome);
   // A row for a token of an answer and, while they are what was guessed, those after it.
   void DeliverTokens(Sequence& sequence, std::span<const model::HeadRow> rows);

@@ -75,11 +75,13 @@ std::shared_ptr<DraftStep> DraftModel::Begin(model::SequenceId sequence, int64_t
                         .top_k = 1});
   auto under_way = std::make_shared<DraftStep>();
   under_way_.push_back(under_way);
-  pipeline_->Submit(std::move(step), {tokens.begin(), tokens.end()},
-                    [under_way](absl::StatusOr<cluster::StepOutcome> outcome) {
-                      under_way->outcome = std::move(outcome);
-                      under_way->done.Notify();
-                    });
+  pipeline_->Submit(
+      std::move(step), {tokens.begin(), tokens.end()},
+      [under_way](absl::StatusOr<cluster::StepOutcome> outcome) {
+        under_way->outcome = std::move(outcome);
+        under_way->done.Notify();
+      },
+      /*early=*/nullptr);
   return under_way;
 }
 

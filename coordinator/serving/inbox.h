@@ -27,7 +27,13 @@ struct StepEvent {
   absl::StatusOr<cluster::StepOutcome> outcome;
 };
 
-using Event = std::variant<std::unique_ptr<Sequence>, CancelEvent, StepEvent>;
+// What the first head block says of a step that others have not answered yet.
+struct EarlyEvent {
+  uint64_t ticket = 0;
+  std::vector<model::HeadRow> rows;
+};
+
+using Event = std::variant<std::unique_ptr<Sequence>, CancelEvent, StepEvent, EarlyEvent>;
 
 // Thread-safe. Held by shared_ptr: a pipeline may answer after the scheduler is gone.
 struct Inbox {

@@ -35,6 +35,7 @@ struct RequestTimings {
 struct SpeculationCounts {
   int64_t drafted = 0;   // guesses sent to the stages
   int64_t accepted = 0;  // of them, those that were what was drawn
+  int64_t refuted = 0;   // times that one was not, and it and those behind it were taken back
 };
 
 enum class FinishReason {

@@ -43,6 +43,9 @@ struct SchedulerOptions {
   int64_t max_requests = 256;       // waiting and running; more are refused
   int64_t max_steps_in_flight = 0;  // 0: one more than there are stages
   SpeculationMode speculation = SpeculationMode::kOff;
+  // Begin the next token with what the first head block says, before the others have answered
+  // (cluster::Pipeline::Submit). No other guesses are made then.
+  bool optimistic = false;
   // For SpeculationMode::kAuto: where a small model with the same vocabulary is (draft_model.h). It
   // outlives the scheduler; null: none.
   cluster::PipelineSource* draft = nullptr;

@@ -22,6 +22,8 @@ class Speculation {
   // Keeps the first `sent` guesses and has others made after them, for a sequence that so far is
   // `tokens`.
   void Propose(std::span<const TokenId> tokens, int64_t sent, const GuessLimits& limits);
+  // Adds a guess behind those that are there.
+  void Add(const Guess& guess) { guesses_.push_back(guess); }
   // `drawn` came where the first guess was for; true if it came true. A miss ends all guesses.
   bool Confirm(TokenId drawn);
   void Clear() { guesses_.clear(); }

@@ -115,7 +115,7 @@ class WatchedTable {
 // Reads results as the coordinator of a plan whose workers hold these rows of the output matrix.
 class Coordinator {
  public:
-  explicit Coordinator(std::vector<model::Range> head_rows)
+  explicit Coordinator(std::vector<model::BlockRows> head_rows)
       : worker_count_(head_rows.size()), tracker_(std::move(head_rows)) {}
 
   void Begin(model::Step step) {

@@ -119,6 +119,17 @@ class LogitsTest(ProcessTest):
     def test_head_blocks(self):
         self.check_same_bits("llama-gqa-q6_k", [("--head-blocks", n) for n in (1, 2, 3)])
 
+    def test_head_blocks_of_scattered_rows(self):
+        report = self.folder / "report.json"
+        _, data, expected = golden("llama-gqa-q6_k")
+        vocabulary = len(expected) // len(data["token_ids"])
+        report.write_text(json.dumps({"vocabulary": vocabulary,
+                                      "hot_rows": list(range(0, vocabulary, 3))}))
+        self.check_same_bits("llama-gqa-q6_k", [
+            ("--workers", 2, "--near-rows", "20%", "--regions", report),
+            ("--workers", 3, "--near-rows", "33%", "--regions", report, "--head-blocks", 3),
+            ("--near-rows", "20%")])
+
     def test_workers_and_head_blocks_and_chunks(self):
         self.check_same_bits("story-f32", [("--workers", 3, "--head-blocks", 3, "--chunk", 5),
                                            ("--workers", 2, "--head-blocks", 2, "--chunk", 2)])

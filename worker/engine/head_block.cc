@@ -15,15 +15,15 @@ namespace {
 
 constexpr int64_t kFloatBytes = sizeof(float);
 
-// Of a block's logits those that are no further than `within` from the best, with their ids, the
-// first of which is `begin`. Where the best is no finite number all of them stay.
-void KeepWithin(float within, int64_t begin, model::HeadRow& answer) {
+// Of a block's logits those that are no further than `within` from the best, with their ids. Where
+// the best is no finite number all of them stay.
+void KeepWithin(float within, const model::BlockRows& rows, model::HeadRow& answer) {
   if (!std::isfinite(answer.max_logit)) return;
   const double least = static_cast<double>(answer.max_logit) - static_cast<double>(within);
   std::vector<std::pair<float, int32_t>> kept;
   for (size_t i = 0; i < answer.logits.size(); ++i) {
     if (static_cast<double>(answer.logits[i]) < least || std::isnan(answer.logits[i])) continue;
-    kept.emplace_back(answer.logits[i], static_cast<int32_t>(begin + static_cast<int64_t>(i)));
+    kept.emplace_back(answer.logits[i], rows.id(static_cast<int64_t>(i)));
   }
   std::sort(kept.begin(), kept.end(), [](const auto& a, const auto& b) {
     return a.first != b.first ? a.first > b.first : a.second < b.second;
@@ -44,7 +44,7 @@ bool HeadBlock::CanUse(const ScreenFile& screen, const model::ModelConfig& confi
 }
 
 absl::StatusOr<std::unique_ptr<HeadBlock>> HeadBlock::Load(
-    const model::Model& model, const model::Range& rows, const model::RuntimeLimits& limits,
+    const model::Model& model, const model::BlockRows& rows, const model::RuntimeLimits& limits,
     kernels::Backend* backend, WeightLoader& loader, std::shared_ptr<const ScreenFile> screen) {
   std::unique_ptr<HeadBlock> block(new HeadBlock(model, rows, limits.approximation, backend));
   const model::TensorSpec norm = model::OutputNormTensor(model.config);
@@ -61,19 +61,23 @@ absl::StatusOr<std::unique_ptr<HeadBlock>> HeadBlock::Load(
 absl::Status HeadBlock::LoadRows(const model::RuntimeLimits& limits, WeightLoader& loader,
                                  std::shared_ptr<const ScreenFile> screen) {
   if (screen != nullptr) {
-    RENGA_ASSIGN_OR_RETURN(screened_, ScreenedHead::Create(std::move(screen), rows_, backend_,
-                                                           base::UsableCpuCount()));
+    RENGA_ASSIGN_OR_RETURN(screened_, ScreenedHead::Create(std::move(screen), rows_.range(),
+                                                           backend_, base::UsableCpuCount()));
     return absl::OkStatus();
   }
   const model::TensorSpec output = model::OutputTensor(config_);
   const auto& hot = approximation_.hot_rows;
-  if (hot != nullptr && HotHead::Divides(*hot, rows_)) {
-    RENGA_ASSIGN_OR_RETURN(
-        hot_, HotHead::Load(output, *hot, rows_, limits.max_step_outputs, backend_, loader));
+  if (hot != nullptr && HotHead::Divides(*hot, rows_.range())) {
+    RENGA_ASSIGN_OR_RETURN(hot_, HotHead::Load(output, *hot, rows_.range(), limits.max_step_outputs,
+                                               backend_, loader));
+    return absl::OkStatus();
+  }
+  if (!rows_.contiguous()) {
+    RENGA_ASSIGN_OR_RETURN(matrix_, loader.LoadRowSet(output, rows_.range(), rows_.ids()));
     return absl::OkStatus();
   }
   model::TensorPart part = model::WholeTensor(output);
-  part.rows = rows_;
+  part.rows = rows_.range();
   RENGA_ASSIGN_OR_RETURN(matrix_, loader.LoadMatrix(output, part));
   return absl::OkStatus();
 }
@@ -135,7 +139,7 @@ absl::Status HeadBlock::AnswerRun(const Asked& asked, int64_t first, int64_t cou
     const size_t before = answers.size();
     RENGA_RETURN_IF_ERROR(hot_->Answer(Input(first, count), asked.top_k, asked.hot_only, answers));
     for (size_t i = before; asked.within > 0 && i < answers.size(); ++i) {
-      KeepWithin(asked.within, rows_.begin, answers[i]);
+      KeepWithin(asked.within, rows_, answers[i]);
     }
     return absl::OkStatus();
   }
@@ -187,13 +191,13 @@ absl::Status HeadBlock::Answer(int64_t first, int64_t count, const Asked& asked,
     answer.sum_exp = best[i].sum_exp;
     if (asked.top_k > 0) {
       answer.ids = std::move(best[i].indices);
-      for (int32_t& id : answer.ids) id += static_cast<int32_t>(rows_.begin);
+      for (int32_t& id : answer.ids) id = rows_.id(id);
       answer.logits = std::move(best[i].logits);
     } else {
       answer.logits.resize(rows_.size());
       RENGA_RETURN_IF_ERROR(backend_->Download(*logits_, (first + i) * rows_.size() * kFloatBytes,
                                                std::as_writable_bytes(std::span(answer.logits))));
-      if (asked.within > 0) KeepWithin(asked.within, rows_.begin, answer);
+      if (asked.within > 0) KeepWithin(asked.within, rows_, answer);
     }
     answers.push_back(std::move(answer));
   }

@@ -11,6 +11,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "model/architecture.h"
+#include "model/block_rows.h"
 #include "model/shard_spec.h"
 #include "model/step.h"
 #include "worker/engine/hot_head.h"
@@ -23,11 +24,11 @@ namespace renga::engine {
 // Not thread-safe.
 class HeadBlock {
  public:
-  // Loads rows [rows.begin, rows.end), not empty and inside the vocabulary. `backend` outlives the
-  // block. With a screen that CanUse has passed the rows stay on disk; without one
+  // Loads these rows, not empty and inside the vocabulary. `backend` outlives the block. With a
+  // screen that CanUse has passed the rows, which are contiguous, stay on disk; without one
   // limits.approximation may name hot rows that answer alone.
   static absl::StatusOr<std::unique_ptr<HeadBlock>> Load(
-      const model::Model& model, const model::Range& rows, const model::RuntimeLimits& limits,
+      const model::Model& model, const model::BlockRows& rows, const model::RuntimeLimits& limits,
       kernels::Backend* backend, WeightLoader& loader, std::shared_ptr<const ScreenFile> screen);
   // Whether a screen is one of this model's output matrix, of `type`.
   static bool CanUse(const ScreenFile& screen, const model::ModelConfig& config,
@@ -50,7 +51,7 @@ class HeadBlock {
     friend bool operator==(const Asked&, const Asked&) = default;
   };
 
-  HeadBlock(const model::Model& model, const model::Range& rows,
+  HeadBlock(const model::Model& model, const model::BlockRows& rows,
             const model::Approximation& approximation, kernels::Backend* backend)
       : config_(model.config), rows_(rows), approximation_(approximation), backend_(backend) {}
 
@@ -76,7 +77,7 @@ class HeadBlock {
   kernels::RowsView Logits(int64_t first, int64_t count) const;
 
   const model::ModelConfig config_;
-  const model::Range rows_;
+  const model::BlockRows rows_;
   const model::Approximation approximation_;
   kernels::Backend* const backend_;
   std::unique_ptr<kernels::Buffer> norm_;

@@ -9,6 +9,7 @@
 #include "base/kv_type.h"
 #include "base/log.h"
 #include "base/status_macros.h"
+#include "model/block_rows.h"
 #include "model/embedding.h"
 #include "model/footprint.h"
 #include "model/late_program.h"
@@ -162,14 +163,20 @@ absl::StatusOr<ShardNeeds> MeasureNeeds(const model::Model& model, const model::
     needs.load_bytes += norm_bytes;
     const model::TensorSpec output = model::OutputTensor(config);
     model::TensorPart part = model::WholeTensor(output);
-    part.rows = spec.head_rows;
+    const model::BlockRows rows =
+        model::BlockRows::At(spec.head_rows, limits.near_rows.get(), config.vocab_size);
+    part.rows = rows.range();
     if (screen != nullptr) {
-      const int64_t held = ScreenedHead::ResidentBytes(*screen, spec.head_rows);
+      const int64_t held = ScreenedHead::ResidentBytes(*screen, rows.range());
       needs.footprint.head_row_bytes = (held + part.rows.size() - 1) / part.rows.size();
       return needs;
     }
+    // Of scattered rows all that lie between them are read, and only they are held.
+    RENGA_ASSIGN_OR_RETURN(const int64_t read, StoredBytes(output, part, source));
+    part.rows.end = part.rows.begin + rows.size();
     RENGA_RETURN_IF_ERROR(Count(output, part, source, backend, needs));
     RENGA_ASSIGN_OR_RETURN(const int64_t bytes, StoredBytes(output, part, source));
+    needs.load_bytes += read - bytes;
     const auto& hot = limits.approximation.hot_rows;
     // Read once for each of its matrices.
     if (hot != nullptr && HotHead::Divides(*hot, spec.head_rows)) needs.load_bytes += bytes;
@@ -185,6 +192,10 @@ absl::StatusOr<std::shared_ptr<const ScreenFile>> FindScreen(const model::Model&
                                                              WeightSource& source) {
   // Hot rows are in memory.
   if (spec.head_rows.empty() || limits.approximation.hot_rows != nullptr) return nullptr;
+  const model::BlockRows rows =
+      model::BlockRows::At(spec.head_rows, limits.near_rows.get(), model.config.vocab_size);
+  // A screen is of blocks of neighbours.
+  if (!rows.contiguous()) return nullptr;
   std::shared_ptr<const ScreenFile> screen = source.FindScreen();
   if (screen == nullptr) return nullptr;
   RENGA_ASSIGN_OR_RETURN(const base::DataType type,
@@ -248,8 +259,10 @@ class ShardImpl : public Shard {
       if (layers_->residency() != nullptr) RENGA_RETURN_IF_ERROR(layers_->residency()->Start());
     }
     if (!spec_.head_rows.empty()) {
-      RENGA_ASSIGN_OR_RETURN(head_, HeadBlock::Load(model, spec_.head_rows, limits_, backend,
-                                                    loader, std::move(screen)));
+      const model::BlockRows rows =
+          model::BlockRows::At(spec_.head_rows, limits_.near_rows.get(), model.config.vocab_size);
+      RENGA_ASSIGN_OR_RETURN(
+          head_, HeadBlock::Load(model, rows, limits_, backend, loader, std::move(screen)));
     }
     if (spec_.embedding) RENGA_RETURN_IF_ERROR(LoadEmbedding(model, source, loader));
     newly_packed_ = loader.TakeNewlyPacked();

@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/kv_type.h"
 #include "base/status_macros.h"
+#include "model/block_rows.h"
 #include "model/layer_slice.h"
 #include "transport/group_communicator.h"
 #include "transport/wire.h"
@@ -133,6 +134,14 @@ absl::Status ReadSpec(const proto::LoadRequest& request, LoadOrder& order) {
     RENGA_ASSIGN_OR_RETURN(order.limits.approximation,
                            transport::FromProto(request.approximation(), config));
   }
+  if (!request.near_rows().empty()) {
+    RENGA_ASSIGN_OR_RETURN(order.limits.near_rows,
+                           transport::RowSetFromWire(request.near_rows(), config, "near_rows"));
+    // Not both: each says in a way of its own which matrices a block's rows lie in.
+    if (order.limits.approximation.hot_rows != nullptr) {
+      return Wrong("near_rows with an approximation's hot rows");
+    }
+  }
   if (request.load_lazily()) order.mode = engine::LoadMode::kLazy;
   const int64_t block = base::GetDataTypeInfo(order.limits.wire_type).block_elements;
   if (config.d_model % block != 0) {
@@ -200,8 +209,11 @@ absl::Status CheckTensors(const absl::flat_hash_map<std::string, std::vector<int
     RENGA_RETURN_IF_ERROR(need_all(model::OutputNormTensor(config)));
     // Pieces that the embedding brings are needed once.
     const bool brought = config.tied_output && order.spec.embedding;
-    RENGA_RETURN_IF_ERROR(Need(model::OutputTensor(config),
-                               brought ? model::Range{} : order.spec.head_rows, dims, order));
+    // Scattered rows need most pieces of what lies between them.
+    const model::BlockRows rows =
+        model::BlockRows::At(order.spec.head_rows, order.limits.near_rows.get(), config.vocab_size);
+    RENGA_RETURN_IF_ERROR(
+        Need(model::OutputTensor(config), brought ? model::Range{} : rows.range(), dims, order));
   }
   return order.spec.embedding ? need_all(model::EmbeddingTensor(config)) : absl::OkStatus();
 }

@@ -7,6 +7,7 @@
 #include <random>
 
 #include "base/testing/status_matchers.h"
+#include "transport/wire.h"
 #include "worker/service/testing/test_setup.h"
 
 namespace renga::worker {
@@ -57,6 +58,31 @@ TEST(LoadOrderTest, NeededPiecesAreThoseOfTheRange) {
   EXPECT_EQ(order.needed.back().tensor, "output.weight");
   EXPECT_EQ(order.needed.back().first, 0u);
   EXPECT_EQ(order.needed.back().count, 2u);
+}
+
+TEST(LoadOrderTest, ScatteredRowsNeedAllBetweenThem) {
+  proto::LoadRequest request = GoodRequest();
+  const model::ModelConfig config = testing::SmallModel().model().config;
+  // The first of two places is row 1 or beyond, the last is one of the last rows.
+  const model::RowSet near = {1, static_cast<int32_t>(config.vocab_size) - 1};
+  request.set_near_rows(transport::RowSetToWire(near, config.vocab_size));
+  request.mutable_head_rows()->set_begin(0);
+  request.mutable_head_rows()->set_end(2);
+  ASSERT_OK_AND_ASSIGN(const LoadOrder order, FromProto(request));
+  ASSERT_NE(order.limits.near_rows, nullptr);
+  EXPECT_EQ(*order.limits.near_rows, near);
+  EXPECT_EQ(order.needed.back().tensor, "output.weight");
+  EXPECT_EQ(order.needed.back().count, order.tensors.at("output.weight").pieces.size());
+  // Row 0 and row 2 on: the first places that are not near.
+  request.mutable_head_rows()->set_begin(2);
+  request.mutable_head_rows()->set_end(4);
+  ASSERT_OK_AND_ASSIGN(const LoadOrder others, FromProto(request));
+  EXPECT_EQ(others.needed.back().count, 1u);
+
+  for (const std::string& wrong : {std::string("x"), std::string((config.vocab_size + 7) / 8, 0)}) {
+    request.set_near_rows(wrong);
+    EXPECT_THAT(FromProto(request), StatusIs(absl::StatusCode::kInvalidArgument));
+  }
 }
 
 TEST(LoadOrderTest, TheEmbeddingIsNeededWhole) {

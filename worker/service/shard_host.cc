@@ -77,7 +77,8 @@ bool IsSameShard(const LoadOrder& a, const LoadOrder& b) {
          a.limits.kv_blocks == b.limits.kv_blocks &&
          a.limits.max_step_tokens == b.limits.max_step_tokens &&
          a.limits.max_step_outputs == b.limits.max_step_outputs &&
-         a.limits.kv_type == b.limits.kv_type && a.limits.approximation == b.limits.approximation;
+         a.limits.kv_type == b.limits.kv_type && a.limits.approximation == b.limits.approximation &&
+         model::SameRows(a.limits.near_rows, b.limits.near_rows);
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numeric>
 #include <utility>
 
@@ -173,17 +174,19 @@ absl::Status FakePipeline::status() const {
   return status_;
 }
 
-void FakePipeline::Submit(model::Step step, std::vector<TokenId> tokens, Callback done) {
+void FakePipeline::Submit(model::Step step, std::vector<TokenId> tokens, Callback done,
+                          EarlyCallback early) {
   absl::MutexLock lock(&mutex_);
   step.epoch = options_.epoch;
   step.number = steps_.size() + 1;
   steps_.push_back(step);
-  pending_.push_back({std::move(step), std::move(tokens), std::move(done)});
+  pending_.push_back({std::move(step), std::move(tokens), std::move(done), std::move(early)});
   max_in_flight_ = std::max(max_in_flight_, ++in_flight_);
 }
 
 void FakePipeline::Work() {
   while (true) {
+    AnswerWaiting(/*all=*/false);
     Pending next;
     absl::StatusOr<cluster::StepOutcome> outcome = cluster::StepOutcome();
     {
@@ -191,8 +194,11 @@ void FakePipeline::Work() {
       const auto wake = [this]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
         return closing_ || (!pending_.empty() && (!held_ || !status_.ok()));
       };
-      mutex_.Await(absl::Condition(&wake));
-      if (closing_ && pending_.empty()) return;
+      const absl::Time deadline =
+          waiting_.empty() ? absl::InfiniteFuture() : waiting_.front().ready;
+      mutex_.AwaitWithDeadline(absl::Condition(&wake), deadline);
+      if (closing_ && pending_.empty()) break;
+      if (!wake()) continue;
       next = std::move(pending_.front());
       pending_.pop_front();
       if (status_.ok()) {
@@ -212,12 +218,47 @@ void FakePipeline::Work() {
       if (!status_.ok()) outcome = status_;
     }
     if (options_.step_time > absl::ZeroDuration()) absl::SleepFor(options_.step_time);
+    const bool early = options_.near_rows > 0 && next.early && outcome.ok();
+    if (early) TellEarly(next, *outcome);
+    waiting_.push_back({absl::Now() + (early ? options_.far_time : absl::ZeroDuration()),
+                        std::move(next.done), std::move(outcome)});
+  }
+  AnswerWaiting(/*all=*/true);
+}
+
+void FakePipeline::AnswerWaiting(bool all) {
+  while (!waiting_.empty() && (all || waiting_.front().ready <= absl::Now())) {
+    Waiting next = std::move(waiting_.front());
+    waiting_.pop_front();
     {
       absl::MutexLock lock(&mutex_);
       --in_flight_;
     }
-    next.done(std::move(outcome));
+    next.done(std::move(next.outcome));
   }
+}
+
+void FakePipeline::TellEarly(const Pending& step, const cluster::StepOutcome& outcome) const {
+  std::vector<model::HeadRow> rows;
+  size_t next = 0;
+  for (const model::StepSlot& slot : step.step.slots) {
+    for (int64_t i = 0; i < slot.output_count; ++i) {
+      model::HeadRow row = outcome.rows[next++];
+      if (slot.top_k == 0) {
+        std::fill(row.logits.begin() + options_.near_rows, row.logits.end(),
+                  -std::numeric_limits<float>::infinity());
+        rows.push_back(std::move(row));
+        continue;
+      }
+      // The best of the near ones is not among the best of all, perhaps: any near row will do.
+      model::HeadRow near = row;
+      for (size_t r = 0; r < near.ids.size(); ++r) {
+        near.ids[r] = static_cast<int32_t>(near.ids[r] % options_.near_rows);
+      }
+      rows.push_back(std::move(near));
+    }
+  }
+  step.early(std::move(rows));
 }
 
 void FakePipeline::Break(absl::Status status) {

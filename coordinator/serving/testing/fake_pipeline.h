@@ -49,6 +49,10 @@ struct FakePipelineOptions {
   absl::Duration step_time = absl::ZeroDuration();
   model::Approximation approximation = {};  // what the plan says of it; the toy computes as ever
   ToyModel toy = ToyLogits;
+  // The head's first block has the rows below it, and answers this much before the others. 0: there
+  // is one block.
+  int64_t near_rows = 0;
+  absl::Duration far_time = absl::ZeroDuration();
   // What a step of so many rows is said to have taken.
   std::function<StepCost(int64_t rows)> cost = [](int64_t) { return StepCost{1000, 900, 900}; };
 };
@@ -89,7 +93,8 @@ class FakePipeline : public cluster::Pipeline {
   const model::RuntimeLimits& limits() const override { return limits_; }
   int64_t stage_count() const override { return options_.stage_count; }
   absl::Status status() const override;
-  void Submit(model::Step step, std::vector<TokenId> tokens, Callback done) override;
+  void Submit(model::Step step, std::vector<TokenId> tokens, Callback done,
+              EarlyCallback early) override;
 
   // Every step, also those in flight, fails with `status` from now on.
   void Break(absl::Status status);
@@ -112,8 +117,19 @@ class FakePipeline : public cluster::Pipeline {
     model::Step step;
     std::vector<TokenId> tokens;
     Callback done;
+    EarlyCallback early;
+  };
+  // A step whose far rows are still on their way.
+  struct Waiting {
+    absl::Time ready;
+    Callback done;
+    absl::StatusOr<cluster::StepOutcome> outcome;
   };
   void Work();
+  // Answers of steps that have waited long enough, or with `all` those of all.
+  void AnswerWaiting(bool all);
+  // Tells what the near rows alone say.
+  void TellEarly(const Pending& step, const cluster::StepOutcome& outcome) const;
 
   const FakePipelineOptions options_;
   model::Model model_;
@@ -129,6 +145,7 @@ class FakePipeline : public cluster::Pipeline {
   int64_t max_in_flight_ ABSL_GUARDED_BY(mutex_) = 0;
   bool held_ ABSL_GUARDED_BY(mutex_) = false;
   bool closing_ ABSL_GUARDED_BY(mutex_) = false;
+  std::deque<Waiting> waiting_;  // the thread's own
   std::thread thread_;
 };
 
