@@ -278,9 +278,7 @@ void AddBenchCommand(CLI::App& app, Invocation& invocation) {
   command->add_flag("--hops", flags->hops,
                     "Also time handing messages, of the model's rows and of 8 KB to 1 MB, to a "
                     "worker process and back");
-  command->add_option("--listen", flags->cluster.listen,
-                      "HOST:PORT: wait there for --workers that join from elsewhere, with the line "
-                      "that is printed, instead of starting them");
+  AddListenFlag(*command, flags->cluster);
   command->callback(
       [flags, &invocation] { invocation.action = [flags] { return Bench(*flags); }; });
 }

@@ -35,6 +35,12 @@ void AddClusterFlags(CLI::App& command, ClusterFlags& flags) {
   AddVerbosityFlags(command, flags.quiet, flags.verbose);
 }
 
+void AddListenFlag(CLI::App& command, ClusterFlags& flags) {
+  command.add_option("--listen", flags.listen,
+                     "HOST:PORT: wait there for --workers that join from elsewhere, with the line "
+                     "that is printed, instead of starting them");
+}
+
 void AddLazyHeadFlag(CLI::App& command, bool& lazy_head) {
   command.add_flag("--lazy-head,!--no-lazy-head", lazy_head,
                    "Leave the output matrix on disk and read only rows that can matter, with the "

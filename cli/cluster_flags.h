@@ -29,6 +29,8 @@ struct ClusterFlags {
 
 // Adds the model argument and the flags.
 void AddClusterFlags(CLI::App& command, ClusterFlags& flags);
+// --listen.
+void AddListenFlag(CLI::App& command, ClusterFlags& flags);
 // --packed-cache: whether packed matrices are kept on disk.
 void AddPackedCacheFlag(CLI::App& command, bool& keep_packed);
 // --lazy-head: whether rows of the output matrix stay on disk.

@@ -110,6 +110,7 @@ void AddRunCommand(CLI::App& app, Invocation& invocation) {
       "  renga run --workers 2 --memory 500MiB model.gguf \"Why is the sky blue?\"\n"
       "  renga run --memory 2GiB --lazy larger.gguf \"Why is the sky blue?\"");
   AddClusterFlags(*command, flags->cluster);
+  AddListenFlag(*command, flags->cluster);
   command->add_option("prompt", flags->prompt, "The question (default: standard input)");
   command->add_option("--system", flags->system, "System message put before the question");
   command->add_flag("--raw", flags->raw, "Continue the text instead of answering it as a chat");

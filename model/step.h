@@ -50,6 +50,10 @@ struct StepSlot {
   // wanted, and `ids` says which they are. A head block knows its own best alone, so it may answer
   // more than that.
   float within = 0;
+  // Above 0: `within` counts from logits with the noise of a seeded draw, logit + temperature *
+  // GumbelNoise(draw_seed, position).Of(id), the position being that of the token that comes next.
+  double draw_temperature = 0;
+  uint64_t draw_seed = 0;
   // Hot rows alone (Approximation::hot_rows) do not do for this sequence.
   bool all_rows = false;
 };

@@ -93,6 +93,10 @@ absl::StatusOr<model::StepSlot> FromProto(const proto::StepSlot& message) {
     return absl::InvalidArgumentError(
         absl::StrCat("slot.within is ", message.within(), ", not 0 or more"));
   }
+  if (!std::isfinite(message.draw_temperature()) || message.draw_temperature() < 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("slot.draw_temperature is ", message.draw_temperature(), ", not 0 or more"));
+  }
   return model::StepSlot{.sequence = message.sequence(),
                          .first_position = message.first_position(),
                          .token_count = message.token_count(),
@@ -100,6 +104,8 @@ absl::StatusOr<model::StepSlot> FromProto(const proto::StepSlot& message) {
                          .top_k = message.top_k(),
                          .sum_wanted = !message.sum_not_wanted(),
                          .within = message.within(),
+                         .draw_temperature = message.draw_temperature(),
+                         .draw_seed = message.draw_seed(),
                          .all_rows = message.all_rows()};
 }
 
@@ -176,6 +182,8 @@ proto::Step ToProto(const model::Step& step) {
     to.set_sum_not_wanted(!slot.sum_wanted);
     to.set_all_rows(slot.all_rows);
     to.set_within(slot.within);
+    to.set_draw_temperature(slot.draw_temperature);
+    to.set_draw_seed(slot.draw_seed);
   }
   return message;
 }

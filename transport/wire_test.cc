@@ -36,6 +36,9 @@ model::Step GoodStep() {
       {.sequence = 5, .first_position = 64, .token_count = 3, .output_count = 1, .top_k = 40});
   step.slots.push_back(
       {.sequence = 6, .first_position = 0, .token_count = 1, .output_count = 0, .top_k = 0});
+  step.slots[1].within = 0.5F;
+  step.slots[1].draw_temperature = 0.7;
+  step.slots[1].draw_seed = ~uint64_t{4};
   return step;
 }
 
@@ -52,6 +55,10 @@ TEST(WireTest, StepGoesBothWays) {
   ASSERT_EQ(back.slots.size(), 2u);
   EXPECT_EQ(back.slots[0].first_position, 64);
   EXPECT_EQ(back.slots[0].top_k, 40);
+  EXPECT_EQ(back.slots[0].draw_temperature, 0);
+  EXPECT_EQ(back.slots[1].within, 0.5F);
+  EXPECT_EQ(back.slots[1].draw_temperature, 0.7);
+  EXPECT_EQ(back.slots[1].draw_seed, ~uint64_t{4});
   EXPECT_EQ(back.token_count(), 4);
   EXPECT_EQ(back.output_count(), 1);
 }
@@ -81,6 +88,12 @@ TEST(WireTest, BadStepsNameTheField) {
       {"slot.output_count", [](proto::Step& s) { s.mutable_slots(0)->set_output_count(4); }},
       {"slot.output_count", [](proto::Step& s) { s.mutable_slots(0)->set_output_count(-1); }},
       {"slot.top_k", [](proto::Step& s) { s.mutable_slots(0)->set_top_k(-1); }},
+      {"slot.draw_temperature",
+       [](proto::Step& s) { s.mutable_slots(0)->set_draw_temperature(-1); }},
+      {"slot.draw_temperature",
+       [](proto::Step& s) {
+         s.mutable_slots(0)->set_draw_temperature(std::numeric_limits<double>::quiet_NaN());
+       }},
       {"tokens",
        [](proto::Step& s) {
          s.mutable_slots(0)->set_token_count(1 << 20);

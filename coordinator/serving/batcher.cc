@@ -248,6 +248,8 @@ void Batcher::AddSlot(Sequence* sequence, int64_t count, int64_t output_count,
                                 .top_k = top_k,
                                 .sum_wanted = sequence->sum_wanted(),
                                 .within = output_count == 0 ? 0 : sequence->head_within(),
+                                .draw_temperature = output_count == 0 ? 0 : sequence->head_draw(),
+                                .draw_seed = sequence->seed(),
                                 .all_rows = sequence->all_rows});
   planned.forks.push_back(sequence->forks);
   const auto known = static_cast<int64_t>(sequence->tokens.size());

@@ -7,9 +7,13 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
+#include "model/gumbel.h"
 
 namespace renga::serving {
 namespace {
+
+// For what logarithms on two machines may differ by.
+constexpr float kDrawSlack = 1e-4F;
 
 struct Candidate {
   double logit;
@@ -26,17 +30,15 @@ bool AltersLogits(const SamplingParams& params) {
          params.frequency_penalty != 0 || !params.logit_bias.empty();
 }
 
-absl::Status OutOfRange(const char* name, double value, const char* range) {
-  return absl::InvalidArgumentError(absl::StrCat(name, " must be ", range, ", not ", value));
+// Whether more than a distance from the best token, or from the best with noise, says which tokens
+// can be drawn; also where none is drawn.
+bool DependsOnAllRows(const SamplingParams& params, int64_t alternatives) {
+  return AltersLogits(params) || alternatives > 0 || params.temperature == 0 || params.top_k > 0 ||
+         params.top_p < 1;
 }
 
-// SplitMix64's output function: a bijection of 64 bits that mixes them well.
-uint64_t Mix(uint64_t x) {
-  x ^= x >> 30;
-  x *= 0xbf58476d1ce4e5b9u;
-  x ^= x >> 27;
-  x *= 0x94d049bb133111ebu;
-  return x ^ (x >> 31);
+absl::Status OutOfRange(const char* name, double value, const char* range) {
+  return absl::InvalidArgumentError(absl::StrCat(name, " must be ", range, ", not ", value));
 }
 
 absl::flat_hash_map<TokenId, int64_t> Count(std::span<const TokenId> tokens) {
@@ -111,20 +113,16 @@ class Distribution {
     std::erase_if(candidates_, [&](const Candidate& c) { return Weight(c) < min_p; });
   }
 
-  // `u` in [0, 1).
-  TokenId Draw(double u) const {
-    double total = 0;
-    for (const Candidate& candidate : candidates_) total += Weight(candidate);
-    double sum = 0;
-    TokenId last = candidates_.front().id;
+  // No overflow, whatever the temperature. Equal ones, which noise all but rules out, go to the
+  // lowest id.
+  TokenId Draw(const model::GumbelNoise& noise) const {
+    Candidate winner{-std::numeric_limits<double>::infinity(), candidates_.front().id};
     for (const Candidate& candidate : candidates_) {
-      const double weight = Weight(candidate);
-      if (weight == 0) continue;
-      sum += weight;
-      last = candidate.id;
-      if (sum > u * total) break;
+      if (candidate.logit + temperature_ * noise.AtMost(candidate.id) < winner.logit) continue;
+      const Candidate noisy{candidate.logit + temperature_ * noise.Of(candidate.id), candidate.id};
+      if (Better(noisy, winner)) winner = noisy;
     }
-    return last;
+    return winner.id;
   }
 
  private:
@@ -194,7 +192,7 @@ TokenId Choose(std::vector<Candidate> candidates, const History& history,
   if (params.top_k > 0) distribution.KeepTopK(params.top_k);
   if (params.top_p < 1) distribution.KeepTopP(params.top_p);
   if (params.min_p > 0) distribution.KeepMinP(params.min_p);
-  return distribution.Draw(UniformAt(params.seed, history.tokens.size()));
+  return distribution.Draw(model::GumbelNoise(params.seed, history.tokens.size()));
 }
 
 }  // namespace
@@ -245,13 +243,16 @@ int64_t HeadTopK(const SamplingParams& params, int64_t alternatives, int64_t voc
 }
 
 float HeadWithin(const SamplingParams& params, int64_t alternatives) {
-  if (AltersLogits(params) || alternatives > 0 || params.temperature == 0 || params.top_k > 0 ||
-      params.top_p < 1 || params.min_p == 0) {
-    return 0;
-  }
+  if (HeadDraw(params, alternatives) > 0) return kDrawSlack;
+  if (DependsOnAllRows(params, alternatives) || params.min_p == 0) return 0;
   // A little more, for what sums and logarithms round: the sampler looks once more.
   const double within = -params.temperature * std::log(params.min_p);
   return static_cast<float>(within * (1 + 1e-6) + 1e-5);
+}
+
+double HeadDraw(const SamplingParams& params, int64_t alternatives) {
+  if (DependsOnAllRows(params, alternatives) || params.min_p > 0) return 0;
+  return params.temperature;
 }
 
 absl::StatusOr<SampledToken> SampleToken(const model::HeadRow& row, const History& history,
@@ -279,15 +280,6 @@ absl::StatusOr<SampledToken> SampleToken(const model::HeadRow& row, const Histor
                                          [&](const Candidate& c) { return c.id == sampled.id; });
   sampled.logprob = logprob(*chosen).logprob;
   return sampled;
-}
-
-double UniformAt(uint64_t seed, uint64_t position) {
-  // A counter-based generator: the seed, mixed so that neighbouring seeds are strangers, starts a
-  // SplitMix64 sequence, and the position is the index into it.
-  constexpr uint64_t kGoldenGamma = 0x9e3779b97f4a7c15u;
-  const uint64_t start = Mix(seed + kGoldenGamma);
-  const uint64_t bits = Mix(Mix(start + kGoldenGamma * (position + 1)) ^ start);
-  return static_cast<double>(bits >> 11) * 0x1p-53;
 }
 
 }  // namespace renga::serving

@@ -1,8 +1,10 @@
 // From the logits of one position to one token.
 //
-// Sampling is a pure function of (logits, history, parameters, position): the random number is
-// computed from the seed and the token's position, so a replayed sequence draws the same tokens,
-// whatever else was running beside it.
+// Sampling is a pure function of (logits, history, parameters, position): the random numbers, one
+// for each token of the vocabulary, are computed from the seed, the position and the token
+// (model/gumbel.h), so a replayed sequence draws the same tokens, whatever else was running beside
+// it. Who wins depends on nobody who can't: a draw from fewer candidates is the same, if the winner
+// is among them.
 //
 // The order of work, each step on what the one before left:
 //   1. logit_bias is added
@@ -11,7 +13,7 @@
 //   3. presence and frequency penalties (answer only) are subtracted
 //   4. temperature divides; 0 takes the best token here and ends
 //   5. top_k, 6. top_p (of what top_k left), 7. min_p (relative to the best token)
-//   8. one token is drawn
+//   8. one token is drawn: the one with the largest logit + temperature * noise
 #ifndef RENGA_COORDINATOR_SERVING_SAMPLER_H_
 #define RENGA_COORDINATOR_SERVING_SAMPLER_H_
 
@@ -54,8 +56,12 @@ absl::Status CheckSamplingParams(const SamplingParams& params, int64_t vocab_siz
 int64_t HeadTopK(const SamplingParams& params, int64_t alternatives, int64_t vocab_size);
 
 // StepSlot::within for the same position: how far from the best logit a token may be that min_p
-// keeps, when min_p alone says which are kept; 0 when other rows matter too.
+// keeps, when min_p alone says which are kept, or as HeadDraw says; 0 when other rows matter too.
 float HeadWithin(const SamplingParams& params, int64_t alternatives);
+
+// StepSlot::draw_temperature for the same position: above 0 when nothing limits the draw, so that
+// only tokens can win whose logits with noise are HeadWithin from the best or closer.
+double HeadDraw(const SamplingParams& params, int64_t alternatives);
 
 struct TokenLogprob {
   TokenId id = 0;
@@ -77,14 +83,11 @@ struct History {
 };
 
 // Draws the token at position history.tokens.size(). `row` is what the head answered to
-// HeadTopK(params, alternatives, vocab_size) and HeadWithin(params, alternatives). kInternal when
+// HeadTopK(params, alternatives, vocab_size), HeadWithin and HeadDraw. kInternal when
 // the row can't be that answer or holds no finite logit.
 absl::StatusOr<SampledToken> SampleToken(const model::HeadRow& row, const History& history,
                                          const SamplingParams& params, int64_t alternatives,
                                          int64_t vocab_size);
-
-// The random number in [0, 1) of a position, with 53 bits.
-double UniformAt(uint64_t seed, uint64_t position);
 
 }  // namespace renga::serving
 

@@ -10,6 +10,7 @@
 
 #include "base/testing/status_matchers.h"
 #include "coordinator/serving/testing/fake_pipeline.h"
+#include "model/gumbel.h"
 
 namespace renga::serving {
 namespace {
@@ -144,23 +145,6 @@ TEST(SamplerTest, DrawsDependOnSeedAndPositionOnly) {
   EXPECT_LT(same, 15);
 }
 
-TEST(SamplerTest, UniformNumbersAreUniform) {
-  // 16 classes over positions of one seed and over seeds at one position: 15 degrees of freedom.
-  for (bool over_seeds : {false, true}) {
-    std::vector<int> counts(16);
-    constexpr int kDraws = 16000;
-    for (uint64_t i = 0; i < kDraws; ++i) {
-      const double u = over_seeds ? UniformAt(i, 12) : UniformAt(12, i);
-      ASSERT_GE(u, 0);
-      ASSERT_LT(u, 1);
-      ++counts[static_cast<int>(u * 16)];
-    }
-    double chi = 0;
-    for (int count : counts) chi += (count - 1000.0) * (count - 1000.0) / 1000.0;
-    EXPECT_LT(chi, 37.7);
-  }
-}
-
 TEST(SamplerTest, ShortRowsGiveWhatFullRowsGive) {
   constexpr int64_t kVocab = 600;
   std::mt19937 random(17);
@@ -222,6 +206,48 @@ TEST(SamplerTest, NearRowsGiveWhatFullRowsGive) {
   EXPECT_GT(drawn.size(), 20u);
 }
 
+// So are the rows that are best with noise where nothing limits the draw, in whatever company.
+TEST(SamplerTest, NoisyRowsGiveWhatFullRowsGive) {
+  constexpr int64_t kVocab = 600;
+  std::mt19937 random(29);
+  std::set<TokenId> drawn;
+  for (int round = 0; round < 300; ++round) {
+    std::vector<TokenId> tokens(random() % 20 + 1);
+    for (TokenId& token : tokens) token = static_cast<TokenId>(random() % kVocab);
+    const SamplingParams params = {.temperature = static_cast<double>(random() % 30 + 1) * 0.1,
+                                   .seed = random()};
+    ASSERT_EQ(HeadDraw(params, 0), params.temperature);
+    const model::HeadRow full = ToyRow(ToyLogits(tokens, kVocab), 0);
+    const model::GumbelNoise noise(params.seed, tokens.size());
+    const auto value = [&](int32_t id) {
+      return full.logits[id] + params.temperature * noise.Of(id);
+    };
+    double best = value(0);
+    for (int32_t id = 1; id < kVocab; ++id) best = std::max(best, value(id));
+    model::HeadRow near = ToyRow(ToyLogits(tokens, kVocab), kVocab);
+    size_t kept = 0;
+    for (size_t i = 0; i < near.ids.size(); ++i) {
+      // Some that were not asked for, too.
+      if (value(near.ids[i]) < best - HeadWithin(params, 0) && i % 7 != 0) continue;
+      near.ids[kept] = near.ids[i];
+      near.logits[kept++] = near.logits[i];
+    }
+    near.ids.resize(kept);
+    near.logits.resize(kept);
+    ASSERT_OK_AND_ASSIGN(const SampledToken from_full,
+                         SampleToken(full, {tokens, 0}, params, 0, kVocab));
+    ASSERT_OK_AND_ASSIGN(const SampledToken from_near,
+                         SampleToken(near, {tokens, 0}, params, 0, kVocab));
+    EXPECT_EQ(from_near.id, from_full.id);
+    drawn.insert(from_near.id);
+  }
+  EXPECT_GT(drawn.size(), 20u);
+}
+
+TEST(SamplerTest, TemperaturesNearNothingTakeTheBest) {
+  EXPECT_EQ(Draw(FullRow({-3, 1, 5, 4}), {.temperature = 1e-300, .seed = 1}), 2);
+}
+
 TEST(SamplerTest, PenaltiesAndBias) {
   const model::HeadRow row = FullRow({4, 3, 2, -1});
   EXPECT_EQ(Draw(row, {.repetition_penalty = 2}, {0}, 1), 1);  // 4 / 2 < 3
@@ -250,7 +276,14 @@ TEST(SamplerTest, AsksTheHeadForNoMoreThanItNeeds) {
   EXPECT_NEAR(HeadWithin({.temperature = 2, .min_p = 0.1}, 0), 2 * std::log(10), 1e-4);
   EXPECT_GT(HeadWithin({.temperature = 1, .min_p = 1}, 0), 0);
   EXPECT_EQ(HeadWithin({.min_p = 0.1}, 0), 0);
-  EXPECT_EQ(HeadWithin({.temperature = 1}, 0), 0);
+  EXPECT_GT(HeadWithin({.temperature = 1}, 0), 0);
+  EXPECT_EQ(HeadDraw({.temperature = 0.7}, 0), 0.7);
+  EXPECT_EQ(HeadDraw({.temperature = 0.7}, 1), 0);
+  EXPECT_EQ(HeadDraw({.temperature = 0.7, .min_p = 0.1}, 0), 0);
+  EXPECT_EQ(HeadDraw({.temperature = 0.7, .top_k = 3}, 0), 0);
+  EXPECT_EQ(HeadDraw({.temperature = 0.7, .top_p = 0.9}, 0), 0);
+  EXPECT_EQ(HeadDraw({.temperature = 0.7, .logit_bias = {{1, 1}}}, 0), 0);
+  EXPECT_EQ(HeadDraw({}, 0), 0);
   EXPECT_EQ(HeadWithin({.temperature = 1, .min_p = 0.1}, 3), 0);
   EXPECT_EQ(HeadWithin({.temperature = 1, .top_k = 40, .min_p = 0.1}, 0), 0);
   EXPECT_EQ(HeadWithin({.temperature = 1, .top_p = 0.9, .min_p = 0.1}, 0), 0);

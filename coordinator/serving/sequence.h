@@ -89,6 +89,14 @@ struct Sequence {
     const GenerateRequest& request = std::get<GenerateJob>(job).request;
     return HeadWithin(request.sampling, request.alternatives);
   }
+  double head_draw() const {
+    if (is_score()) return 0;
+    const GenerateRequest& request = std::get<GenerateJob>(job).request;
+    return HeadDraw(request.sampling, request.alternatives);
+  }
+  uint64_t seed() const {
+    return is_score() ? 0 : std::get<GenerateJob>(job).request.sampling.seed;
+  }
   // Whether probabilities are to be told, which all logits have a part in.
   bool sum_wanted() const { return is_score() || std::get<GenerateJob>(job).request.logprobs; }
 };

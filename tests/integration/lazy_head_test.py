@@ -12,7 +12,8 @@ PROMPT = "once upon a time there was a little girl"
 SAMPLINGS = ([], ["--temperature", "0.8", "--top-k", "40", "--seed", "3"],
              ["--temperature", "1.2", "--top-k", "8", "--top-p", "0.9", "--min-p", "0.02",
               "--seed", "4"],
-             ["--temperature", "1.0", "--min-p", "0.05", "--seed", "5"])
+             ["--temperature", "1.0", "--min-p", "0.05", "--seed", "5"],
+             ["--temperature", "0.9", "--seed", "6"])
 
 
 def proved(stderr):
@@ -65,7 +66,7 @@ class LazyHeadTest(ProcessTest):
         self.assertEqual(report["caches"][-1]["first_in_hot"], 1)
         self.assertIn("<svg", page)
         self.assertNotIn("http", page)
-        self.check_same_tokens(model, 60, (1, 1, 1, 1))
+        self.check_same_tokens(model, 60, (1, 1, 1, 1, 1))
 
     def test_damage_and_absence_change_nothing(self):
         model, _, _ = golden("story-f32")
@@ -98,9 +99,9 @@ class LazyHeadTest(ProcessTest):
         model = demo_model()
         if os.environ.get("RENGA_TEST_SLOW"):
             # Sanitizers look for other faults than a screen from few texts that proves less.
-            tokens, least_proved, texts = 20, (10, 1, 1, 1), ["--text", self.two_short_texts()]
+            tokens, least_proved, texts = 20, (10, 1, 1, 1, 1), ["--text", self.two_short_texts()]
         else:
-            tokens, least_proved, texts = 100, (95, 20, 40, 60), []
+            tokens, least_proved, texts = 100, (95, 20, 40, 60, 60), []
         report, _ = self.build(model, *texts)
         screen = report["screen"]["resident_bytes"]
         self.assertLess(screen, 0.5 * report["vocabulary"] * report["head_row_bytes"])

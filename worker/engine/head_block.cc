@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <utility>
 
 #include "absl/strings/str_format.h"
@@ -9,29 +10,23 @@
 #include "base/log.h"
 #include "base/status_macros.h"
 #include "base/thread_pool.h"
+#include "model/gumbel.h"
 
 namespace renga::engine {
 namespace {
 
 constexpr int64_t kFloatBytes = sizeof(float);
 
-// Of a block's logits those that are no further than `within` from the best, with their ids. Where
-// the best is no finite number all of them stay.
-void KeepWithin(float within, const model::BlockRows& rows, model::HeadRow& answer) {
-  if (!std::isfinite(answer.max_logit)) return;
-  const double least = static_cast<double>(answer.max_logit) - static_cast<double>(within);
-  std::vector<std::pair<float, int32_t>> kept;
-  for (size_t i = 0; i < answer.logits.size(); ++i) {
-    if (static_cast<double>(answer.logits[i]) < least || std::isnan(answer.logits[i])) continue;
-    kept.emplace_back(answer.logits[i], rows.id(static_cast<int64_t>(i)));
-  }
-  std::sort(kept.begin(), kept.end(), [](const auto& a, const auto& b) {
+// Best first.
+void SortByLogit(model::HeadRow& row) {
+  std::vector<std::pair<float, int32_t>> rows;
+  for (size_t i = 0; i < row.ids.size(); ++i) rows.emplace_back(row.logits[i], row.ids[i]);
+  std::sort(rows.begin(), rows.end(), [](const auto& a, const auto& b) {
     return a.first != b.first ? a.first > b.first : a.second < b.second;
   });
-  answer.logits.clear();
-  for (const auto& [logit, id] : kept) {
-    answer.logits.push_back(logit);
-    answer.ids.push_back(id);
+  for (size_t i = 0; i < rows.size(); ++i) {
+    row.logits[i] = rows[i].first;
+    row.ids[i] = rows[i].second;
   }
 }
 
@@ -127,8 +122,12 @@ absl::StatusOr<std::vector<model::HeadRow>> HeadBlock::Run(const model::Step& st
 HeadBlock::Asked HeadBlock::HowToAnswer(const model::StepSlot& slot, int64_t index) const {
   const int64_t position = slot.first_position + slot.token_count - slot.output_count + index;
   const bool few = slot.top_k > 0 || slot.within > 0;
+  const bool draws = slot.top_k == 0 && slot.within > 0 && slot.draw_temperature > 0;
   return {.top_k = slot.top_k,
           .within = slot.top_k > 0 ? 0 : slot.within,
+          .draw_temperature = draws ? slot.draw_temperature : 0,
+          .draw_seed = draws ? slot.draw_seed : 0,
+          .draw_position = draws ? static_cast<uint64_t>(position) + 1 : 0,
           .by_screen = screened_ != nullptr && few && !slot.sum_wanted,
           .hot_only = hot_ != nullptr && !slot.all_rows && approximation_.Applies(position)};
 }
@@ -139,7 +138,7 @@ absl::Status HeadBlock::AnswerRun(const Asked& asked, int64_t first, int64_t cou
     const size_t before = answers.size();
     RENGA_RETURN_IF_ERROR(hot_->Answer(Input(first, count), asked.top_k, asked.hot_only, answers));
     for (size_t i = before; asked.within > 0 && i < answers.size(); ++i) {
-      KeepWithin(asked.within, rows_, answers[i]);
+      KeepWithin(asked, answers[i]);
     }
     return absl::OkStatus();
   }
@@ -165,12 +164,19 @@ absl::Status HeadBlock::AnswerByScreen(int64_t first, int64_t count, const Asked
                                        std::vector<model::HeadRow>& answers) {
   ScreenedHead::Wanted wanted{.top_k = std::min(asked.top_k, rows_.size())};
   if (asked.within > 0) wanted.within = asked.within;
+  if (asked.draw_temperature > 0) {
+    wanted.added = [t = asked.draw_temperature,
+                    noise = model::GumbelNoise(asked.draw_seed, asked.draw_position)](int32_t id) {
+      return t * noise.Of(id);
+    };
+  }
   for (int64_t i = first; i < first + count; ++i) {
     const absl::Time begin = absl::Now();
     RENGA_ASSIGN_OR_RETURN(std::optional<model::HeadRow> found,
                            screened_->Find(Input(i, 1), wanted));
     screened_time_ += absl::Now() - begin;
     if (found.has_value()) {
+      if (wanted.added) SortByLogit(*found);
       answers.push_back(*std::move(found));
       continue;
     }
@@ -197,11 +203,42 @@ absl::Status HeadBlock::Answer(int64_t first, int64_t count, const Asked& asked,
       answer.logits.resize(rows_.size());
       RENGA_RETURN_IF_ERROR(backend_->Download(*logits_, (first + i) * rows_.size() * kFloatBytes,
                                                std::as_writable_bytes(std::span(answer.logits))));
-      if (asked.within > 0) KeepWithin(asked.within, rows_, answer);
+      if (asked.within > 0) KeepWithin(asked, answer);
     }
     answers.push_back(std::move(answer));
   }
   return absl::OkStatus();
+}
+
+void HeadBlock::KeepWithin(const Asked& asked, model::HeadRow& answer) const {
+  if (!std::isfinite(answer.max_logit)) return;
+  const model::GumbelNoise noise(asked.draw_seed, asked.draw_position);
+  const double temperature = asked.draw_temperature;
+  const auto within = static_cast<double>(asked.within);
+  double best = temperature > 0 ? -std::numeric_limits<double>::infinity() : answer.max_logit;
+  struct Kept {
+    double value;
+    float logit;
+    int32_t id;
+  };
+  std::vector<Kept> kept;
+  for (size_t i = 0; i < answer.logits.size(); ++i) {
+    const float logit = answer.logits[i];
+    const int32_t id = rows_.id(static_cast<int64_t>(i));
+    double value = logit;
+    // Also what is not a number.
+    if (!(value + temperature * noise.AtMost(id) >= best - within)) continue;
+    if (temperature > 0) value += temperature * noise.Of(id);
+    best = std::max(best, value);
+    kept.push_back({value, logit, id});
+  }
+  answer.logits.clear();
+  for (const Kept& row : kept) {
+    if (row.value < best - within) continue;
+    answer.logits.push_back(row.logit);
+    answer.ids.push_back(row.id);
+  }
+  SortByLogit(answer);
 }
 
 kernels::RowsView HeadBlock::Input(int64_t first, int64_t count) const {

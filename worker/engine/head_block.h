@@ -46,6 +46,10 @@ class HeadBlock {
   struct Asked {
     int64_t top_k = 0;
     float within = 0;  // with top_k 0
+    // With `within`: from the best logit with this draw's noise.
+    double draw_temperature = 0;
+    uint64_t draw_seed = 0;
+    uint64_t draw_position = 0;
     bool by_screen = false;
     bool hot_only = false;
     friend bool operator==(const Asked&, const Asked&) = default;
@@ -71,6 +75,9 @@ class HeadBlock {
   // The same from the rows that can matter; those that take more get all logits.
   absl::Status AnswerByScreen(int64_t first, int64_t count, const Asked& asked,
                               std::vector<model::HeadRow>& answers);
+  // Leaves of an answer with all of the block's logits those that are asked for, with their ids,
+  // best first. Where the best is no finite number all of them stay.
+  void KeepWithin(const Asked& asked, model::HeadRow& answer) const;
   // Answers for `count` rows of logits from `first` on, all asked the same.
   absl::Status Answer(int64_t first, int64_t count, const Asked& asked,
                       std::vector<model::HeadRow>& answers);
