@@ -103,6 +103,13 @@ void PrintResidency(const nlohmann::json& worker) {
               base::FormatByteSize(pinned).c_str(), base::FormatByteSize(streamed).c_str());
 }
 
+// What is wrong with a worker's device.
+void PrintTrouble(const nlohmann::json& worker) {
+  const std::string trouble = worker.value("trouble", "");
+  if (trouble.empty()) return;
+  std::printf("%s: %s\n", worker.value("name", "").c_str(), trouble.c_str());
+}
+
 void PrintSpeculation(const nlohmann::json& speculation) {
   const auto drafted = speculation.value("drafted_tokens", uint64_t{0});
   if (drafted == 0) return;
@@ -161,6 +168,7 @@ absl::Status PrintStatus(const StatusFlags& flags) {
     }
     for (const nlohmann::json& worker : status.value("workers", nlohmann::json::array())) {
       PrintResidency(worker);
+      PrintTrouble(worker);
     }
     PrintTimes(status);
     PrintSpeculation(status.value("speculation", nlohmann::json::object()));

@@ -54,6 +54,7 @@ class GpuCheckTest(unittest.TestCase):
         self.assertEqual(by_name["goldens"]["result"],
                          "passed" if (self.folder / "data").exists() else "skipped")
         self.assertEqual(by_name["memcheck"]["result"], "skipped")
+        self.assertEqual(by_name["NCCL, one rank"]["result"], "skipped")
         kinds = {figure["kind"] for figure in by_name["benchmarks"]["figures"]}
         self.assertLessEqual({"copy", "peak", "vector", "matrix", "attention", "step", "launches"}, kinds)
         self.assertEqual({figure["path"] for figure in by_name["benchmarks"]["figures"]

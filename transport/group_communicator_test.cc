@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "base/status_macros.h"
+#include "base/testing/communicator_contract.h"
 #include "base/testing/status_matchers.h"
 #include "transport/identity.h"
 #include "transport/tcp.h"
@@ -80,6 +81,15 @@ class GroupTest : public ::testing::TestWithParam<bool> {
     for (const absl::Status& end : RunAll(work, epoch)) EXPECT_OK(end);
   }
 
+  // For the contract: a new group each time.
+  testing::RunGroup GroupsOfOwn() {
+    return [this, epoch = uint64_t{0}](int size, const testing::GroupWork& work) mutable {
+      Close();
+      Listen(size);
+      return RunAll(work, ++epoch);
+    };
+  }
+
   std::unique_ptr<Authority> authority_;
   std::vector<std::shared_ptr<const SocketCredentials>> credentials_;
   std::vector<std::unique_ptr<GroupListener>> listeners_;
@@ -87,34 +97,8 @@ class GroupTest : public ::testing::TestWithParam<bool> {
   base::DataType wire_type_ = base::DataType::kF32;
 };
 
-float ValueOf(int rank, size_t i) {
-  return 1.0f / static_cast<float>(3 + rank * 7 + static_cast<int>(i % 1000));
-}
-
 TEST_P(GroupTest, SumsInRankOrder) {
-  uint64_t epoch = 0;
-  for (const int size : {2, 3, 4}) {
-    Close();
-    ASSERT_NO_FATAL_FAILURE(Listen(size));
-    ExpectAllOk(
-        [&](GroupCommunicator& group) -> absl::Status {
-          // Below and above what goes in one round, and more than the buffers take at once.
-          for (const size_t count : {size_t{1}, size_t{2048}, size_t{5000}, size_t{700'001}}) {
-            std::vector<float> values(count);
-            for (size_t i = 0; i < count; ++i) values[i] = ValueOf(group.rank(), i);
-            RENGA_RETURN_IF_ERROR(group.AllReduce(values));
-            for (size_t i = 0; i < count; ++i) {
-              float sum = ValueOf(0, i);
-              for (int rank = 1; rank < size; ++rank) sum += ValueOf(rank, i);
-              if (std::memcmp(&sum, &values[i], sizeof(sum)) != 0) {
-                return absl::InternalError(absl::StrCat("value ", i, " of ", count));
-              }
-            }
-          }
-          return absl::OkStatus();
-        },
-        ++epoch);
-  }
+  for (const int size : {2, 3, 4}) testing::ExpectSumsInRankOrder(GroupsOfOwn(), size);
 }
 
 // Narrow parts: every member adds up the same rounded numbers.
@@ -132,14 +116,14 @@ TEST_P(GroupTest, NarrowSumsAreTheSameEverywhere) {
             [&](GroupCommunicator& group) {
               std::vector<float>& values = sums[group.rank()];
               values.resize(count);
-              for (size_t i = 0; i < count; ++i) values[i] = ValueOf(group.rank(), i);
+              for (size_t i = 0; i < count; ++i) values[i] = testing::GroupValue(group.rank(), i);
               return group.AllReduce(values);
             },
             ++epoch);
         for (int rank = 1; rank < size; ++rank) EXPECT_EQ(sums[rank], sums[0]);
         for (size_t i = 0; i < count; ++i) {
           float exact = 0;
-          for (int rank = 0; rank < size; ++rank) exact += ValueOf(rank, i);
+          for (int rank = 0; rank < size; ++rank) exact += testing::GroupValue(rank, i);
           ASSERT_NEAR(sums[0][i], exact, 0.02) << i << " of " << count;
         }
       }
@@ -161,25 +145,9 @@ TEST_P(GroupTest, NarrowSumsAreOfWholeBlocks) {
             absl::StatusCode::kInvalidArgument);
 }
 
-TEST_P(GroupTest, GathersAndBroadcasts) {
-  ASSERT_NO_FATAL_FAILURE(Listen(3));
-  ExpectAllOk([](GroupCommunicator& group) -> absl::Status {
-    const std::string mine = absl::StrCat("part", group.rank());
-    std::string all(15, ' ');
-    RENGA_RETURN_IF_ERROR(
-        group.AllGather(std::as_bytes(std::span(mine)), std::as_writable_bytes(std::span(all))));
-    EXPECT_EQ(all, "part0part1part2");
-    for (const int root : {1, 0, 2}) {
-      std::string text = absl::StrCat("from", group.rank());
-      RENGA_RETURN_IF_ERROR(group.Broadcast(root, std::as_writable_bytes(std::span(text))));
-      EXPECT_EQ(text, absl::StrCat("from", root));
-    }
-    EXPECT_EQ(group.AllGather({}, std::as_writable_bytes(std::span(all))).code(),
-              absl::StatusCode::kInvalidArgument);
-    EXPECT_EQ(group.Broadcast(3, {}).code(), absl::StatusCode::kInvalidArgument);
-    return absl::OkStatus();
-  });
-}
+TEST_P(GroupTest, GathersAndBroadcasts) { testing::ExpectGathersAndBroadcasts(GroupsOfOwn(), 3); }
+
+TEST_P(GroupTest, CancelEndsAWait) { testing::ExpectCancelEndsAWait(GroupsOfOwn()); }
 
 TEST_P(GroupTest, AMemberThatEndsIsNamed) {
   ASSERT_NO_FATAL_FAILURE(Listen(2));

@@ -29,10 +29,13 @@ constexpr int kMaxKernels = 64;
 // Epochs are milliseconds since 1970: this one is thousands of years away.
 constexpr uint64_t kMaxEpoch = uint64_t{1} << 48;
 
-absl::Status CheckText(absl::string_view what, absl::string_view text) {
-  if (text.size() > kMaxNameBytes) {
+constexpr size_t kMaxSentenceBytes = 400;
+
+absl::Status CheckText(absl::string_view what, absl::string_view text,
+                       size_t max_bytes = kMaxNameBytes) {
+  if (text.size() > max_bytes) {
     return absl::InvalidArgumentError(
-        absl::StrCat("the ", what, " is longer than ", kMaxNameBytes, " bytes"));
+        absl::StrCat("the ", what, " is longer than ", max_bytes, " bytes"));
   }
   if (std::any_of(text.begin(), text.end(), [](char c) { return absl::ascii_iscntrl(c); })) {
     return absl::InvalidArgumentError(absl::StrCat("the ", what, " holds control characters"));
@@ -194,13 +197,15 @@ absl::StatusOr<Heartbeat> CheckHeartbeat(const proto::Heartbeat& heartbeat) {
     return absl::InvalidArgumentError(
         absl::StrCat("a heartbeat of an absurd epoch: ", heartbeat.epoch()));
   }
+  RENGA_RETURN_IF_ERROR(CheckText("device's trouble", heartbeat.trouble(), kMaxSentenceBytes));
   return Heartbeat{.epoch = heartbeat.epoch(),
                    .steps_done = heartbeat.steps_done(),
                    .memory_used_bytes = heartbeat.memory_used_bytes(),
                    .resident_bytes = heartbeat.resident_bytes(),
                    .pinned_weight_bytes = heartbeat.pinned_weight_bytes(),
                    .pinned_now_bytes = heartbeat.pinned_now_bytes(),
-                   .streamed_weight_bytes = heartbeat.streamed_weight_bytes()};
+                   .streamed_weight_bytes = heartbeat.streamed_weight_bytes(),
+                   .trouble = heartbeat.trouble()};
 }
 
 }  // namespace renga::cluster

@@ -65,6 +65,7 @@ struct Heartbeat {
   int64_t pinned_weight_bytes = 0;
   int64_t pinned_now_bytes = 0;
   int64_t streamed_weight_bytes = 0;
+  std::string trouble = "";  // with its device, for people
 };
 
 struct Member {

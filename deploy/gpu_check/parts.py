@@ -1,4 +1,5 @@
 """The parts of the check: what each runs, for how long at most, and how its output is read."""
+import ctypes
 import json
 import os
 import pathlib
@@ -64,7 +65,19 @@ def other_parts(folder, device, cards, small):
         ("racecheck", sanitizer(folder, device, cards, "racecheck", [
             "RowOpsTest.", "TopKTest.", "LinearTest.AddsTheBias", "LinearGroupTest.AGroup",
             "AttentionTest."]), 60, read_sanitizer),
+        ("NCCL, one rank", nccl(folder, device), 40, read_tests),
     ]
+
+
+def nccl(folder, device):
+    if device == EMULATED:
+        return "NCCL knows real cards only"
+    try:
+        ctypes.CDLL("libnccl.so.2")
+    except OSError:
+        return ("libnccl.so.2 is not found here: PyPI's nvidia-nccl-cu12 has it; name its folder in "
+                "LD_LIBRARY_PATH")
+    return test_command(folder, "kernels_test", "NcclOnACardTest.*")
 
 
 def sanitizer(folder, device, cards, tool, tests):

@@ -3,10 +3,11 @@
 import os
 import pathlib
 import re
+import time
 import unittest
 
 from cluster_test import ClusterTest as Cluster
-from renga_process import ProcessTest, free_port, golden
+from renga_process import LIMIT_S, ProcessTest, free_port, golden
 
 DRIVER = os.environ.get("RENGA_MADE_UP_DRIVER", "build/release/tests/made_up_driver")
 CONTEXT = ["--context", "256"]
@@ -94,6 +95,39 @@ class CardTest(ProcessTest):
                          {"desk": "cuda", "desk-host": "cpu"})
         self.assertEqual(sum(end - begin for _, (begin, end) in layers.values()), 5)
         self.assertEqual(worker.stop(), 0)
+
+    def test_memory_that_others_take_is_noticed_and_said(self):
+        alone = self.text("--device", "cuda").strip()
+        taken = self.folder / "taken"
+        taken.write_text("0")
+        self.environment["RENGA_MADE_UP_CARD_TAKEN"] = str(taken)
+        self.environment["RENGA_MADE_UP_CARD_BYTES"] = str(200 << 20)
+        up, join = self.up(self.model, *CONTEXT)
+        worker = self.worker(join, "--name", "desk", "--device", "cuda", "--memory", "8MiB")
+        up.wait_for("ready")
+        self.assertEqual(self.status()["workers"][0]["trouble"], "")
+        taken.write_text(str(200 << 20))  # a desktop takes all that is left
+        self.assertIn("0 B are left", worker.wait_for("other programs have taken"))
+        deadline = time.monotonic() + LIMIT_S
+        while not self.status()["workers"][0]["trouble"] and time.monotonic() < deadline:
+            time.sleep(0.1)
+        shown = self.renga_ok("status", "--http", f"127.0.0.1:{self.http}")
+        self.assertIn("desk: other programs have taken", shown)
+        # What was offered is there all the same.
+        self.assertEqual(self.complete().strip(), alone)
+        taken.write_text("0")
+        worker.wait_for("has room for other programs again")
+        # A worker that comes too late is refused in one sentence.
+        taken.write_text(str(200 << 20))
+        late = self.renga(*join, "--device", "cuda", "--memory", "8MiB")
+        self.assert_refused_last(late, "0 B of its 200.0 MiB are free now")
+
+    def assert_refused_last(self, done, *words):
+        """As assert_refused, after what a worker says at its start."""
+        self.assertGreater(done.returncode, 0)
+        last = done.stderr.decode().strip().splitlines()[-1]
+        for word in ("renga: ", *words):
+            self.assertIn(word, last)
 
     def own_worker(self, environment, *options):
         http = free_port()

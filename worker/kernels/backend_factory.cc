@@ -14,6 +14,7 @@
 #include "base/machine_limits.h"
 #include "base/status_macros.h"
 #include "worker/kernels/cpu/cpu_backend.h"
+#include "worker/kernels/cuda/arena_device.h"
 #include "worker/kernels/cuda/cuda_backend.h"
 #include "worker/kernels/cuda/device_images.h"
 #include "worker/kernels/cuda/driver_api.h"
@@ -87,19 +88,23 @@ absl::StatusOr<std::string> ForcedCardPath() {
                                                  forced, "'; it may be dp4a or mma"));
 }
 
-absl::StatusOr<std::unique_ptr<Backend>> CreateBackendOfCard(const CardName& name) {
+absl::StatusOr<std::unique_ptr<Backend>> CreateBackendOfCard(const CardName& name,
+                                                             int64_t memory_bytes) {
   std::string path = name.path;
   if (path.empty()) {
     RENGA_ASSIGN_OR_RETURN(path, ForcedCardPath());
   }
   RENGA_ASSIGN_OR_RETURN(const cuda::DriverApi driver, cuda::LoadDriver());
-  RENGA_ASSIGN_OR_RETURN(std::shared_ptr<cuda::Device> card,
+  RENGA_ASSIGN_OR_RETURN(std::unique_ptr<cuda::Device> card,
                          cuda::OpenCard(driver, name.ordinal, cuda::EmbeddedImages()));
   if (path == kMma && !card->has_tensor_cores()) {
     return absl::FailedPreconditionError(
         absl::StrCat("cuda:", name.ordinal,
                      " cannot run the path mma: it takes a card of compute capability 8.0 or newer "
                      "and code for it; use dp4a"));
+  }
+  if (memory_bytes > 0) {
+    RENGA_ASSIGN_OR_RETURN(card, cuda::CreateArenaDevice(std::move(card), memory_bytes));
   }
   return CreateCudaBackend(std::move(card), path == kDp4a ? CudaPath::kDp4a : CudaPath::kBest);
 }
@@ -122,7 +127,7 @@ absl::StatusOr<std::unique_ptr<Backend>> CreateBackend(const BackendOptions& opt
   }
   if (options.device == kReference) return CreateReferenceBackend();
   if (const std::optional<CardName> card = CardOfDevice(options.device)) {
-    return CreateBackendOfCard(*card);
+    return CreateBackendOfCard(*card, options.card_memory_bytes);
   }
   const absl::StatusOr<CpuPath> path = PathOfDevice(options.device);
   if (!path.ok()) return path.status();

@@ -21,6 +21,9 @@ struct BackendOptions {
   // "cuda:1".
   std::string device = "cpu";
   int threads = 0;  // 0: base::UsableCpuCount(); of no use to a card
+  // Of a card's memory, taken at once, so that nobody else can take it later; 0: each piece is
+  // taken when it is needed. Of no use to other devices.
+  int64_t card_memory_bytes = 0;
 };
 
 // kInvalidArgument names the known devices; kFailedPrecondition when this machine lacks the path,

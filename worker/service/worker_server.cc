@@ -6,11 +6,14 @@
 
 #include <algorithm>
 #include <chrono>
+#include <optional>
+#include <string>
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/time/clock.h"
 #include "base/byte_size.h"
 #include "base/log.h"
 #include "base/machine_limits.h"
@@ -24,6 +27,7 @@
 #include "worker/service/disk_probe.h"
 #include "worker/service/link_meter.h"
 #include "worker/service/local_model.h"
+#include "worker/service/memory_watch.h"
 #include "worker/service/process_report.h"
 #include "worker/service/shard_host.h"
 #include "worker/service/speed_probe.h"
@@ -69,7 +73,15 @@ class WorkerServerImpl : public WorkerServer {
         device_name_(NameOf(options.device.device)),
         link_meter_(options.dialer),
         service_(options.identity.has_value() ? transport::PeerPolicy::kMutualTls
-                                              : transport::PeerPolicy::kTrustEveryone) {}
+                                              : transport::PeerPolicy::kTrustEveryone) {
+    if (!kernels::IsCard(options.device.device)) return;
+    memory_watch_.emplace(
+        [device = options.device.device] { return kernels::AvailableBytesOf(device); },
+        [on_event = options.on_event](const std::string& line) {
+          RENGA_LOG(WARNING) << line;
+          if (on_event) on_event(line);
+        });
+  }
   ~WorkerServerImpl() override { Shutdown(); }
 
   absl::Status MeasureSpeed() {
@@ -217,7 +229,8 @@ class WorkerServerImpl : public WorkerServer {
     return hello;
   }
 
-  proto::Heartbeat MakeHeartbeat() const {
+  // On the link's thread, like the watch.
+  proto::Heartbeat MakeHeartbeat() {
     proto::Heartbeat heartbeat;
     heartbeat.set_epoch(host_->epoch());
     heartbeat.set_steps_done(host_->steps_done());
@@ -227,6 +240,7 @@ class WorkerServerImpl : public WorkerServer {
     heartbeat.set_pinned_weight_bytes(residency.pinned);
     heartbeat.set_pinned_now_bytes(residency.pinned_now);
     heartbeat.set_streamed_weight_bytes(residency.streamed);
+    if (memory_watch_.has_value()) heartbeat.set_trouble(memory_watch_->Look(absl::Now()));
     return heartbeat;
   }
 
@@ -243,6 +257,7 @@ class WorkerServerImpl : public WorkerServer {
   LinkMeter link_meter_;
   WorkerService service_;
   std::unique_ptr<ShardHost> host_;
+  std::optional<MemoryWatch> memory_watch_;  // of a card
   std::unique_ptr<grpc::Server> server_;
   int port_ = 0;
 
@@ -255,7 +270,9 @@ class WorkerServerImpl : public WorkerServer {
 
 absl::StatusOr<std::unique_ptr<WorkerServer>> WorkerServer::Create(const WorkerOptions& options) {
   RENGA_RETURN_IF_ERROR(CheckOptions(options));
-  RENGA_ASSIGN_OR_RETURN(auto backend, kernels::CreateBackend(options.device));
+  kernels::BackendOptions device = options.device;
+  device.card_memory_bytes = options.memory_bytes;
+  RENGA_ASSIGN_OR_RETURN(auto backend, kernels::CreateBackend(device));
   std::unique_ptr<LocalModel> local_model;
   if (!options.local_model_path.empty()) {
     RENGA_ASSIGN_OR_RETURN(local_model, LocalModel::Open(options.local_model_path));

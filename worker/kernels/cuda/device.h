@@ -46,6 +46,12 @@ class Device {
                               std::span<const std::byte> args) = 0;
   // Waits; reports what a kernel did wrong since the last time.
   virtual absl::Status Synchronize() = 0;
+
+  // Where other libraries queue work between what was called before and what is called next: the
+  // driver's stream, with the card the calling thread's. kUnimplemented where there is none.
+  virtual absl::StatusOr<void*> Stream() {
+    return absl::UnimplementedError("this device has no stream for other libraries");
+  }
 };
 
 }  // namespace renga::kernels::cuda

@@ -114,6 +114,7 @@ class DriverDevice : public Device {
   absl::Status Launch(Kernel kernel, const LaunchShape& shape,
                       std::span<const std::byte> args) override;
   absl::Status Synchronize() override;
+  absl::StatusOr<void*> Stream() override;
 
  private:
   // A piece of the pinned memory; its event says when the card has taken what lies there.
@@ -260,6 +261,11 @@ absl::Status DriverDevice::Launch(Kernel kernel, const LaunchShape& shape,
 absl::Status DriverDevice::Synchronize() {
   RENGA_RETURN_IF_ERROR(StartCall());
   return Check(driver_.StreamSynchronize(stream_), "the card's work");
+}
+
+absl::StatusOr<void*> DriverDevice::Stream() {
+  RENGA_RETURN_IF_ERROR(StartCall());
+  return stream_;
 }
 
 }  // namespace

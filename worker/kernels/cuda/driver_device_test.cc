@@ -20,14 +20,9 @@ using ::renga::testing::StatusIs;
 using ::testing::HasSubstr;
 
 using emulation::MadeUpDriver;
+using emulation::MadeUpImages;
 
 emulation::MadeUpMachine& machine = emulation::ThisMachine();
-
-// Code for sm_61 and for sm_75 and newer, as the build makes them.
-constexpr std::byte kCode[1] = {};
-const DeviceImage kImages[] = {
-    {.first = 75, .last = 999, .driver_version = 13000, .code = kCode, .first_tensor = 80},
-    {.first = 61, .last = 62, .driver_version = 12000, .code = kCode}};
 
 class DriverDeviceTest : public ::testing::Test {
  protected:
@@ -43,7 +38,7 @@ class DriverDeviceTest : public ::testing::Test {
     EXPECT_TRUE(machine.memory.empty());
   }
   static absl::Status OpenStatus(int ordinal = 0) {
-    return OpenCard(MadeUpDriver(), ordinal, kImages).status();
+    return OpenCard(MadeUpDriver(), ordinal, MadeUpImages()).status();
   }
 };
 
@@ -88,11 +83,11 @@ TEST_F(DriverDeviceTest, CardsAndDriversThatAreTooOld) {
   EXPECT_THAT(OpenStatus(), StatusIs(kNotHere, HasSubstr("no code for the GTX Made Up")));
   // The Tensor kernels are for those cards whose code has them.
   machine.minor = 5;
-  ASSERT_OK_AND_ASSIGN(const auto turing, OpenCard(MadeUpDriver(), 0, kImages));
+  ASSERT_OK_AND_ASSIGN(const auto turing, OpenCard(MadeUpDriver(), 0, MadeUpImages()));
   EXPECT_FALSE(turing->has_tensor_cores());
   machine.major = 8;
   machine.minor = 0;
-  ASSERT_OK_AND_ASSIGN(const auto ampere, OpenCard(MadeUpDriver(), 0, kImages));
+  ASSERT_OK_AND_ASSIGN(const auto ampere, OpenCard(MadeUpDriver(), 0, MadeUpImages()));
   EXPECT_TRUE(ampere->has_tensor_cores());
   EXPECT_THAT(OpenCard(MadeUpDriver(), 0, {}),
               StatusIs(kNotHere, HasSubstr("without a CUDA compiler")));
@@ -102,7 +97,7 @@ TEST_F(DriverDeviceTest, MemoryThatOthersTook) {
   ASSERT_OK_AND_ASSIGN(const CardMemory memory, MemoryOfCard(MadeUpDriver(), 1));
   EXPECT_EQ(memory.free_bytes, int64_t{100} << 20);
   EXPECT_EQ(memory.total_bytes, machine.total_bytes);
-  ASSERT_OK_AND_ASSIGN(const auto card, OpenCard(MadeUpDriver(), 0, kImages));
+  ASSERT_OK_AND_ASSIGN(const auto card, OpenCard(MadeUpDriver(), 0, MadeUpImages()));
   ASSERT_OK_AND_ASSIGN(std::byte* const first, card->Allocate(int64_t{99} << 20));
   EXPECT_THAT(card->Allocate(int64_t{2} << 20),
               StatusIs(absl::StatusCode::kResourceExhausted, HasSubstr("1.0 MiB of its 4.0 GiB")));
@@ -115,7 +110,7 @@ TEST_F(DriverDeviceTest, MemoryThatOthersTook) {
 }
 
 TEST_F(DriverDeviceTest, LargeCopiesComeInPiecesAndArriveWhole) {
-  ASSERT_OK_AND_ASSIGN(const auto card, OpenCard(MadeUpDriver(), 0, kImages));
+  ASSERT_OK_AND_ASSIGN(const auto card, OpenCard(MadeUpDriver(), 0, MadeUpImages()));
   // More than all of the pinned memory, and no multiple of its pieces.
   std::vector<std::byte> bytes((size_t{9} << 20) + 12345);
   for (size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<std::byte>(i * 7 >> 3);
@@ -134,14 +129,14 @@ TEST_F(DriverDeviceTest, LargeCopiesComeInPiecesAndArriveWhole) {
 }
 
 TEST_F(DriverDeviceTest, WhatAKernelDidWrongIsSaidWhenItIsWaitedFor) {
-  ASSERT_OK_AND_ASSIGN(const auto card, OpenCard(MadeUpDriver(), 0, kImages));
+  ASSERT_OK_AND_ASSIGN(const auto card, OpenCard(MadeUpDriver(), 0, MadeUpImages()));
   machine.synchronize = 700;
   EXPECT_THAT(card->Synchronize(), StatusIs(absl::StatusCode::kInternal));
 }
 
 // Through the whole backend: the struct of each kernel arrives as it is.
 TEST_F(DriverDeviceTest, ABackendOverTheDriverMultiplies) {
-  ASSERT_OK_AND_ASSIGN(std::shared_ptr<Device> card, OpenCard(MadeUpDriver(), 0, kImages));
+  ASSERT_OK_AND_ASSIGN(std::shared_ptr<Device> card, OpenCard(MadeUpDriver(), 0, MadeUpImages()));
   const auto run = [](Backend& backend) {
     const std::vector<float> weights = {1, 2, 3, 4, 5, 6};
     const std::vector<float> in = {1, 10, 100};
@@ -167,7 +162,7 @@ TEST_F(DriverDeviceTest, ABackendOverTheDriverMultiplies) {
 class LaunchQueueTest : public DriverDeviceTest {
  protected:
   void Open(bool graphs) {
-    auto card = OpenCard(MadeUpDriver(), 0, kImages, {.graphs = graphs});
+    auto card = OpenCard(MadeUpDriver(), 0, MadeUpImages(), {.graphs = graphs});
     ASSERT_OK(card);
     card_ = std::move(card).value();
     const auto memory = card_->Allocate(4096);

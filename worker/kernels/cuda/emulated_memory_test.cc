@@ -12,12 +12,11 @@
 namespace renga::kernels::cuda {
 namespace {
 
-using emulation::CardMemory;
 using ::renga::testing::StatusIs;
 using ::testing::HasSubstr;
 
 TEST(CardMemoryTest, PiecesAreReusedAndNeverOverlap) {
-  CardMemory memory(4096);
+  emulation::CardMemory memory(4096);
   std::byte* const first = memory.Allocate(1);
   std::byte* const second = memory.Allocate(257);
   std::byte* const third = memory.Allocate(256);
@@ -26,7 +25,7 @@ TEST(CardMemoryTest, PiecesAreReusedAndNeverOverlap) {
     EXPECT_EQ(reinterpret_cast<uintptr_t>(piece) % 256, 0u);
   }
   {
-    const CardMemory::Access access(memory);
+    const emulation::CardMemory::Access access(memory);
     std::memset(second, 2, 257);
     std::memset(first, 1, 1);
     std::memset(third, 3, 256);

@@ -1,5 +1,6 @@
 # The CUDA backend's sources, included by worker/kernels/CMakeLists.txt after renga_kernels is made.
 target_sources(renga_kernels PRIVATE
+  "${CMAKE_CURRENT_LIST_DIR}/arena_device.cc"
   "${CMAKE_CURRENT_LIST_DIR}/attention_plan.cc"
   "${CMAKE_CURRENT_LIST_DIR}/cuda_backend.cc"
   "${CMAKE_CURRENT_LIST_DIR}/cuda_matrix.cc"
@@ -7,6 +8,8 @@ target_sources(renga_kernels PRIVATE
   "${CMAKE_CURRENT_LIST_DIR}/driver_api.cc"
   "${CMAKE_CURRENT_LIST_DIR}/driver_device.cc"
   "${CMAKE_CURRENT_LIST_DIR}/launch_queue.cc"
+  "${CMAKE_CURRENT_LIST_DIR}/nccl_api.cc"
+  "${CMAKE_CURRENT_LIST_DIR}/nccl_communicator.cc"
   "${CMAKE_CURRENT_LIST_DIR}/packed_weights.cc"
   "${CMAKE_CURRENT_LIST_DIR}/top_merge.cc")
 
@@ -20,7 +23,8 @@ set(cuda_tests)
 if(RENGA_TESTS AND NOT RENGA_SANITIZE MATCHES "thread"
    AND CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
   set(emulated_cuda renga::emulated_cuda)
-  set(cuda_tests cuda/driver_device_test.cc cuda/emulated_memory_test.cc cuda/tensor_path_test.cc)
+  set(cuda_tests cuda/arena_device_test.cc cuda/driver_device_test.cc cuda/emulated_memory_test.cc cuda/nccl_communicator_test.cc
+      cuda/tensor_path_test.cc)
   renga_library(emulated_cuda
     HDRS
       cuda/emulation/card_memory.h
@@ -50,6 +54,11 @@ if(RENGA_TESTS AND NOT RENGA_SANITIZE MATCHES "thread"
     set_target_properties(renga_made_up_driver PROPERTIES
       OUTPUT_NAME cuda SOVERSION 1
       LIBRARY_OUTPUT_DIRECTORY "${PROJECT_BINARY_DIR}/tests/made_up_driver")
+    # And a made-up NCCL, which tests load by its path.
+    add_library(renga_made_up_nccl MODULE cuda/emulation/made_up_nccl.cc)
+    target_link_libraries(renga_made_up_nccl PRIVATE renga_flags Threads::Threads)
+    target_compile_definitions(renga_emulated_cuda INTERFACE
+      RENGA_MADE_UP_NCCL="$<TARGET_FILE:renga_made_up_nccl>")
   endif()
   # What runs the fibers is not itself looked at, which makes it ten times faster; but the address
   # sanitizer must be told of every change of stacks.

@@ -15,6 +15,7 @@
 namespace renga::kernels::cuda::emulation {
 namespace {
 
+constexpr size_t kFilledBytes = size_t{64} << 20;
 constexpr DriverResult kInvalidValue = 1;
 constexpr DriverResult kNotFound = 500;
 constexpr DriverResult kIllegalAddress = 700;
@@ -111,7 +112,8 @@ DriverResult MemoryAllocate(DriverAddress* address, size_t bytes) {
   if (static_cast<int64_t>(bytes) > FreeBytes() || posix_memalign(&memory, 256, bytes) != 0) {
     return kDriverOutOfMemory;
   }
-  std::memset(memory, 0xff, bytes);
+  // No kernel may count on zeros; but an arena of gigabytes is not to become memory of the host.
+  std::memset(memory, 0xff, std::min(bytes, kFilledBytes));
   *address = reinterpret_cast<uintptr_t>(memory);
   machine.memory[*address] = static_cast<int64_t>(bytes);
   machine.free_bytes -= static_cast<int64_t>(bytes);
@@ -233,6 +235,14 @@ DriverResult GetErrorString(DriverResult, const char** text) { return Give(text,
 MadeUpMachine& ThisMachine() {
   static MadeUpMachine machine;
   return machine;
+}
+
+std::span<const DeviceImage> MadeUpImages() {
+  static constexpr std::byte kCode[1] = {};
+  static const DeviceImage kImages[] = {
+      {.first = 75, .last = 999, .driver_version = 13000, .code = kCode, .first_tensor = 80},
+      {.first = 61, .last = 62, .driver_version = 12000, .code = kCode}};
+  return kImages;
 }
 
 DriverApi MadeUpDriver() {

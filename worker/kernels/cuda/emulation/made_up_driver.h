@@ -6,8 +6,10 @@
 
 #include <cstdint>
 #include <map>
+#include <span>
 #include <string>
 
+#include "worker/kernels/cuda/device_images.h"
 #include "worker/kernels/cuda/driver_api.h"
 
 namespace renga::kernels::cuda::emulation {
@@ -41,10 +43,13 @@ struct MadeUpMachine {
 };
 
 // The one of this process. Threads may call the driver side by side, as the real one, as long as
-// one of them launches; whoever changes the machine sees to it that nobody calls meanwhile.
+// one of them makes graphs; whoever changes the machine sees to it that nobody calls meanwhile.
 MadeUpMachine& ThisMachine();
 
 DriverApi MadeUpDriver();
+
+// Code for sm_61 and for sm_75 and newer, as the build makes them; the driver never looks into it.
+std::span<const DeviceImage> MadeUpImages();
 
 }  // namespace renga::kernels::cuda::emulation
 
