@@ -112,13 +112,14 @@ void TightenCpus(std::optional<double>& cpus, int64_t quota, int64_t period) {
 }
 
 // What is left below `limit`. Page cache is charged to the group but given back under pressure.
-void TightenMemory(std::optional<int64_t>& left, const std::string& folder, int64_t limit,
+void TightenMemory(CgroupLimits& limits, const std::string& folder, int64_t limit,
                    const char* usage_file, absl::string_view stat_prefix) {
   const int64_t usage = ReadNumber(absl::StrCat(folder, "/", usage_file)).value_or(0);
   const std::vector<std::string> stat = ReadLines(absl::StrCat(folder, "/memory.stat"));
   const int64_t cache = NumberOfKey(stat, absl::StrCat(stat_prefix, "inactive_file")) +
                         NumberOfKey(stat, absl::StrCat(stat_prefix, "active_file"));
-  Tighten(left, std::max<int64_t>(0, limit - std::max<int64_t>(0, usage - cache)));
+  Tighten(limits.memory_left, std::max<int64_t>(0, limit - std::max<int64_t>(0, usage - cache)));
+  Tighten(limits.memory, limit);
 }
 
 void ReadUnified(const std::string& root, CgroupLimits& limits) {
@@ -134,7 +135,7 @@ void ReadUnified(const std::string& root, CgroupLimits& limits) {
       }
     }
     if (const auto limit = ReadNumber(absl::StrCat(folder, "/memory.max"))) {
-      TightenMemory(limits.memory_left, folder, *limit, "memory.current", "");
+      TightenMemory(limits, folder, *limit, "memory.current", "");
     }
   }
 }
@@ -147,7 +148,7 @@ void ReadPerController(const std::string& root, CgroupLimits& limits) {
   for (const std::string& folder : CgroupFolders(root, "memory")) {
     // "No limit" is written as a number near 2^63; the minimum with the system's memory undoes it.
     if (const auto limit = ReadNumber(absl::StrCat(folder, "/memory.limit_in_bytes"))) {
-      TightenMemory(limits.memory_left, folder, *limit, "memory.usage_in_bytes", "total_");
+      TightenMemory(limits, folder, *limit, "memory.usage_in_bytes", "total_");
     }
   }
 }

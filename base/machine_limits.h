@@ -22,6 +22,7 @@ int64_t AvailableMemoryBytes();
 struct CgroupLimits {
   std::optional<double> cpus;          // quota / period
   std::optional<int64_t> memory_left;  // limit - usage, page cache counted as free; >= 0
+  std::optional<int64_t> memory;       // the least limit, whoever uses how much of it
 };
 
 // Reads `root`/proc/self/{cgroup,mountinfo} and the cgroup files below `root`. `root` is "" for

@@ -37,6 +37,7 @@ TEST_F(CgroupLimitsTest, NothingThereIsNoLimit) {
   const CgroupLimits limits = ReadCgroupLimits(root_);
   EXPECT_FALSE(limits.cpus);
   EXPECT_FALSE(limits.memory_left);
+  EXPECT_FALSE(limits.memory);
 }
 
 TEST_F(CgroupLimitsTest, UnifiedTakesTheTightestOfTheGroupAndItsParents) {
@@ -52,6 +53,7 @@ TEST_F(CgroupLimitsTest, UnifiedTakesTheTightestOfTheGroupAndItsParents) {
   const CgroupLimits limits = ReadCgroupLimits(root_);
   EXPECT_THAT(limits.cpus, Optional(Eq(1.5)));
   EXPECT_THAT(limits.memory_left, Optional(Eq(1000000 - (700000 - 250000))));
+  EXPECT_THAT(limits.memory, Optional(Eq(1000000)));
 }
 
 TEST_F(CgroupLimitsTest, ControllersOfTheirOwnHierarchy) {
@@ -68,6 +70,7 @@ TEST_F(CgroupLimitsTest, ControllersOfTheirOwnHierarchy) {
   const CgroupLimits limits = ReadCgroupLimits(root_);
   EXPECT_THAT(limits.cpus, Optional(Eq(0.5)));
   EXPECT_THAT(limits.memory_left, Optional(Eq(0)));
+  EXPECT_THAT(limits.memory, Optional(Eq(5000)));
 }
 
 TEST_F(CgroupLimitsTest, AContainerSeesItsOwnGroupAtTheMount) {

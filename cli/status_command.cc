@@ -99,8 +99,17 @@ void PrintResidency(const nlohmann::json& worker) {
   if (pinned == 0 && streamed == 0) return;
   std::printf("%s: %s of layers in memory", worker.value("name", "").c_str(),
               base::FormatByteSize(worker.value("pinned_now_bytes", int64_t{0})).c_str());
-  std::printf(" of %s that stay there, %s read from disk for every step\n",
+  std::printf(" of %s that stay there, %s read from disk for every step",
               base::FormatByteSize(pinned).c_str(), base::FormatByteSize(streamed).c_str());
+  const double now = worker.value("streamed_bytes_per_second", 0.0);
+  const double measured = worker.value("disk_bytes_per_second", 0.0);
+  if (now > 0) {
+    std::printf(" at %s per second", base::FormatByteSize(static_cast<int64_t>(now)).c_str());
+  }
+  if (now > 0 && measured > 0) {
+    std::printf(" (planned with %s)", base::FormatByteSize(static_cast<int64_t>(measured)).c_str());
+  }
+  std::printf("\n");
 }
 
 // What is wrong with a worker's device.

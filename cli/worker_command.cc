@@ -2,6 +2,7 @@
 #include <unistd.h>
 
 #include <cstdio>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -15,6 +16,7 @@
 #include "base/byte_size.h"
 #include "base/claimed_folder.h"
 #include "base/file.h"
+#include "base/machine_limits.h"
 #include "base/status_macros.h"
 #include "cli/cluster_flags.h"
 #include "cli/command.h"
@@ -23,6 +25,8 @@
 #include "transport/dialer.h"
 #include "transport/enroll.h"
 #include "transport/join_line.h"
+#include "worker/kernels/backend_factory.h"
+#include "worker/service/memory_offer.h"
 #include "worker/service/worker_server.h"
 
 namespace renga::cli {
@@ -33,6 +37,7 @@ struct WorkerFlags {
   std::string token;
   std::string name;
   DeviceFlags devices;
+  std::string memory_file;
   std::string listen = "0.0.0.0:0";
   int group_port = 0;
   std::string advertise;
@@ -93,12 +98,25 @@ absl::StatusOr<std::string> ListenAddress(const std::string& asked, int number) 
                       address.port + number);
 }
 
+// What the device's worker offers later on. The system's limits are of no concern to a card's memory.
+std::function<int64_t()> FollowedOffer(const WorkerFlags& flags, const DeviceOffer& offer) {
+  // A local cluster is planned once.
+  if (flags.local) return nullptr;
+  worker::MemoryOffer::Options options = {
+      .bytes = offer.memory_bytes, .file = flags.memory_file, .limit = {}};
+  if (!kernels::IsCard(offer.device)) {
+    options.limit = [] { return base::ReadCgroupLimits("").memory; };
+  }
+  return [followed = std::make_shared<worker::MemoryOffer>(options)] { return followed->Now(); };
+}
+
 absl::StatusOr<worker::WorkerOptions> ToOptions(const WorkerFlags& flags, const DeviceOffer& offer,
                                                 int number) {
   worker::WorkerOptions options;
   options.name = offer.spare && !flags.spare ? SpareName(flags.name) : flags.name;
   options.device = {.device = offer.device, .threads = flags.threads};
   options.memory_bytes = offer.memory_bytes;
+  if (number == 0) options.memory_bytes_now = FollowedOffer(flags, offer);
   options.spare = offer.spare;
   RENGA_ASSIGN_OR_RETURN(options.listen_address, ListenAddress(flags.listen, number));
   options.group_port = flags.group_port == 0 ? 0 : flags.group_port + number;
@@ -176,6 +194,10 @@ absl::Status RunWorker(WorkerFlags flags) {
   ApplyVerbosity(flags.quiet, flags.verbose);
   if (flags.name.empty()) flags.name = HostName();
   RENGA_RETURN_IF_ERROR(transport::ParseHostPort(flags.coordinator).status());
+  if (!flags.memory_file.empty()) {
+    RENGA_ASSIGN_OR_RETURN(const int64_t bytes, worker::ReadOffer(flags.memory_file));
+    flags.devices.memory = absl::StrCat(bytes);
+  }
   RENGA_ASSIGN_OR_RETURN(std::vector<DeviceOffer> offers, OffersOf(flags.devices));
   if (flags.spare) offers.front().spare = true;
   std::vector<RunningWorker> workers;
@@ -206,10 +228,14 @@ void AddWorkerCommand(CLI::App& app, Invocation& invocation) {
       ->required();
   command->add_option("--token", flags->token, "The join token that `renga up` prints")
       ->envname("RENGA_JOIN_TOKEN");
-  command->add_option(
+  CLI::Option* const memory = command->add_option(
       "--memory", flags->devices.memory,
       "Memory to offer, e.g. 3.5GiB (default: nine tenths of what is available; of a "
       "card, all that is free but 128 MiB)");
+  command
+      ->add_option("--memory-file", flags->memory_file,
+                   "A file that says how much memory to offer; the worker follows it while it runs")
+      ->excludes(memory);
   command->add_option("-t,--threads", flags->threads, "Threads (default: all CPUs)")
       ->check(CLI::Range(1, 1024));
   command->add_option("--name", flags->name, "Name for people (default: the host's name)");

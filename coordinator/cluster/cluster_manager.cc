@@ -4,6 +4,7 @@
 #include <map>
 #include <optional>
 #include <thread>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -70,9 +71,29 @@ std::optional<Loss> LossOf(const std::vector<Member>& members, const Member& pla
   return std::nullopt;
 }
 
-std::vector<std::pair<std::string, uint64_t>> Identify(const std::vector<Member>& members) {
-  std::vector<std::pair<std::string, uint64_t>> identities;
-  for (const Member& member : members) identities.emplace_back(member.id, member.incarnation);
+// Why a plan does not do any more although `placed` is there: its offer is another one. A worker
+// that reads weights from its disk should hold as many as it may.
+std::optional<std::string> OtherOffer(const std::vector<Member>& members,
+                                      const PlacedWorker& placed, bool lazy) {
+  const Member* now = FindMember(members, placed.member);
+  if (now == nullptr) return std::nullopt;
+  const int64_t offered = now->offer.memory_bytes;
+  const int64_t before = placed.member.offer.memory_bytes;
+  const bool too_little = offered < before && (lazy || offered < placed.bytes.total());
+  const bool would_do_better = offered > before && now->last_heartbeat.streamed_weight_bytes > 0;
+  if (!too_little && !would_do_better) return std::nullopt;
+  return absl::StrCat("worker ", DescribeWorker(placed.member), " offers ",
+                      base::FormatByteSize(offered), " of memory instead of ",
+                      base::FormatByteSize(before), ": planning anew");
+}
+
+// What a plan is made from, as far as it may change.
+std::vector<std::tuple<std::string, uint64_t, int64_t>> Identify(
+    const std::vector<Member>& members) {
+  std::vector<std::tuple<std::string, uint64_t, int64_t>> identities;
+  for (const Member& member : members) {
+    identities.emplace_back(member.id, member.incarnation, member.offer.memory_bytes);
+  }
   return identities;
 }
 
@@ -156,7 +177,7 @@ class ClusterManager::Impl {
   absl::Duration ready_at_;
   absl::Duration settle_ = kSettle;
   uint64_t last_epoch_ = 0;
-  std::optional<std::vector<std::pair<std::string, uint64_t>>> refused_for_;
+  std::optional<std::vector<std::tuple<std::string, uint64_t, int64_t>>> refused_for_;
   absl::Duration told_at_ = -absl::InfiniteDuration();
   bool changed_ = true;
 
@@ -465,6 +486,8 @@ void ClusterManager::Impl::CheckPipeline(const std::vector<Member>& members) {
     if (const std::optional<Loss> loss = LossOf(members, placed.member)) {
       pipeline->Break(absl::UnavailableError(loss->sentence));
       left = left || loss->left;
+    } else if (const auto why = OtherOffer(members, placed, last_placement_->lazy)) {
+      pipeline->Break(absl::AbortedError(*why));
     }
   }
   const absl::Status status = pipeline->status();

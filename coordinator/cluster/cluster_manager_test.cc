@@ -172,6 +172,32 @@ TEST_F(ClusterManagerTest, SaysWithNumbersWhatDoesNotFit) {
       Eventually([](const ClusterStatus& status) { return status.state == ClusterState::kReady; }));
 }
 
+TEST_F(ClusterManagerTest, AnOfferThatIsTooSmallNowMakesANewPlan) {
+  FakeWorker& a = AddWorker("w-a");
+  const Member member = Join(a);
+  StartManager(1);
+  ASSERT_OK(WaitUntilReady());
+  ASSERT_OK_AND_ASSIGN(const auto pipeline, manager_->CurrentPipeline());
+  const auto offer = [&](int64_t bytes) {
+    Heartbeat heartbeat;
+    heartbeat.memory_offered_bytes = bytes;
+    EXPECT_TRUE(membership_.Heard(member.id, member.incarnation, heartbeat));
+  };
+  // A little less does not matter.
+  offer(member.offer.memory_bytes - 1);
+  absl::SleepFor(absl::Milliseconds(300));
+  EXPECT_OK(pipeline->status());
+  offer(1 << 20);
+  EXPECT_TRUE(Eventually([](const ClusterStatus& status) {
+    return status.state == ClusterState::kBroken &&
+           status.sentence.find("offers 1.0 MiB of memory instead of") != std::string::npos;
+  }));
+  EXPECT_THAT(pipeline->status(), StatusIs(absl::StatusCode::kAborted, HasSubstr("w-a")));
+  offer(member.offer.memory_bytes);
+  ASSERT_OK(WaitUntilReady());
+  ExpectItWorks();
+}
+
 TEST_F(ClusterManagerTest, ALostWorkerFailsStepsAtOnceAndIsNamed) {
   AddWorker("w-a");
   FakeWorker& b = AddWorker("w-b");

@@ -187,11 +187,13 @@ absl::StatusOr<JoinRequest> CheckHello(const proto::Hello& hello, const HelloSou
 absl::StatusOr<Heartbeat> CheckHeartbeat(const proto::Heartbeat& heartbeat) {
   for (const int64_t bytes :
        {heartbeat.memory_used_bytes(), heartbeat.resident_bytes(), heartbeat.pinned_weight_bytes(),
-        heartbeat.pinned_now_bytes(), heartbeat.streamed_weight_bytes()}) {
+        heartbeat.pinned_now_bytes(), heartbeat.streamed_weight_bytes(),
+        heartbeat.memory_offered_bytes()}) {
     if (bytes >= 0 && bytes <= kMaxMemoryBytes) continue;
     return absl::InvalidArgumentError(
         absl::StrCat("a heartbeat with absurd memory: ", bytes, " bytes"));
   }
+  RENGA_RETURN_IF_ERROR(CheckSpeed("reading weights", heartbeat.streamed_bytes_per_second(), 0));
   // The next epoch is greater than any that a worker knows of.
   if (heartbeat.epoch() > kMaxEpoch) {
     return absl::InvalidArgumentError(
@@ -205,6 +207,8 @@ absl::StatusOr<Heartbeat> CheckHeartbeat(const proto::Heartbeat& heartbeat) {
                    .pinned_weight_bytes = heartbeat.pinned_weight_bytes(),
                    .pinned_now_bytes = heartbeat.pinned_now_bytes(),
                    .streamed_weight_bytes = heartbeat.streamed_weight_bytes(),
+                   .memory_offered_bytes = heartbeat.memory_offered_bytes(),
+                   .streamed_bytes_per_second = heartbeat.streamed_bytes_per_second(),
                    .trouble = heartbeat.trouble()};
 }
 

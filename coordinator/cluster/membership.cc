@@ -109,11 +109,18 @@ absl::StatusOr<Member> Membership::Join(const JoinRequest& request) {
 }
 
 bool Membership::Heard(absl::string_view id, uint64_t incarnation, const Heartbeat& heartbeat) {
-  absl::MutexLock lock(&mutex_);
-  Member* member = FindAlive(id, incarnation);
-  if (member == nullptr) return false;
-  member->last_heard = clock_();
-  member->last_heartbeat = heartbeat;
+  bool other_offer = false;
+  {
+    absl::MutexLock lock(&mutex_);
+    Member* member = FindAlive(id, incarnation);
+    if (member == nullptr) return false;
+    member->last_heard = clock_();
+    member->last_heartbeat = heartbeat;
+    other_offer = heartbeat.memory_offered_bytes > 0 &&
+                  heartbeat.memory_offered_bytes != member->offer.memory_bytes;
+    if (other_offer) member->offer.memory_bytes = heartbeat.memory_offered_bytes;
+  }
+  if (other_offer) Notify();
   return true;
 }
 

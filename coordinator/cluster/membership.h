@@ -65,7 +65,9 @@ struct Heartbeat {
   int64_t pinned_weight_bytes = 0;
   int64_t pinned_now_bytes = 0;
   int64_t streamed_weight_bytes = 0;
-  std::string trouble = "";  // with its device, for people
+  int64_t memory_offered_bytes = 0;      // now; 0: as before
+  double streamed_bytes_per_second = 0;  // of weights from disk, of late; 0: none came
+  std::string trouble = "";              // with its device, for people
 };
 
 struct Member {
@@ -98,8 +100,9 @@ class Membership {
 
   explicit Membership(Clock clock = SteadyClock());
 
-  // Called after every join, loss and leave (not for heartbeats), without locks held, on the thread
-  // that brought the news. `listener` must not block. Listeners are removed by the returned id.
+  // Called after every join, loss, leave and change of an offer (not for other heartbeats), without
+  // locks held, on the thread that brought the news. `listener` must not block. Listeners are
+  // removed by the returned id.
   int AddListener(std::function<void()> listener);
   // After it returns the listener runs no more. Not to be called from a listener.
   void RemoveListener(int id);
@@ -109,7 +112,8 @@ class Membership {
   // one certificate do not replace each other for ever; one that was restarted is let in once its
   // former self is lost. kResourceExhausted when the table is full.
   absl::StatusOr<Member> Join(const JoinRequest& request);
-  // False when that incarnation is no longer the member: its stream should end.
+  // A worker may change how much memory it offers. False when that incarnation is no longer the
+  // member: its stream should end.
   bool Heard(absl::string_view id, uint64_t incarnation, const Heartbeat& heartbeat);
   // Whether that incarnation is the member and alive.
   bool IsAlive(absl::string_view id, uint64_t incarnation) const;

@@ -49,6 +49,23 @@ TEST_F(MembershipTest, SilentMembersAreLostAndStayListed) {
   EXPECT_FALSE(table_.Heard("w-1", first.incarnation, {}));
 }
 
+TEST_F(MembershipTest, AnotherOfferIsNews) {
+  int news = 0;
+  const int listener = table_.AddListener([&news] { ++news; });
+  const Member member = Join("w-1");
+  Heartbeat heartbeat;
+  EXPECT_TRUE(table_.Heard("w-1", member.incarnation, heartbeat));
+  heartbeat.memory_offered_bytes = member.offer.memory_bytes;
+  EXPECT_TRUE(table_.Heard("w-1", member.incarnation, heartbeat));
+  EXPECT_EQ(news, 1);
+  EXPECT_EQ(table_.Members()[0].offer.memory_bytes, member.offer.memory_bytes);
+  heartbeat.memory_offered_bytes = 5;
+  EXPECT_TRUE(table_.Heard("w-1", member.incarnation, heartbeat));
+  EXPECT_EQ(news, 2);
+  EXPECT_EQ(table_.Members()[0].offer.memory_bytes, 5);
+  table_.RemoveListener(listener);
+}
+
 TEST_F(MembershipTest, AStreamOfAnEarlierIncarnationChangesNothing) {
   const Member old = Join("w-1");
   const Member present = Join("w-1");

@@ -38,7 +38,8 @@ struct StepOutcome {
 };
 
 // One epoch. Thread-safe. Once a worker of the plan is lost every step, present and future, fails
-// with kUnavailable naming the worker, and the pipeline is never healthy again.
+// with kUnavailable naming the worker, and the pipeline is never healthy again. With kAborted when
+// the plan was given up with all its workers there: another one takes over soon, and can replay.
 class Pipeline {
  public:
   virtual ~Pipeline() = default;

@@ -189,9 +189,11 @@ absl::Status PipelineImpl::Core::Reported(uint32_t worker, const absl::Status& s
   for (const PipelineOptions::Worker& known : options_.workers) {
     names.emplace_back(known.id, known.name);
   }
-  return absl::Status(status.code(),
-                      absl::StrCat("worker ", options_.workers[worker].name,
-                                   " reports: ", absl::StrReplaceAll(status.message(), names)));
+  // Memory or a disk of a worker that is full is nothing that a user asked too much of.
+  const absl::StatusCode code =
+      absl::IsResourceExhausted(status) ? absl::StatusCode::kUnavailable : status.code();
+  return absl::Status(code, absl::StrCat("worker ", options_.workers[worker].name, " reports: ",
+                                         absl::StrReplaceAll(status.message(), names)));
 }
 
 void PipelineImpl::Core::Stop() {

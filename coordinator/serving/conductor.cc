@@ -22,6 +22,9 @@ constexpr int64_t kSmallestChunk = 16;
 // Of prompts that flow through stages. Fewer tokens share the work of unpacking weights too rarely.
 constexpr int64_t kLargestFlowingChunk = 128;
 constexpr int64_t kSmallestFlowingChunk = 32;
+// Of requests whose plan was given up for another one: a shard may have to be packed for it.
+constexpr absl::Duration kLongestWaitForPlan = absl::Minutes(5);
+constexpr absl::Duration kPlanLookInterval = absl::Milliseconds(50);
 
 void Done(Sequence& sequence, absl::StatusOr<FinishReason> reason, absl::Time now) {
   RequestTimings timings;
@@ -85,12 +88,14 @@ void Conductor::Turn() {
   for (Sequence* sequence : late) {
     Finish(*sequence, absl::DeadlineExceededError("the request took longer than it was given"));
   }
+  LookForPlan();
   SendSteps();
 }
 
 absl::Time Conductor::NextDeadline() const {
   absl::Time next = absl::InfiniteFuture();
   for (const auto& [id, sequence] : sequences_) next = std::min(next, sequence->deadline());
+  if (wait_for_plan_.has_value()) next = std::min(next, absl::Now() + kPlanLookInterval);
   // A frame that was due in the last turn was sent, or waits for an answer.
   const absl::Time frame = batcher_.has_value() ? batcher_->next_frame() : absl::InfiniteFuture();
   return frame > last_turn_ ? std::min(next, frame) : next;
@@ -118,23 +123,23 @@ ServingStats Conductor::Stats() const {
 void Conductor::Start(std::unique_ptr<Sequence> owned) {
   // Before the sequence is known: a break that is found only now starts over with all known ones,
   // and this one would be enqueued twice.
-  absl::Status status = EnsurePipeline();
+  LookForPlan();
+  const absl::Status status = EnsurePipeline();
   Sequence& sequence = *owned;
   sequences_[sequence.request_id] = std::move(owned);
+  stats_.prompt_tokens += static_cast<uint64_t>(sequence.prompt_tokens);
   if (static_cast<int64_t>(sequences_.size()) > options_.max_requests) {
     return Finish(sequence, absl::ResourceExhaustedError(
                                 absl::StrCat("too many requests: ", options_.max_requests,
                                              " are already waiting or running")));
   }
-  if (status.ok()) status = Check(sequence);
-  if (!status.ok()) return Finish(sequence, status);
-  Guard(sequence);
-  stats_.prompt_tokens += static_cast<uint64_t>(sequence.prompt_tokens);
   const bool guesses = options_.optimistic || options_.speculation != SpeculationMode::kOff;
   if (guesses && !sequence.is_score()) {
     sequence.speculation = std::make_unique<Speculation>(NewDrafter());
   }
-  batcher_->Enqueue(&sequence);
+  // LookForPlan goes on with it.
+  if (wait_for_plan_.has_value()) return;
+  Enqueue({&sequence}, status);
 }
 
 void Conductor::Guard(Sequence& sequence) const {
@@ -247,6 +252,10 @@ void Conductor::Break(const absl::Status& status) {
   batcher_.reset();
   in_flight_.clear();
 
+  if (absl::IsAborted(status)) {
+    wait_for_plan_ = absl::Now() + kLongestWaitForPlan;
+    return LookForPlan();
+  }
   std::vector<Sequence*> running;
   std::vector<Sequence*> waiting;
   for (auto& [id, sequence] : sequences_) {
@@ -255,17 +264,31 @@ void Conductor::Break(const absl::Status& status) {
     (untouched ? waiting : running).push_back(sequence.get());
   }
   for (Sequence* sequence : running) Finish(*sequence, status);
-  if (waiting.empty()) return;
-  const absl::Status next = EnsurePipeline();
-  for (Sequence* sequence : waiting) {
+  if (!waiting.empty()) Enqueue(waiting, EnsurePipeline());
+}
+
+void Conductor::LookForPlan() {
+  if (!wait_for_plan_.has_value()) return;
+  const absl::Status status = EnsurePipeline();
+  if (!status.ok() && absl::Now() < *wait_for_plan_) return;
+  wait_for_plan_.reset();
+  std::vector<Sequence*> all;
+  for (auto& [id, sequence] : sequences_) all.push_back(sequence.get());
+  Enqueue(all, status);
+}
+
+void Conductor::Enqueue(const std::vector<Sequence*>& sequences, const absl::Status& status) {
+  for (Sequence* sequence : sequences) {
     sequence->run = 0;
     sequence->submitted = 0;
-    absl::Status usable = next.ok() ? Check(*sequence) : next;
-    if (usable.ok()) {
-      batcher_->Enqueue(sequence);
-    } else {
+    if (sequence->speculation != nullptr) sequence->speculation->Clear();
+    const absl::Status usable = status.ok() ? Check(*sequence) : status;
+    if (!usable.ok()) {
       Finish(*sequence, usable);
+      continue;
     }
+    if (sequence->started == absl::InfinitePast()) Guard(*sequence);
+    batcher_->Enqueue(sequence);
   }
 }
 

@@ -63,8 +63,14 @@ class Conductor {
 
   absl::Status EnsurePipeline();
   void UsePipeline(std::shared_ptr<cluster::Pipeline> pipeline);
-  // The present pipeline can't be used any longer: ends the requests that are on it.
+  // The present pipeline can't be used any longer: ends the requests that are on it, or keeps all
+  // of them for the plan that takes over.
   void Break(const absl::Status& status);
+  // Requests that have no pipeline begin (again) on the present one, from their journals; without
+  // one they end with `status`.
+  void Enqueue(const std::vector<Sequence*>& sequences, const absl::Status& status);
+  // Goes on with requests that wait for a plan that takes over, once it is there.
+  void LookForPlan();
 
   void SendSteps();
   void SendStep(PlannedStep planned);
@@ -102,6 +108,8 @@ class Conductor {
   std::deque<InFlight> in_flight_;  // in the order they were sent
   uint64_t last_ticket_ = 0;
   absl::Time last_turn_ = absl::InfinitePast();
+  // No sequence is on a pipeline: all of them wait until then for the plan that takes over.
+  std::optional<absl::Time> wait_for_plan_;
   double prefill_us_per_token_ = 0;  // of the slowest stage, smoothed; 0: unknown
 
   std::optional<DraftModel> draft_;  // outlives the sequences' drafters

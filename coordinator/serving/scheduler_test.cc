@@ -306,6 +306,36 @@ TEST(SchedulerTest, ABreakEndsWhatRunsAndTheNextPipelineTakesOver) {
   EXPECT_OK(next->Violation());
 }
 
+TEST(SchedulerTest, APlanThatIsGivenUpIsReplayedOnTheNextOne) {
+  FakePipelineOptions options{.stage_count = 2, .kv_blocks = 8, .step_time = absl::Milliseconds(2)};
+  Bench bench(options);
+  const GenerateRequest first{
+      .prompt = Prompt(90, 1), .max_tokens = 40, .sampling = {.temperature = 1, .seed = 5}};
+  const GenerateRequest second{.prompt = Prompt(40, 2), .max_tokens = 20};
+  Answer running;
+  running.Start(*bench.scheduler, first);
+  ASSERT_TRUE(bench.pipeline->AwaitSteps(12));  // some tokens are there
+  bench.pipeline->Hold();
+  Answer waiting;
+  waiting.Start(*bench.scheduler, second);
+  Answer cancelled;
+  cancelled.Start(*bench.scheduler, second);
+  bench.source.Set(nullptr);
+  bench.pipeline->Break(absl::AbortedError("worker 'attic' offers less: planning anew"));
+  // They wait, as long as there is no other plan, and can be ended meanwhile.
+  cancelled.Cancel();
+  EXPECT_THAT(cancelled.Wait(), StatusIs(absl::StatusCode::kCancelled));
+  options.epoch = 2;
+  auto next = std::make_shared<FakePipeline>(options);
+  bench.source.Set(next);
+  ASSERT_OK(running.Wait());
+  ASSERT_OK(waiting.Wait());
+  EXPECT_EQ(running.tokens(), Reference(first, 40));
+  EXPECT_EQ(waiting.tokens(), Reference(second, 20));
+  EXPECT_GT(next->Steps().size(), 0u);
+  EXPECT_OK(next->Violation());
+}
+
 TEST(SchedulerTest, WithoutAPipelineRequestsEndAtOnce) {
   Bench bench;
   bench.source.Set(nullptr);

@@ -66,9 +66,9 @@ def run(*arguments, input_text="", environment=None, limit_s=None):
 class Background:
     """`renga ARGUMENTS` in the background, its output collected line by line."""
 
-    def __init__(self, *arguments, environment=None):
+    def __init__(self, *arguments, environment=None, prefix=()):
         self.process = subprocess.Popen(
-            [BINARY, *map(str, arguments)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            [*map(str, prefix), os.path.abspath(BINARY), *map(str, arguments)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, text=True, env={**os.environ, **(environment or {})})
         self.lines = []
         self._changed = threading.Condition()
@@ -134,8 +134,10 @@ class ProcessTest(unittest.TestCase):
         self.environment = {"XDG_CACHE_HOME": str(self.folder / "cache"),
                             "XDG_STATE_HOME": str(self.folder / "state")}
 
-    def start(self, *arguments, environment=None):
-        process = Background(*arguments, environment={**self.environment, **(environment or {})})
+    def start(self, *arguments, environment=None, prefix=()):
+        """`prefix`: a command that ends by running the rest of its arguments."""
+        process = Background(*arguments, environment={**self.environment, **(environment or {})},
+                             prefix=prefix)
         self.addCleanup(process.kill)
         return process
 

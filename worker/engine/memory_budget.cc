@@ -1,5 +1,6 @@
 #include "worker/engine/memory_budget.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/status/status.h"
@@ -30,7 +31,7 @@ absl::StatusOr<MemoryBudget::Reservation> MemoryBudget::Reserve(int64_t bytes,
     return absl::InvalidArgumentError(absl::StrCat("negative size for ", what, ": ", bytes));
   }
   absl::MutexLock lock(&mutex_);
-  const int64_t free_bytes = total_bytes_ - used_bytes_;
+  const int64_t free_bytes = std::max<int64_t>(0, total_bytes_ - used_bytes_);
   if (bytes > free_bytes) {
     return absl::ResourceExhaustedError(
         absl::StrCat("not enough memory for ", what, ": needs ", base::FormatByteSize(bytes), ", ",
@@ -39,6 +40,16 @@ absl::StatusOr<MemoryBudget::Reservation> MemoryBudget::Reserve(int64_t bytes,
   }
   used_bytes_ += bytes;
   return Reservation(this, bytes);
+}
+
+void MemoryBudget::SetTotal(int64_t total_bytes) {
+  absl::MutexLock lock(&mutex_);
+  total_bytes_ = total_bytes;
+}
+
+int64_t MemoryBudget::total_bytes() const {
+  absl::MutexLock lock(&mutex_);
+  return total_bytes_;
 }
 
 int64_t MemoryBudget::used_bytes() const {

@@ -12,7 +12,7 @@
 
 namespace renga::engine {
 
-// A fixed number of bytes offered by the user, handed out as reservations. Thread-safe.
+// A number of bytes offered by the user, handed out as reservations. Thread-safe.
 class MemoryBudget {
  public:
   // Gives its bytes back when destroyed. Movable.
@@ -38,14 +38,17 @@ class MemoryBudget {
   // kResourceExhausted names what was asked for, what is left and what was offered.
   absl::StatusOr<Reservation> Reserve(int64_t bytes, absl::string_view what);
 
-  int64_t total_bytes() const { return total_bytes_; }
+  // What is offered from now on. What is reserved stays, even where it is more than that: then
+  // nothing is handed out before enough was given back.
+  void SetTotal(int64_t total_bytes);
+  int64_t total_bytes() const;
   int64_t used_bytes() const;
 
  private:
   void Release(int64_t bytes);
 
-  const int64_t total_bytes_;
   mutable absl::Mutex mutex_;
+  int64_t total_bytes_ ABSL_GUARDED_BY(mutex_);
   int64_t used_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 

@@ -1,5 +1,6 @@
 #include "worker/engine/residency.h"
 
+#include <algorithm>
 #include <system_error>
 
 #include "absl/functional/function_ref.h"
@@ -16,6 +17,8 @@ namespace {
 // A disk may stumble; what is damaged stays damaged.
 constexpr int kReadAttempts = 3;
 constexpr absl::Duration kReadRetryDelay = absl::Milliseconds(50);
+// What a read counts when the next one has come: some ten reads make the disk's speed.
+constexpr double kReadMemory = 0.9;
 
 // Bundles are packed beside steps: nobody follows their progress.
 const LoadProgress kNoProgress;
@@ -140,8 +143,10 @@ absl::Status Residency::Start() {
 }
 
 ResidencyReport Residency::report() const {
-  return {
-      .pinned = plan_.pinned_bytes, .pinned_now = pinned_now_, .streamed = plan_.streamed_bytes};
+  return {.pinned = plan_.pinned_bytes,
+          .pinned_now = pinned_now_,
+          .streamed = plan_.streamed_bytes,
+          .streamed_per_second = streamed_per_second_};
 }
 
 // ---- The reader ---------------------------------------------------------------------------------
@@ -192,18 +197,27 @@ void Residency::ReadStreamed(size_t bundle) {
   const int64_t size = held.bundle.RoomBytes();
   const int64_t begin = *ring_.Find(size);
   ring_.Take(begin, size);
-  entries_.push_back({.bundle = bundle, .room = ring_memory_->data() + begin});
+  entries_.push_back({.bundle = bundle, .room = ring_memory_->data() + begin, .status = {}});
   std::byte* const room = entries_.back().room;
   cursor_ = (bundle + 1) % held_.size();
   reading_ = true;
   mutex_.Unlock();
+  const absl::Time asked = absl::Now();
   absl::Status status = ReadBundle(held, room);
+  if (status.ok()) Measure(size, absl::Now() - asked);
   mutex_.Lock();
   reading_ = false;
   if (!status.ok()) stalled_ = true;
   // Entries go away only while nothing is read, or from the front when they are done.
   entries_.back().done = true;
   entries_.back().status = std::move(status);
+}
+
+void Residency::Measure(int64_t bytes, absl::Duration took) {
+  recent_bytes_ = recent_bytes_ * kReadMemory + static_cast<double>(bytes);
+  recent_seconds_ = recent_seconds_ * kReadMemory + absl::ToDoubleSeconds(took);
+  // A clock may stand still for a short read.
+  streamed_per_second_ = recent_bytes_ / std::max(recent_seconds_, 1e-9 * recent_bytes_ / 1e3);
 }
 
 absl::Status Residency::ReadBundle(const Held& held, std::byte* room) {

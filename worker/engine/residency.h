@@ -26,6 +26,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
 #include "model/architecture.h"
 #include "model/layer_slice.h"
 #include "model/residency_plan.h"
@@ -133,6 +134,7 @@ class Residency {
   void ReadPinned(Held& held) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ReadStreamed(size_t bundle) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status ReadBundle(const Held& held, std::byte* room);
+  void Measure(int64_t bytes, absl::Duration took);
   absl::Status HoldBundle(Held& held);
 
   // The engine's thread.
@@ -155,6 +157,10 @@ class Residency {
   std::optional<kernels::PageMemory> ring_memory_;  // changes only while the reader stands still
   std::vector<HeldMatrix> newly_packed_;
   std::atomic<int64_t> pinned_now_ = 0;  // bytes
+  // Streamed reads, the last ones most; the reader's own but for the last.
+  double recent_bytes_ = 0;
+  double recent_seconds_ = 0;
+  std::atomic<double> streamed_per_second_ = 0;
 
   mutable absl::Mutex mutex_;
   ByteRing ring_ ABSL_GUARDED_BY(mutex_);

@@ -86,6 +86,8 @@ struct ResidencyReport {
   int64_t pinned = 0;      // stay in memory once they are there
   int64_t pinned_now = 0;  // of these, in memory already
   int64_t streamed = 0;    // read from disk for every step
+  // At which they came of late; 0: nothing was read yet.
+  double streamed_per_second = 0;
 };
 
 // When the weights of layers come into memory.

@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 #include <sys/stat.h>
-#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -22,12 +21,12 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
-#include "base/byte_size.h"
 #include "base/content_hash.h"
 #include "base/direct_file.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "base/status_macros.h"
+#include "worker/service/disk_space.h"
 
 namespace renga::worker {
 namespace {
@@ -36,7 +35,6 @@ namespace {
 constexpr size_t kHeaderBytes = 4096;
 constexpr int64_t kWriteBytes = int64_t{8} << 20;
 constexpr char kCheckedName[] = "/checked";
-constexpr int64_t kMostReservedBytes = int64_t{2} << 30;
 // No file takes as long to write; what is older was left by a process that was killed.
 constexpr std::chrono::hours kLeftoverAge(1);
 
@@ -91,22 +89,6 @@ std::string BootId() {
   ::close(fd);
   return std::string(absl::StripAsciiWhitespace(
       absl::string_view(text.data(), static_cast<size_t>(std::max<ssize_t>(n, 0)))));
-}
-
-// What is always left to others: a disk is often a terabyte, so not just a part of it.
-int64_t ReservedBytes(int64_t disk_bytes) { return std::min(disk_bytes / 10, kMostReservedBytes); }
-
-absl::Status CheckDiskSpace(const std::string& directory, int64_t bytes) {
-  struct statvfs disk = {};
-  if (::statvfs(directory.c_str(), &disk) != 0) {
-    return base::FileError(errno, "cannot ask for the space left at", directory);
-  }
-  const auto block = static_cast<int64_t>(disk.f_frsize);
-  const int64_t left = static_cast<int64_t>(disk.f_bavail) * block - bytes;
-  const int64_t reserved = ReservedBytes(static_cast<int64_t>(disk.f_blocks) * block);
-  if (left >= reserved) return absl::OkStatus();
-  return absl::ResourceExhaustedError(absl::StrCat("less than ", base::FormatByteSize(reserved),
-                                                   " of the disk would be left at ", directory));
 }
 
 }  // namespace

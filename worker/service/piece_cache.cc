@@ -3,6 +3,8 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <filesystem>
+#include <system_error>
 #include <utility>
 
 #include "absl/strings/escaping.h"
@@ -11,6 +13,7 @@
 #include "base/log.h"
 #include "base/status_macros.h"
 #include "transport/dialer.h"
+#include "worker/service/disk_space.h"
 
 namespace renga::worker {
 namespace {
@@ -44,7 +47,9 @@ std::vector<bool> ReadStoredPieces(const std::string& path) {
 
 PieceCache::PieceCache(const std::string& directory, absl::string_view model_id)
     : enabled_(!directory.empty()),
-      directory_(absl::StrCat(directory, "/shards/", absl::BytesToHexString(model_id))) {}
+      directory_(directory.empty()
+                     ? ""
+                     : absl::StrCat(directory, "/shards/", absl::BytesToHexString(model_id))) {}
 
 std::string PieceCache::Path(uint32_t tensor) const {
   return absl::StrCat(directory_, "/", absl::StrFormat("%05d", tensor));
@@ -87,6 +92,7 @@ void PieceCache::Forget(uint32_t tensor, uint32_t piece) {
 void PieceCache::Write(uint32_t tensor, uint32_t piece, std::span<const std::byte> bytes) {
   if (!enabled_) return;
   absl::Status status = base::CreateDirectories(directory_);
+  if (status.ok()) status = CheckDiskSpace(directory_, static_cast<int64_t>(bytes.size()));
   if (status.ok()) {
     const auto file = Open(tensor, base::RandomAccessFile::Mode::kReadWrite);
     status = file.ok() ? (*file)->WriteAt(int64_t{piece} * kPieceBytes, bytes) : file.status();
@@ -99,6 +105,17 @@ void PieceCache::Write(uint32_t tensor, uint32_t piece, std::span<const std::byt
   }
   RENGA_LOG(WARNING) << "going on without a cache of the model: " << status.message();
   enabled_ = false;
+}
+
+bool PieceCache::GiveWay() {
+  std::error_code error;
+  if (directory_.empty() || !std::filesystem::exists(directory_, error)) return false;
+  RENGA_LOG(WARNING) << "the disk is full: removing the model's pieces at " << directory_
+                     << ", which can be fetched again";
+  enabled_ = false;
+  file_.reset();
+  stored_.clear();
+  return std::filesystem::remove_all(directory_, error) > 0 && !error;
 }
 
 }  // namespace renga::worker

@@ -33,9 +33,12 @@ class PieceCache {
   absl::Status Read(uint32_t tensor, uint32_t piece, std::span<std::byte> out);
   // The piece on disk is not what it should be.
   void Forget(uint32_t tensor, uint32_t piece);
-  // Keeps a verified piece. When the disk is full or refuses, this warns once and keeps nothing
-  // from then on.
+  // Keeps a verified piece. When the disk is full (CheckDiskSpace) or refuses, this warns once and
+  // keeps nothing from then on.
   void Write(uint32_t tensor, uint32_t piece, std::span<const std::byte> bytes);
+  // Removes all pieces of the model and keeps none from then on: the disk is wanted for what cannot
+  // be fetched again. False when there is nothing to gain by it.
+  bool GiveWay();
 
  private:
   std::string Path(uint32_t tensor) const;
@@ -44,7 +47,7 @@ class PieceCache {
   absl::StatusOr<base::RandomAccessFile*> Open(uint32_t tensor, base::RandomAccessFile::Mode mode);
 
   bool enabled_;
-  std::string directory_;
+  std::string directory_;  // "": none
   // Per tensor that was asked about: which pieces have data on disk.
   absl::flat_hash_map<uint32_t, std::vector<bool>> stored_;
   std::unique_ptr<base::RandomAccessFile> file_;

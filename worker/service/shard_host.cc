@@ -156,6 +156,14 @@ void ShardHost::Load(proto::LoadRequest request, std::shared_ptr<LoadStream> str
   });
 }
 
+bool ShardHost::Holds(const LoadOrder& order) const {
+  if (shard_ == nullptr || !IsSameShard(*order_, order)) return false;
+  // How much of a lazy one stays in memory was decided by the offer of that time.
+  const int64_t offered = options_.budget->total_bytes();
+  return order.mode == engine::LoadMode::kEager ? shard_->memory_bytes() <= offered
+                                                : offered == offered_bytes_;
+}
+
 absl::Status ShardHost::DoLoad(const proto::LoadRequest& request, LoadTicket& ticket,
                                LoadStream& stream) {
   RENGA_ASSIGN_OR_RETURN(const LoadOrder order, FromProto(request));
@@ -167,7 +175,7 @@ absl::Status ShardHost::DoLoad(const proto::LoadRequest& request, LoadTicket& ti
   DropStage();
   outbox_.Begin(order.epoch);
   proto::LoadProgress ready;
-  if (shard_ != nullptr && IsSameShard(*order_, order)) {
+  if (Holds(order)) {
     shard_->ResetSequences();
   } else {
     RENGA_RETURN_IF_ERROR(LoadShard(order, ticket, stream, ready));
@@ -185,6 +193,7 @@ absl::Status ShardHost::DoLoad(const proto::LoadRequest& request, LoadTicket& ti
 absl::Status ShardHost::LoadShard(const LoadOrder& order, LoadTicket& ticket, LoadStream& stream,
                                   proto::LoadProgress& last) {
   DropShard();
+  const int64_t offered = options_.budget->total_bytes();
   order_ = std::make_unique<const LoadOrder>(order);
   packed_ = std::make_unique<PackedCache>(options_.packed_directory, order.model_id,
                                           options_.backend->layout_name());
@@ -222,6 +231,7 @@ absl::Status ShardHost::LoadShard(const LoadOrder& order, LoadTicket& ticket, Lo
     return shard.status();
   }
   shard_ = *std::move(shard);
+  offered_bytes_ = offered;
   last.set_fetched_bytes(weights.fetched_bytes());
   last.set_cached_bytes(weights.cached_bytes());
   packed_->RememberChecked();

@@ -85,6 +85,8 @@ class ShardHost {
   class LoadTicket;
 
   void RunJobs();
+  // Whether shard_ does for an order, as it is.
+  bool Holds(const LoadOrder& order) const;
   absl::Status DoLoad(const proto::LoadRequest& request, LoadTicket& ticket, LoadStream& stream);
   // Fills `last` with what came from where.
   absl::Status LoadShard(const LoadOrder& order, LoadTicket& ticket, LoadStream& stream,
@@ -124,6 +126,7 @@ class ShardHost {
   std::unique_ptr<ShippedWeights> weights_;  // uses order_ and packed_
   std::unique_ptr<engine::Shard> shard_;
   uint64_t shards_loaded_ = 0;
+  int64_t offered_bytes_ = 0;           // the budget that shard_ was loaded within
   std::unique_ptr<PackedSaver> saver_;  // uses packed_ and shard_
   std::unique_ptr<Stage> stage_;        // uses shard_
 

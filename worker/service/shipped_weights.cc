@@ -102,7 +102,10 @@ absl::Status ShippedWeights::KeepPacked(const engine::MatrixKey& key,
     return absl::FailedPreconditionError("this worker keeps nothing on disk (--no-packed-cache)");
   }
   const PackedId id = PackedIdOf(*order_, key);
-  RENGA_RETURN_IF_ERROR(packed_->Keep(id, bytes, [] { return false; }));
+  const auto keep = [&] { return packed_->Keep(id, bytes, [] { return false; }); };
+  absl::Status kept = keep();
+  if (absl::IsResourceExhausted(kept) && cache_.GiveWay()) kept = keep();
+  RENGA_RETURN_IF_ERROR(kept);
   // It is read past the page cache.
   packed_->DropPages(id);
   return absl::OkStatus();

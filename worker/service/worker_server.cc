@@ -38,6 +38,9 @@ namespace {
 
 // A worker alone in its process measures nothing else.
 constexpr absl::Duration kDiskProbe = absl::Milliseconds(40);
+// A disk that reads at this share of the speed that it was measured at is called slow, and at twice
+// that no more.
+constexpr double kSlowDisk = 0.25;
 
 absl::Status CheckOptions(const WorkerOptions& options) {
   if (options.memory_bytes <= 0) {
@@ -140,7 +143,12 @@ class WorkerServerImpl : public WorkerServer {
         CoordinatorLink::Options{.coordinator = options_.coordinator,
                                  .dialer = options_.dialer,
                                  .hello = [this] { return MakeHello(); },
-                                 .heartbeat = [this] { return MakeHeartbeat(); },
+                                 .heartbeat =
+                                     [this] {
+                                       FollowOffer();
+                                       WatchDisk();
+                                       return MakeHeartbeat();
+                                     },
                                  .join_timeout = options_.join_timeout,
                                  .rejoin_timeout = options_.rejoin_timeout,
                                  .on_event = options_.on_event});
@@ -197,6 +205,35 @@ class WorkerServerImpl : public WorkerServer {
     return absl::OkStatus();
   }
 
+  // A user, or the system, changes what the worker may use while it runs.
+  void FollowOffer() {
+    if (!options_.memory_bytes_now) return;
+    const int64_t before = budget_.total_bytes();
+    const int64_t now = options_.memory_bytes_now();
+    if (now <= 0 || now == before) return;
+    budget_.SetTotal(now);
+    Tell(absl::StrCat("offering ", base::FormatByteSize(now), " instead of ",
+                      base::FormatByteSize(before)));
+  }
+
+  // Tokens come late then, and nothing else would say why.
+  void WatchDisk() {
+    const double now = host_->residency().streamed_per_second;
+    const double planned = speed_.disk_bytes_per_second;
+    if (now <= 0 || planned <= 0) return;
+    const bool slow = now < planned * (disk_is_slow_ ? 2 * kSlowDisk : kSlowDisk);
+    if (slow == std::exchange(disk_is_slow_, slow)) return;
+    Tell(absl::StrCat(
+        "the disk reads weights at ", base::FormatByteSize(static_cast<int64_t>(now)),
+        " per second, measured before: ", base::FormatByteSize(static_cast<int64_t>(planned)),
+        slow ? "; tokens wait for it: is another program using it?" : ""));
+  }
+
+  void Tell(const std::string& line) const {
+    RENGA_LOG(INFO) << line;
+    if (options_.on_event) options_.on_event(line);
+  }
+
   proto::Hello MakeHello() const {
     proto::Hello hello;
     *hello.mutable_build() = transport::ThisBuild();
@@ -210,7 +247,7 @@ class WorkerServerImpl : public WorkerServer {
     proto::DeviceOffer& offer = *hello.mutable_offer();
     offer.set_device_path(device_path_);
     offer.set_device_name(device_name_);
-    offer.set_memory_bytes(options_.memory_bytes);
+    offer.set_memory_bytes(budget_.total_bytes());
     offer.set_memory_available_bytes(kernels::AvailableBytesOf(options_.device.device).value_or(0));
     offer.set_weight_bytes_per_second(weight_bytes_per_second_);
     const int threads =
@@ -235,11 +272,13 @@ class WorkerServerImpl : public WorkerServer {
     heartbeat.set_epoch(host_->epoch());
     heartbeat.set_steps_done(host_->steps_done());
     heartbeat.set_memory_used_bytes(budget_.used_bytes());
+    heartbeat.set_memory_offered_bytes(budget_.total_bytes());
     heartbeat.set_resident_bytes(ResidentBytes());
     const engine::ResidencyReport residency = host_->residency();
     heartbeat.set_pinned_weight_bytes(residency.pinned);
     heartbeat.set_pinned_now_bytes(residency.pinned_now);
     heartbeat.set_streamed_weight_bytes(residency.streamed);
+    heartbeat.set_streamed_bytes_per_second(residency.streamed_per_second);
     if (memory_watch_.has_value()) heartbeat.set_trouble(memory_watch_->Look(absl::Now()));
     return heartbeat;
   }
@@ -254,6 +293,7 @@ class WorkerServerImpl : public WorkerServer {
   std::shared_ptr<const transport::SocketCredentials> group_credentials_;
   std::unique_ptr<transport::GroupListener> group_listener_;  // null: no port
   DeviceSpeed speed_;
+  bool disk_is_slow_ = false;  // the link's thread's own
   LinkMeter link_meter_;
   WorkerService service_;
   std::unique_ptr<ShardHost> host_;

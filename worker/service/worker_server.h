@@ -34,6 +34,10 @@ struct WorkerOptions {
   // This is the memory of a host beside its card, which another worker offers: plans use it only
   // for what fits nowhere else.
   bool spare = false;
+  // How much is offered now, asked with every heartbeat on the link's thread; what is not above 0
+  // is no answer. May be empty: then that never changes. The coordinator is told of a change, and
+  // gives the worker another shard where the one it holds does not do any more.
+  std::function<int64_t()> memory_bytes_now;
 
   // Mutual TLS with this identity. Without one the worker trusts every caller, so it serves on a
   // loopback address or, with an empty listen_address, inside this process only.
