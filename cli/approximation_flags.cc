@@ -25,6 +25,7 @@ using nlohmann::json;
 
 constexpr char kLateSlice[] = "late-slice";
 constexpr char kHotRows[] = "hot-rows";
+constexpr char kColdNeurons[] = "cold-neurons";
 constexpr int64_t kUsualPercent = 25;
 
 // "25%" or "25".
@@ -47,9 +48,10 @@ absl::StatusOr<Mode> ParseMode(absl::string_view text) {
   const std::pair<absl::string_view, absl::string_view> parts =
       absl::StrSplit(text, absl::MaxSplits('=', 1));
   Mode mode{.name = std::string(parts.first)};
-  if (mode.name != kLateSlice && mode.name != kHotRows) {
-    return absl::InvalidArgumentError(absl::StrCat("--approximate knows ", kLateSlice, " and ",
-                                                   kHotRows, ", not '", parts.first, "'"));
+  if (mode.name != kLateSlice && mode.name != kHotRows && mode.name != kColdNeurons) {
+    return absl::InvalidArgumentError(absl::StrCat("--approximate knows ", kLateSlice, ", ",
+                                                   kHotRows, " and ", kColdNeurons, ", not '",
+                                                   parts.first, "'"));
   }
   if (parts.first.size() == text.size()) return mode;
   RENGA_ASSIGN_OR_RETURN(mode.percent, ParsePercent(parts.second, 1));
@@ -100,6 +102,38 @@ absl::StatusOr<model::RowSet> ChooseHotRows(const std::string& regions, int64_t 
   return rows;
 }
 
+// The last neurons of each layer in the report's order.
+absl::StatusOr<model::NeuronSet> ChooseColdNeurons(const ApproximationFlags& flags, int64_t percent,
+                                                   const model::ModelConfig& config) {
+  if (flags.regions.empty()) {
+    return absl::InvalidArgumentError(
+        "--approximate cold-neurons needs --regions with the report that `renga regions` writes");
+  }
+  RENGA_ASSIGN_OR_RETURN(const std::string text, base::ReadFile(flags.regions));
+  const json report = json::parse(text, nullptr, /*allow_exceptions=*/false);
+  const absl::Status wrong = absl::InvalidArgumentError(
+      absl::StrCat(flags.regions, " is no report of `renga regions` on the neurons of this model"));
+  const json neurons = report.is_object() ? report.value("neurons", json()) : json();
+  const json layers = neurons.is_object() ? neurons.value("by_heat", json()) : json();
+  if (!layers.is_array() || static_cast<int64_t>(layers.size()) != config.n_layers) return wrong;
+  const int64_t count = config.d_ff * percent / 100;
+  model::NeuronSet cold;
+  for (size_t layer = 0; layer < layers.size(); ++layer) {
+    const json& order = layers[layer];
+    if (!order.is_array() || static_cast<int64_t>(order.size()) != config.d_ff) return wrong;
+    for (int64_t i = config.d_ff - count; i < config.d_ff; ++i) {
+      const json& neuron = order[static_cast<size_t>(i)];
+      if (!neuron.is_number_integer()) return wrong;
+      const auto number = neuron.get<int64_t>();
+      if (number < 0 || number >= config.d_ff) return wrong;
+      cold.push_back(static_cast<int32_t>(static_cast<int64_t>(layer) * config.d_ff + number));
+    }
+  }
+  std::sort(cold.begin(), cold.end());
+  if (std::adjacent_find(cold.begin(), cold.end()) != cold.end()) return wrong;
+  return cold;
+}
+
 std::string CostFile(const cluster::ModelStore& store) {
   return absl::StrCat(base::CacheDirectory(), "/approximations/", store.manifest().model_id.ToHex(),
                       ".json");
@@ -126,14 +160,16 @@ void AddApproximationFlags(CLI::App& command, ApproximationFlags& flags) {
       .add_option("--approximate", flags.modes,
                   "Compute less than the model, or later; repeatable. late-slice=25%: the last 25% "
                   "of each layer's feed-forward is added one layer late. hot-rows=25%: tokens are "
-                  "chosen among 25% of the vocabulary. Answers change; `renga perplexity` says by "
-                  "how much (default: nothing)")
+                  "chosen among 25% of the vocabulary. cold-neurons=75%: the coldest 75% of the "
+                  "feed-forward's neurons, by --regions, have 3 bits for each weight. Answers "
+                  "change; `renga perplexity` says by how much (default: nothing)")
       ->allow_extra_args(false);
   command.add_option("--approximate-at-most", flags.at_most,
                      "Approximate at most this share of tokens, e.g. 20% (default: 100%)");
   command.add_option("--regions", flags.regions,
                      "JSON of `renga regions`: its hot rows come first with --approximate hot-rows "
-                     "and --near-rows (default: rows in the file's order)");
+                     "and --near-rows (default: rows in the file's order); says which neurons are "
+                     "cold");
 }
 
 absl::StatusOr<model::Approximation> ToApproximation(const ApproximationFlags& flags,
@@ -147,6 +183,9 @@ absl::StatusOr<model::Approximation> ToApproximation(const ApproximationFlags& f
     RENGA_ASSIGN_OR_RETURN(const Mode mode, ParseMode(text));
     if (mode.name == kLateSlice) {
       approximation.late_percent = mode.percent;
+    } else if (mode.name == kColdNeurons) {
+      RENGA_ASSIGN_OR_RETURN(model::NeuronSet cold, ChooseColdNeurons(flags, mode.percent, config));
+      approximation.cold_neurons = std::make_shared<const model::NeuronSet>(std::move(cold));
     } else {
       RENGA_ASSIGN_OR_RETURN(model::RowSet rows,
                              ChooseHotRows(flags.regions, mode.percent, config.vocab_size));
@@ -156,6 +195,7 @@ absl::StatusOr<model::Approximation> ToApproximation(const ApproximationFlags& f
   if (!flags.at_most.empty()) {
     RENGA_ASSIGN_OR_RETURN(approximation.at_most_percent, ParsePercent(flags.at_most, 0));
   }
+  RENGA_RETURN_IF_ERROR(model::CheckApproximation(approximation, config));
   return approximation;
 }
 

@@ -164,6 +164,9 @@ absl::StatusOr<partition::PlanRequest> ToPlanRequest(const PlanFlags& flags,
         "--approximate late-slice goes neither with --lazy nor with --tensor-parallel");
   }
   RENGA_RETURN_IF_ERROR(AddNearRows(flags, config, request));
+  if (request.approximation.cold_neurons != nullptr && flags.lazy) {
+    return absl::InvalidArgumentError("--approximate cold-neurons does not go with --lazy");
+  }
   // A row for each sequence, and one draft for them to share.
   if (speculation != serving::SpeculationMode::kOff) {
     request.max_step_outputs =

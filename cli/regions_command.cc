@@ -1,5 +1,5 @@
-// renga regions: which rows of the vocabulary texts use, and the screen of a head that stays on
-// disk.
+// renga regions: which rows of the vocabulary and which feed-forward neurons texts use, and the
+// screen of a head that stays on disk.
 #include <algorithm>
 #include <cstdio>
 #include <filesystem>
@@ -16,6 +16,7 @@
 #include "cli/cluster_flags.h"
 #include "cli/command.h"
 #include "cli/device_flags.h"
+#include "cli/neurons_report.h"
 #include "cli/progress_printer.h"
 #include "cli/region_texts.h"
 #include "cli/regions_report.h"
@@ -23,6 +24,7 @@
 #include "coordinator/cluster/manifest.h"
 #include "coordinator/cluster/model_store.h"
 #include "model/unicode.h"
+#include "partition/neurons.h"
 #include "partition/regions.h"
 #include "worker/engine/screen_builder.h"
 #include "worker/engine/screen_file.h"
@@ -128,6 +130,31 @@ absl::StatusOr<std::vector<partition::TextTrace>> TraceTexts(const RegionsFlags&
   return traces;
 }
 
+// Of the matrices that are cut along neurons, in the file.
+int64_t FeedForwardBytes(const model::GgufFile& file, const model::Model& model) {
+  int64_t bytes = 0;
+  for (int64_t layer = 0; layer < model.config.n_layers; ++layer) {
+    for (const model::TensorSpec& spec : model.architecture->LayerTensors(model.config, layer)) {
+      const bool feeds =
+          spec.cut == model::Cut::kFeedForward || spec.cut == model::Cut::kFeedForwardColumns;
+      const model::GgufTensor* const tensor = feeds ? file.FindTensor(spec.name) : nullptr;
+      if (tensor != nullptr) bytes += tensor->byte_size;
+    }
+  }
+  return bytes;
+}
+
+absl::Status WriteReport(const std::string& output, const partition::RegionReport& report,
+                         const ReportedModel& model, const RowText& text,
+                         const partition::NeuronReport& neurons, int64_t feed_forward_bytes) {
+  nlohmann::json json = RegionsJson(report, model, text);
+  json["neurons"] = NeuronsJson(neurons);
+  RENGA_RETURN_IF_ERROR(base::WriteFileAtomically(output + ".json", json.dump(1) + "\n"));
+  return base::WriteFileAtomically(
+      output + ".html",
+      RegionsPage(report, model, text, NeuronsSection(neurons, feed_forward_bytes)));
+}
+
 absl::Status Regions(const RegionsFlags& flags) {
   ApplyVerbosity(/*quiet=*/!flags.verbose, flags.verbose);
   RENGA_ASSIGN_OR_RETURN(const std::vector<NamedText> texts, ReadTexts(flags.text_folder));
@@ -144,6 +171,8 @@ absl::Status Regions(const RegionsFlags& flags) {
   const model::ModelConfig& config = store->model().config;
   RENGA_ASSIGN_OR_RETURN(const partition::RegionReport report,
                          partition::StudyRegions(traces, config.vocab_size, flags.share));
+  RENGA_ASSIGN_OR_RETURN(const partition::NeuronReport neurons,
+                         partition::StudyNeurons(tracer->FinishNeurons(), flags.share));
   ReportedModel reported;
   reported.name = config.name.empty() ? config.architecture : config.name;
   reported.row_bytes = store->footprint().head_row_bytes;
@@ -160,15 +189,15 @@ absl::Status Regions(const RegionsFlags& flags) {
     const std::string shown = nlohmann::json(piece).dump();
     return shown.substr(1, shown.size() - 2);
   };
-  RENGA_RETURN_IF_ERROR(base::WriteFileAtomically(
-      flags.output + ".json", RegionsJson(report, reported, text).dump(1) + "\n"));
-  RENGA_RETURN_IF_ERROR(
-      base::WriteFileAtomically(flags.output + ".html", RegionsPage(report, reported, text)));
+  RENGA_RETURN_IF_ERROR(WriteReport(flags.output, report, reported, text, neurons,
+                                    FeedForwardBytes(store->file(), store->model())));
   std::printf(
       "%s.html and %s.json: the %lld hottest of %lld rows, with those of the text itself, "
-      "hold the best row in %.0f%% of positions\n",
+      "hold the best row in %.0f%% of positions; the hottest %.0f%% of the neurons add as much of "
+      "what all add\n",
       flags.output.c_str(), flags.output.c_str(), static_cast<long long>(report.recommended_rows),
-      static_cast<long long>(report.vocabulary), report.wanted_share * 100);
+      static_cast<long long>(report.vocabulary), report.wanted_share * 100,
+      neurons.recommended_share * 100);
   if (reported.screen_bytes > 0) {
     std::printf("%s: a screen of %s for a head of %s; use it with --lazy-head\n",
                 reported.screen_file.c_str(), base::FormatByteSize(reported.screen_bytes).c_str(),
@@ -182,7 +211,8 @@ absl::Status Regions(const RegionsFlags& flags) {
 void AddRegionsCommand(CLI::App& app, Invocation& invocation) {
   auto flags = std::make_shared<RegionsFlags>();
   CLI::App* command = app.add_subcommand(
-      "regions", "Measure which vocabulary rows texts use, and build the screen of a lazy head");
+      "regions",
+      "Measure which vocabulary rows and neurons texts use, and build the screen of a lazy head");
   command->footer(
       "Example:\n  renga regions model.gguf --text my-texts/ -o regions\n"
       "  renga run model.gguf --lazy-head \"Why is the sky blue?\"");
@@ -199,8 +229,10 @@ void AddRegionsCommand(CLI::App& app, Invocation& invocation) {
       ->capture_default_str()
       ->check(CLI::Range(1.0, 8.0));
   command
-      ->add_option("--share", flags->share,
-                   "How often the best row must be near, for the recommended cut")
+      ->add_option(
+          "--share", flags->share,
+          "How often the best row must be near, and what part of all that neurons add, for "
+          "the recommended cuts")
       ->capture_default_str()
       ->check(CLI::Range(0.0, 1.0));
   command->add_option("--cache", flags->cache, "Folder that keeps the screen");

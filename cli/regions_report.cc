@@ -1,13 +1,11 @@
 #include "cli/regions_report.h"
 
-#include <algorithm>
-#include <cmath>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "absl/strings/str_replace.h"
 #include "base/byte_size.h"
+#include "cli/report_plots.h"
 
 namespace renga::cli {
 namespace {
@@ -27,101 +25,6 @@ td:first-child, th:first-child { text-align: left } .typical td { text-align: le
 .note { color: #666 }
 </style></head><body>
 )";
-
-constexpr const char* kColours[] = {"#1f6fb4", "#d1601d", "#3a8a3a", "#8d4aa8"};
-
-std::string Escape(const std::string& text) {
-  return absl::StrReplaceAll(text, {{"&", "&amp;"}, {"<", "&lt;"}, {">", "&gt;"}});
-}
-
-struct Line {
-  std::string name;
-  std::vector<double> x;
-  std::vector<double> y;
-};
-
-struct Axes {
-  std::string x_name;
-  std::string y_name;
-  bool log_x = false;
-  bool percent = false;
-};
-
-// The largest of 1, 2, 2.5 and 5 times a power of ten that divides `most` into four parts or more.
-double TickDistance(double most) {
-  const double power = std::pow(10, std::floor(std::log10(most / 4)));
-  double distance = power;
-  for (const double step : {2.0, 2.5, 5.0}) {
-    if (step * power <= most / 4) distance = step * power;
-  }
-  return distance;
-}
-
-// Where an axis from `begin` to `end` has its numbers: evenly, or on a logarithmic one at powers of
-// four.
-std::vector<double> Ticks(double begin, double end, bool logarithmic) {
-  std::vector<double> ticks;
-  if (logarithmic) {
-    for (double at = begin; at <= end; at *= 4) ticks.push_back(at);
-    return ticks;
-  }
-  const double distance = TickDistance(end - begin);
-  for (int i = 0; begin + i * distance <= end * (1 + 1e-9); ++i) {
-    ticks.push_back(begin + i * distance);
-  }
-  return ticks;
-}
-
-// Lines over shared axes that begin at 0 (at the least x where they are logarithmic).
-std::string Plot(const std::vector<Line>& lines, const Axes& axes) {
-  constexpr double kWidth = 720, kHeight = 300, kLeft = 70, kRight = 190, kTop = 15, kBottom = 45;
-  double most_x = 1, most_y = 1e-9, least_x = INFINITY;
-  for (const Line& line : lines) {
-    for (const double x : line.x) most_x = std::max(most_x, x), least_x = std::min(least_x, x);
-    for (const double y : line.y) most_y = std::max(most_y, y);
-  }
-  if (axes.percent) most_y = 1;
-  const auto along = [&](double x) { return axes.log_x ? std::log2(x) : x; };
-  const double begin = axes.log_x ? along(least_x) : 0;
-  const double range = std::max(along(most_x) - begin, 1e-9);
-  const auto px = [&](double x) {
-    return kLeft + (along(x) - begin) / range * (kWidth - kLeft - kRight);
-  };
-  const auto py = [&](double y) {
-    return kHeight - kBottom - y / most_y * (kHeight - kTop - kBottom);
-  };
-  std::string svg = absl::StrFormat("<svg viewBox='0 0 %g %g' role='img'>", kWidth, kHeight);
-  for (const double y : Ticks(0, most_y, false)) {
-    absl::StrAppendFormat(
-        &svg,
-        "<line x1='%g' x2='%g' y1='%.1f' y2='%.1f' stroke='#ddd'/>"
-        "<text x='%g' y='%.1f' text-anchor='end'>%s</text>",
-        kLeft, kWidth - kRight, py(y), py(y), kLeft - 6, py(y) + 4,
-        axes.percent ? absl::StrFormat("%.0f%%", y * 100) : absl::StrFormat("%.0f", y));
-  }
-  for (const double x : Ticks(axes.log_x ? least_x : 0, most_x, axes.log_x)) {
-    absl::StrAppendFormat(&svg, "<text x='%.1f' y='%g' text-anchor='middle'>%.0f</text>", px(x),
-                          kHeight - kBottom + 16, x);
-  }
-  absl::StrAppendFormat(&svg, "<text x='%g' y='%g' text-anchor='middle'>%s</text>",
-                        (kLeft + kWidth - kRight) / 2, kHeight - 8, axes.x_name);
-  absl::StrAppendFormat(
-      &svg, "<text transform='translate(14 %g) rotate(-90)' text-anchor='middle'>%s</text>",
-      (kHeight - kBottom + kTop) / 2, axes.y_name);
-  for (size_t i = 0; i < lines.size(); ++i) {
-    const char* const colour = kColours[i % std::size(kColours)];
-    std::string points;
-    for (size_t k = 0; k < lines[i].x.size(); ++k) {
-      absl::StrAppendFormat(&points, "%.1f,%.1f ", px(lines[i].x[k]), py(lines[i].y[k]));
-    }
-    absl::StrAppendFormat(&svg,
-                          "<polyline fill='none' stroke='%s' stroke-width='2' points='%s'/>"
-                          "<text x='%g' y='%g' style='fill:%s'>%s</text>",
-                          colour, points, kWidth - kRight + 12,
-                          kTop + 14 + 18 * static_cast<double>(i), colour, lines[i].name);
-  }
-  return svg + "</svg>\n";
-}
 
 template <typename Point>
 Line LineOf(const std::vector<Point>& points, const std::string& name, double (*x)(const Point&),
@@ -161,21 +64,10 @@ std::string CachePlot(const RegionReport& report) {
       {.x_name = "rows in memory", .y_name = "best row is there", .log_x = true, .percent = true});
 }
 
-std::string TogetherTable(const RegionReport& report) {
-  const size_t n = report.topics.size();
-  std::string table = "<table class='together'><tr><th></th>";
-  for (size_t i = 0; i < n; ++i) absl::StrAppendFormat(&table, "<th>%d</th>", i + 1);
-  table += "</tr>";
-  for (size_t i = 0; i < n; ++i) {
-    absl::StrAppendFormat(&table, "<tr><th>%d %s</th>", i + 1, Escape(report.topics[i].name));
-    for (size_t j = 0; j < n; ++j) {
-      const double share = report.together[i * n + j];
-      absl::StrAppendFormat(&table, "<td style='background:rgba(31,111,180,%.2f)'>%.0f</td>",
-                            i == j ? 0 : std::min(1.0, share * 2), share * 100);
-    }
-    table += "</tr>";
-  }
-  return table + "</table>\n";
+std::vector<std::string> NamesOf(const RegionReport& report) {
+  std::vector<std::string> names;
+  for (const partition::Topic& topic : report.topics) names.push_back(topic.name);
+  return names;
 }
 
 std::string TypicalTable(const RegionReport& report, const RowText& text) {
@@ -253,13 +145,14 @@ nlohmann::json RegionsJson(const RegionReport& report, const ReportedModel& mode
   return json;
 }
 
-std::string RegionsPage(const RegionReport& report, const ReportedModel& model,
-                        const RowText& text) {
+std::string RegionsPage(const RegionReport& report, const ReportedModel& model, const RowText& text,
+                        const std::string& more) {
   return absl::StrCat(
       kHead, "<h1>Regions of ", Escape(model.name), "</h1>\n<p>", report.topics.size(), " texts, ",
       report.positions, " tokens, a vocabulary of ", report.vocabulary, " rows.</p>\n",
       CutSentence(report, model),
-      "<h2>Working set</h2>\n<p>Distinct rows after so many tokens, text after text: rows of the "
+      "<h1>The vocabulary</h1>\n<h2>Working set</h2>\n<p>Distinct rows after so many tokens, text "
+      "after text: rows of the "
       "embedding that were read, rows that were the best, rows among the best 40.</p>\n",
       WorkingSetPlot(report),
       "<h2>Hit rate against cache size</h2>\n<p>How often the best row is among so many rows in "
@@ -268,10 +161,10 @@ std::string RegionsPage(const RegionReport& report, const ReportedModel& model,
       CachePlot(report),
       "<h2>Texts that share rows</h2>\n<p>Rows among the best 40 in both texts, in percent of "
       "those in either.</p>\n",
-      TogetherTable(report),
+      LikenessTable(NamesOf(report), report.together),
       "<h2>What is typical</h2>\n<p class='note'>Rows that a text takes often and few other texts "
       "take (the largest TF-IDF). Bytes in angle brackets are parts of characters.</p>\n",
-      TypicalTable(report, text), "</body></html>\n");
+      TypicalTable(report, text), more, "</body></html>\n");
 }
 
 }  // namespace renga::cli

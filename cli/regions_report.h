@@ -22,8 +22,9 @@ struct ReportedModel {
 
 nlohmann::json RegionsJson(const partition::RegionReport& report, const ReportedModel& model,
                            const RowText& text);
+// `more` is HTML that comes at the end.
 std::string RegionsPage(const partition::RegionReport& report, const ReportedModel& model,
-                        const RowText& text);
+                        const RowText& text, const std::string& more);
 
 }  // namespace renga::cli
 

@@ -38,7 +38,41 @@ absl::StatusOr<std::unique_ptr<TextTracer>> TextTracer::Create(const cluster::Mo
   RENGA_ASSIGN_OR_RETURN(tracer->shard_,
                          engine::Shard::Load(model, spec, limits, tracer->backend_.get(),
                                              &tracer->budget_, tracer->weights_.get(), nullptr));
+  RENGA_RETURN_IF_ERROR(tracer->WatchNeurons());
   return tracer;
+}
+
+absl::Status TextTracer::WatchNeurons() {
+  const model::ModelConfig& config = store_.model().config;
+  RENGA_ASSIGN_OR_RETURN(std::vector<float> lengths, NeuronLengths());
+  neurons_ =
+      std::make_unique<partition::NeuronRecorder>(config.n_layers, config.d_ff, std::move(lengths));
+  return shard_->ObserveNeurons([this](int64_t layer, std::span<const float> rows) {
+    neurons_->Add(layer, position_, rows);
+  });
+}
+
+absl::StatusOr<std::vector<float>> TextTracer::NeuronLengths() {
+  const model::Model& model = store_.model();
+  std::vector<float> squares(static_cast<size_t>(model.config.n_layers * model.config.d_ff));
+  std::vector<std::byte> stored;
+  std::vector<float> row(static_cast<size_t>(model.config.d_ff));
+  for (int64_t layer = 0; layer < model.config.n_layers; ++layer) {
+    for (const model::TensorSpec& tensor : model.architecture->LayerTensors(model.config, layer)) {
+      if (tensor.cut != model::Cut::kFeedForwardColumns || tensor.must_be_f32) continue;
+      RENGA_ASSIGN_OR_RETURN(const base::DataType type, weights_->TensorType(tensor.name));
+      RENGA_ASSIGN_OR_RETURN(const int64_t bytes, base::RowBytes(type, tensor.columns));
+      stored.resize(static_cast<size_t>(bytes));
+      float* const sums = squares.data() + layer * model.config.d_ff;
+      for (int64_t r = 0; r < tensor.rows; ++r) {
+        RENGA_RETURN_IF_ERROR(weights_->Read(tensor.name, r * bytes, stored));
+        base::GetDataTypeInfo(type).to_float(stored.data(), row.data(), tensor.columns);
+        for (size_t n = 0; n < row.size(); ++n) sums[n] += row[n] * row[n];
+      }
+    }
+  }
+  for (float& square : squares) square = std::sqrt(square);
+  return squares;
 }
 
 absl::Status TextTracer::LoadNorm() {
@@ -52,8 +86,11 @@ absl::StatusOr<partition::TextTrace> TextTracer::Trace(const std::string& name,
   RENGA_ASSIGN_OR_RETURN(const std::vector<int32_t> tokens, tokenizer_.Encode(text, {}));
   partition::TextTrace trace;
   trace.name = name;
+  position_ = 0;
   const bool with_bos = tokenizer_.adds_bos() && tokenizer_.bos().has_value();
   const size_t room = static_cast<size_t>(kWindow) - (with_bos ? 1 : 0);
+  const size_t windows = (tokens.size() + room - 1) / room;
+  neurons_->BeginText(name, static_cast<int64_t>(tokens.size() + (with_bos ? windows : 0)));
   for (size_t at = 0; at < tokens.size(); at += room) {
     std::vector<int32_t> window;
     if (with_bos) window.push_back(*tokenizer_.bos());
@@ -89,6 +126,7 @@ absl::Status TextTracer::RunWindow(const std::vector<int32_t>& tokens,
         std::span(tokens).subspan(static_cast<size_t>(done), static_cast<size_t>(count));
     RENGA_ASSIGN_OR_RETURN(std::vector<float> rows, store_.embeddings().Rows(ids));
     RENGA_RETURN_IF_ERROR(shard_->RunLayers(step, rows, nullptr));
+    position_ += count;
     RENGA_ASSIGN_OR_RETURN(const std::vector<model::HeadRow> answers, shard_->RunHead(step, rows));
     for (int64_t i = 0; i < count; ++i) {
       const model::HeadRow& answer = answers[static_cast<size_t>(i)];

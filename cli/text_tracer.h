@@ -1,6 +1,6 @@
 // Runs texts through a model on this machine and keeps what `renga regions` is about: the best rows
-// of every position, and the hidden states' second moments. Steps go straight to a shard: hidden
-// states never leave a worker otherwise.
+// of every position, what feed-forward neurons did, and the hidden states' second moments. Steps go
+// straight to a shard: hidden states never leave a worker otherwise.
 #ifndef RENGA_CLI_TEXT_TRACER_H_
 #define RENGA_CLI_TEXT_TRACER_H_
 
@@ -13,6 +13,7 @@
 #include "absl/status/statusor.h"
 #include "coordinator/cluster/model_store.h"
 #include "model/tokenizer.h"
+#include "partition/neuron_recorder.h"
 #include "partition/regions.h"
 #include "worker/engine/local_weights.h"
 #include "worker/engine/screen_builder.h"
@@ -34,6 +35,8 @@ class TextTracer {
   absl::StatusOr<partition::TextTrace> Trace(const std::string& name, const std::string& text);
 
   const engine::HiddenMoments& moments() const { return moments_; }
+  // Of all texts so far; then nothing more can be traced.
+  partition::NeuronRecord FinishNeurons() { return neurons_->Finish(); }
   engine::WeightSource& weights() { return *weights_; }
 
  private:
@@ -44,6 +47,9 @@ class TextTracer {
         budget_(memory_bytes),
         moments_(store.model().config.d_model) {}
   absl::Status LoadNorm();
+  absl::Status WatchNeurons();
+  // By layer and neuron, the length of its column of the down projection.
+  absl::StatusOr<std::vector<float>> NeuronLengths();
   absl::Status RunWindow(const std::vector<int32_t>& tokens, partition::TextTrace& trace);
   // As the head norms them.
   void Norm(std::vector<float>& rows) const;
@@ -56,6 +62,8 @@ class TextTracer {
   std::unique_ptr<engine::Shard> shard_;
   std::vector<float> norm_;
   engine::HiddenMoments moments_;
+  std::unique_ptr<partition::NeuronRecorder> neurons_;
+  int64_t position_ = 0;  // of the step's first row, in its text
   uint64_t steps_ = 0;
 };
 

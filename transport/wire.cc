@@ -158,6 +158,30 @@ absl::Status CheckConfig(const proto::ModelConfig& message) {
   return CheckWindow(message);
 }
 
+// One bit for each of `count` numbers, the lowest first.
+std::string BitsOf(const std::vector<int32_t>& numbers, int64_t count) {
+  std::string bits(static_cast<size_t>((count + 7) / 8), '\0');
+  for (const int32_t number : numbers) {
+    bits[static_cast<size_t>(number / 8)] |= static_cast<char>(1 << number % 8);
+  }
+  return bits;
+}
+
+// Ascending.
+absl::StatusOr<std::shared_ptr<const std::vector<int32_t>>> NumbersOf(absl::string_view bits,
+                                                                      int64_t count,
+                                                                      absl::string_view field) {
+  if (static_cast<int64_t>(bits.size()) != (count + 7) / 8) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(field, " has ", bits.size(), " bytes for ", count, " of them"));
+  }
+  auto numbers = std::make_shared<std::vector<int32_t>>();
+  for (size_t i = 0; i < bits.size() * 8; ++i) {
+    if ((bits[i / 8] >> i % 8 & 1) != 0) numbers->push_back(static_cast<int32_t>(i));
+  }
+  return numbers;
+}
+
 }  // namespace
 
 proto::Step ToProto(const model::Step& step) {
@@ -276,33 +300,27 @@ absl::StatusOr<model::ModelConfig> FromProto(const proto::ModelConfig& message) 
 }
 
 std::string RowSetToWire(const model::RowSet& rows, int64_t vocab_size) {
-  std::string bits(static_cast<size_t>((vocab_size + 7) / 8), '\0');
-  for (const int32_t row : rows) {
-    bits[static_cast<size_t>(row / 8)] |= static_cast<char>(1 << row % 8);
-  }
-  return bits;
+  return BitsOf(rows, vocab_size);
 }
 
 absl::StatusOr<std::shared_ptr<const model::RowSet>> RowSetFromWire(
     absl::string_view bits, const model::ModelConfig& config, absl::string_view field) {
-  if (static_cast<int64_t>(bits.size()) != (config.vocab_size + 7) / 8) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(field, " has ", bits.size(), " bytes for ", config.vocab_size, " rows"));
-  }
-  auto rows = std::make_shared<model::RowSet>();
-  for (size_t row = 0; row < bits.size() * 8; ++row) {
-    if ((bits[row / 8] >> row % 8 & 1) != 0) rows->push_back(static_cast<int32_t>(row));
-  }
+  RENGA_ASSIGN_OR_RETURN(auto rows, NumbersOf(bits, config.vocab_size, field));
   RENGA_RETURN_IF_ERROR(model::CheckRowSet(*rows, config, field));
   return rows;
 }
 
-proto::Approximation ToProto(const model::Approximation& approximation, int64_t vocab_size) {
+proto::Approximation ToProto(const model::Approximation& approximation,
+                             const model::ModelConfig& config) {
   proto::Approximation message;
   message.set_late_percent(static_cast<uint32_t>(approximation.late_percent));
   message.set_at_most_percent(static_cast<uint32_t>(approximation.at_most_percent));
-  if (approximation.hot_rows == nullptr) return message;
-  message.set_hot_rows(RowSetToWire(*approximation.hot_rows, vocab_size));
+  if (approximation.hot_rows != nullptr) {
+    message.set_hot_rows(RowSetToWire(*approximation.hot_rows, config.vocab_size));
+  }
+  if (approximation.cold_neurons != nullptr) {
+    message.set_cold_neurons(BitsOf(*approximation.cold_neurons, config.n_layers * config.d_ff));
+  }
   return message;
 }
 
@@ -313,6 +331,11 @@ absl::StatusOr<model::Approximation> FromProto(const proto::Approximation& messa
   if (!message.hot_rows().empty()) {
     RENGA_ASSIGN_OR_RETURN(approximation.hot_rows,
                            RowSetFromWire(message.hot_rows(), config, "approximation.hot_rows"));
+  }
+  if (!message.cold_neurons().empty()) {
+    RENGA_ASSIGN_OR_RETURN(approximation.cold_neurons,
+                           NumbersOf(message.cold_neurons(), config.n_layers * config.d_ff,
+                                     "approximation.cold_neurons"));
   }
   RENGA_RETURN_IF_ERROR(model::CheckApproximation(approximation, config));
   return approximation;

@@ -35,8 +35,9 @@ std::string RowSetToWire(const model::RowSet& rows, int64_t vocab_size);
 absl::StatusOr<std::shared_ptr<const model::RowSet>> RowSetFromWire(
     absl::string_view bits, const model::ModelConfig& config, absl::string_view field);
 
-// `vocab_size` is the model's.
-proto::Approximation ToProto(const model::Approximation& approximation, int64_t vocab_size);
+// `config` is the model's.
+proto::Approximation ToProto(const model::Approximation& approximation,
+                             const model::ModelConfig& config);
 absl::StatusOr<model::Approximation> FromProto(const proto::Approximation& message,
                                                const model::ModelConfig& config);
 

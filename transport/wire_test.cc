@@ -294,9 +294,9 @@ TEST(WireTest, ApproximationsComeBackAndWrongOnesAreRefused) {
   model::ModelConfig config;
   config.vocab_size = 13;
   model::Approximation approximation{.late_percent = 25, .at_most_percent = 0};
-  EXPECT_THAT(FromProto(ToProto(approximation, 13), config), IsOkAndHolds(approximation));
+  EXPECT_THAT(FromProto(ToProto(approximation, config), config), IsOkAndHolds(approximation));
   approximation.hot_rows = std::make_shared<const model::RowSet>(model::RowSet{0, 7, 8, 12});
-  const proto::Approximation good = ToProto(approximation, 13);
+  const proto::Approximation good = ToProto(approximation, config);
   EXPECT_THAT(FromProto(good, config), IsOkAndHolds(approximation));
 
   proto::Approximation wrong = good;
@@ -312,6 +312,32 @@ TEST(WireTest, ApproximationsComeBackAndWrongOnesAreRefused) {
   wrong.set_hot_rows(std::string(2, '\xff'));  // rows 13 to 15
   EXPECT_THAT(FromProto(wrong, config), StatusIs(kInvalid));
   wrong.set_hot_rows(std::string(2, '\0'));
+  EXPECT_THAT(FromProto(wrong, config), StatusIs(kInvalid));
+}
+
+TEST(WireTest, ColdNeuronsComeBackAndWrongOnesAreRefused) {
+  model::ModelConfig config;
+  config.vocab_size = 13;
+  config.n_layers = 3;
+  config.d_ff = 7;
+  model::Approximation approximation;
+  approximation.cold_neurons =
+      std::make_shared<const model::NeuronSet>(model::NeuronSet{0, 6, 7, 20});
+  const proto::Approximation good = ToProto(approximation, config);
+  EXPECT_THAT(FromProto(good, config), IsOkAndHolds(approximation));
+  EXPECT_FALSE(approximation == model::Approximation());
+
+  proto::Approximation wrong = good;
+  wrong.mutable_cold_neurons()->pop_back();
+  EXPECT_THAT(FromProto(wrong, config), StatusIs(kInvalid, HasSubstr("cold_neurons")));
+  wrong = good;
+  wrong.mutable_cold_neurons()->back() = '\xff';  // neurons 21 to 23
+  EXPECT_THAT(FromProto(wrong, config), StatusIs(kInvalid));
+  wrong = good;
+  wrong.set_late_percent(10);
+  EXPECT_THAT(FromProto(wrong, config), StatusIs(kInvalid, HasSubstr("late slice")));
+  wrong = good;
+  wrong.set_at_most_percent(20);
   EXPECT_THAT(FromProto(wrong, config), StatusIs(kInvalid));
 }
 

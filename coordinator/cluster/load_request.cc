@@ -99,7 +99,7 @@ proto::LoadRequest MakeLoadRequest(const ModelStore& store, const Placement& pla
   request.set_load_lazily(placement.lazy);
   if (!placement.limits.approximation.exact()) {
     *request.mutable_approximation() =
-        transport::ToProto(placement.limits.approximation, store.model().config.vocab_size);
+        transport::ToProto(placement.limits.approximation, store.model().config);
   }
   if (const auto& near = placement.limits.near_rows; near != nullptr) {
     request.set_near_rows(transport::RowSetToWire(*near, store.model().config.vocab_size));

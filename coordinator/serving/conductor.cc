@@ -539,8 +539,8 @@ void Conductor::Finish(Sequence& sequence, absl::StatusOr<FinishReason> reason) 
 
 bool Conductor::IsApproximated(const Sequence& sequence) const {
   const model::Approximation& approximation = pipeline_->limits().approximation;
-  const bool on =
-      approximation.late_percent > 0 || (approximation.hot_rows != nullptr && !sequence.all_rows);
+  const bool on = approximation.late_percent > 0 || approximation.cold_neurons != nullptr ||
+                  (approximation.hot_rows != nullptr && !sequence.all_rows);
   return on && approximation.Applies(static_cast<int64_t>(sequence.tokens.size()) - 1);
 }
 

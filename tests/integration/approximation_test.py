@@ -11,6 +11,7 @@ SHAPE = ["--layers", "3", "--d-model", "64", "--heads", "4", "--kv-heads", "2", 
          "--vocab", "400", "--type", "F32"]
 HOT = ["--approximate", "hot-rows=25%"]
 LATE = ["--approximate", "late-slice=40%"]
+COLD = ["--approximate", "cold-neurons=75%"]
 NEVER = ["--approximate-at-most", "0%"]
 
 
@@ -78,6 +79,33 @@ class ApproximationTest(ProcessTest):
                             "no report")
         report.write_text(json.dumps({"vocabulary": 500, "hot_rows": [450]}))
         self.assert_refused(self.renga("run", self.model, "Once", *HOT, "--regions", report),
+                            "this model")
+
+    def test_cold_neurons_come_from_a_report(self):
+        report = self.folder / "regions.json"
+        # The first 120 of 160 neurons of each layer are the coldest.
+        order = [*range(120, 160), *range(120)]
+        report.write_text(json.dumps({"neurons": {"by_heat": [order] * 3}}))
+        exact = self.logits()
+        cold, _ = self.logits(*COLD, "--regions", report)
+        self.assertNotEqual(cold, exact[0])
+        self.assertEqual(self.logits(*COLD, "--regions", report, "--workers", "2")[0], cold)
+        one, approximate, kl, same = self.perplexity(*COLD, "--regions", report)
+        self.assertNotEqual(one, approximate)
+        self.assertGreater(kl, 0)
+        told = self.renga("run", self.model, "Once", "--raw", "-n", "4", "--timings", *COLD,
+                          "--regions", report)
+        self.assertIn(b"as measured before", told.stderr)
+        self.assertIn(b"4 tokens were approximated", told.stderr)
+        # Nothing of it stays on disk: the exact model is as before.
+        self.assertEqual(self.logits(), exact)
+
+        for extra, word in (([], "--regions"), (["--regions", self.model], "no report"),
+                            (["--regions", report, "--lazy"], "--lazy"),
+                            (["--regions", report, *NEVER], "cap")):
+            self.assert_refused(self.renga("run", self.model, "Once", *COLD, *extra), word)
+        report.write_text(json.dumps({"neurons": {"by_heat": [[0] * 160] * 3}}))
+        self.assert_refused(self.renga("run", self.model, "Once", *COLD, "--regions", report),
                             "this model")
 
     def test_what_there_is_no_mode_of_is_refused(self):

@@ -64,6 +64,16 @@ class LazyHeadTest(ProcessTest):
         self.assertEqual(len(report["topics"]), 24)
         self.assertGreater(report["screen"]["resident_bytes"], 0)
         self.assertEqual(report["caches"][-1]["first_in_hot"], 1)
+        neurons = report["neurons"]
+        layers, width = neurons["layers"], neurons["neurons_per_layer"]
+        for order in neurons["by_heat"]:
+            self.assertEqual(sorted(order), list(range(width)))
+        self.assertEqual(len(neurons["by_heat"]), layers)
+        self.assertAlmostEqual(neurons["caches"][-1]["hottest"], 1)
+        self.assertEqual(len(neurons["together"]), 24 * 24)
+        self.assertGreaterEqual(neurons["groups"][0]["inside"],
+                                neurons["groups"][0]["inside_by_chance"])
+        self.assertIn("Feed-forward neurons", page)
         self.assertIn("<svg", page)
         self.assertNotIn("http", page)
         self.check_same_tokens(model, 60, (1, 1, 1, 1, 1))

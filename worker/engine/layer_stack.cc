@@ -1,5 +1,7 @@
 #include "worker/engine/layer_stack.h"
 
+#include <algorithm>
+#include <numeric>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -8,6 +10,7 @@
 #include "model/footprint.h"
 #include "model/linear_runs.h"
 #include "model/step.h"
+#include "worker/engine/low_bits.h"
 
 namespace renga::engine {
 namespace {
@@ -79,6 +82,9 @@ LayerStack::LayerStack(const model::Model& model, const model::ShardSpec& spec,
       backend_(backend) {}
 
 absl::Status LayerStack::MakeProgram(const model::Model& model) {
+  if (limits_.approximation.cold_neurons != nullptr && residency_ != nullptr) {
+    return absl::UnimplementedError("cold neurons with fewer bits do not go with --lazy");
+  }
   if (limits_.approximation.late_percent > 0) {
     if (slice_.has_value() || residency_ != nullptr) {
       return absl::UnimplementedError(
@@ -162,11 +168,36 @@ absl::StatusOr<LayerStack::Layer> LayerStack::LoadLayer(int64_t index, WeightLoa
     if (tensors[i].must_be_f32) {
       RENGA_ASSIGN_OR_RETURN(layer.vectors[i], loader.LoadVector(tensors[i], part));
     } else if (residency_ == nullptr) {
-      RENGA_ASSIGN_OR_RETURN(layer.matrices[i], loader.LoadMatrix(tensors[i], part));
+      RENGA_ASSIGN_OR_RETURN(layer.matrices[i], LoadMatrix(index, tensors[i], part, loader));
     }
   }
   if (late_.has_value()) RENGA_RETURN_IF_ERROR(LoadLatePart(tensors, loader, layer));
   return layer;
+}
+
+absl::StatusOr<std::unique_ptr<kernels::WeightMatrix>> LayerStack::LoadMatrix(
+    int64_t layer, const model::TensorSpec& tensor, const model::TensorPart& part,
+    WeightLoader& loader) const {
+  const auto& cold = limits_.approximation.cold_neurons;
+  const bool rows = tensor.cut == model::Cut::kFeedForward;
+  const bool columns = tensor.cut == model::Cut::kFeedForwardColumns;
+  if (cold == nullptr || (!rows && !columns)) return loader.LoadMatrix(tensor, part);
+  RENGA_ASSIGN_OR_RETURN(const base::DataType type, loader.TensorType(tensor));
+  const int64_t first = layer * whole_.config.d_ff;
+  std::vector<int32_t> neurons;  // of this layer
+  for (const int32_t neuron : *cold) {
+    if (neuron >= first && neuron < first + whole_.config.d_ff) {
+      neurons.push_back(static_cast<int32_t>(neuron - first));
+    }
+  }
+  std::vector<int32_t> whole_row(static_cast<size_t>(tensor.columns));
+  std::iota(whole_row.begin(), whole_row.end(), 0);
+  return loader.PackChanged(tensor, part, [&](int64_t row, std::span<std::byte> bytes) {
+    if (columns) return RoundToThreeBits(type, bytes, neurons);
+    return std::binary_search(neurons.begin(), neurons.end(), row)
+               ? RoundToThreeBits(type, bytes, whole_row)
+               : absl::OkStatus();
+  });
 }
 
 absl::Status LayerStack::LoadLatePart(std::span<const model::TensorSpec> tensors,
@@ -324,14 +355,41 @@ absl::Status LayerStack::RunLinears(const Layer& layer, const Op* first, std::sp
                        .bias = op.bias < 0 ? nullptr : Floats(layer.vectors[op.bias]),
                        .out = View(op.out, call)});
   }
-  if (first == nullptr) return backend_->Linear(View(ops[0].in, call), outputs);
-  if (first->kind == OpKind::kSiluGate) {
-    return backend_->SiluGateLinear(View(first->in, call), View(first->in2, call),
-                                    View(first->out, call), outputs);
+  if (first == nullptr) {
+    RENGA_RETURN_IF_ERROR(backend_->Linear(View(ops[0].in, call), outputs));
+  } else if (first->kind == OpKind::kSiluGate) {
+    RENGA_RETURN_IF_ERROR(backend_->SiluGateLinear(View(first->in, call), View(first->in2, call),
+                                                   View(first->out, call), outputs));
+  } else {
+    RENGA_RETURN_IF_ERROR(backend_->RmsNormLinear(
+        View(first->in, call), Floats(layer.vectors[first->weight]),
+        static_cast<float>(config_.norm_epsilon), View(first->out, call), outputs));
   }
-  return backend_->RmsNormLinear(View(first->in, call), Floats(layer.vectors[first->weight]),
-                                 static_cast<float>(config_.norm_epsilon), View(first->out, call),
-                                 outputs);
+  return ops[0].weight == observed_ ? TellObserver(layer, ops[0], call) : absl::OkStatus();
+}
+
+absl::Status LayerStack::ObserveNeurons(NeuronObserver observer) {
+  if (slice_.has_value() || late_.has_value()) {
+    return absl::UnimplementedError("neurons are observed where one worker has all of them");
+  }
+  observer_ = std::move(observer);
+  observed_ = -1;
+  if (observer_ == nullptr) return absl::OkStatus();
+  const auto tensors = whole_.architecture->LayerTensors(whole_.config, first_layer_);
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    if (tensors[i].cut == model::Cut::kFeedForwardColumns) observed_ = static_cast<int>(i);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status LayerStack::TellObserver(const Layer& layer, const Op& down, const Call& call) {
+  // After the product, so that a gate that runs in one pass with it has run.
+  shared_.resize(static_cast<size_t>(call.rows * Width(down.in)));
+  RENGA_RETURN_IF_ERROR(backend_->Synchronize());
+  RENGA_RETURN_IF_ERROR(backend_->Download(*activations_, activation_offsets_[down.in],
+                                           std::as_writable_bytes(std::span(shared_))));
+  observer_(NumberOf(layer), shared_);
+  return absl::OkStatus();
 }
 
 size_t LayerStack::BundleOf(const Layer& layer, std::span<const Op> linears) const {

@@ -17,6 +17,7 @@
 #include "model/model_config.h"
 #include "model/shard_spec.h"
 #include "worker/engine/residency.h"
+#include "worker/engine/shard.h"
 #include "worker/engine/weight_loader.h"
 #include "worker/kernels/backend.h"
 
@@ -35,10 +36,13 @@ class LayerStack {
   // Loads the spec's layers, not empty and inside the model, or its slice of them, which has passed
   // CheckSlice. `backend` outlives the stack. With a residency, of Bundles(), only what is no
   // matrix is loaded. A part that comes late (limits.approximation) goes with neither a slice nor a
-  // residency: kUnimplemented.
+  // residency, cold neurons go with no residency: kUnimplemented.
   static absl::StatusOr<std::unique_ptr<LayerStack>> Load(
       const model::Model& model, const model::ShardSpec& spec, const model::RuntimeLimits& limits,
       kernels::Backend* backend, WeightLoader& loader, std::unique_ptr<Residency> residency);
+
+  // Shard::ObserveNeurons.
+  absl::Status ObserveNeurons(NeuronObserver observer);
 
   // Null: every matrix is held.
   Residency* residency() { return residency_.get(); }
@@ -69,6 +73,11 @@ class LayerStack {
   // After the residency is known.
   absl::Status MakeProgram(const model::Model& model);
   absl::StatusOr<Layer> LoadLayer(int64_t index, WeightLoader& loader) const;
+  // A matrix of a layer, its cold neurons rounded.
+  absl::StatusOr<std::unique_ptr<kernels::WeightMatrix>> LoadMatrix(int64_t layer,
+                                                                    const model::TensorSpec& tensor,
+                                                                    const model::TensorPart& part,
+                                                                    WeightLoader& loader) const;
   // The layer's part of `late_`, behind what is in `layer`.
   absl::Status LoadLatePart(std::span<const model::TensorSpec> tensors, WeightLoader& loader,
                             Layer& layer) const;
@@ -85,6 +94,7 @@ class LayerStack {
   // `first`, or null, makes the input that all of `ops` read.
   absl::Status RunLinears(const Layer& layer, const model::Op* first,
                           std::span<const model::Op> ops, const Call& call);
+  absl::Status TellObserver(const Layer& layer, const model::Op& down, const Call& call);
   absl::Status RunRope(const Layer& layer, const model::Op& op, const Call& call);
   // The outputs become zero.
   absl::Status Clear(std::span<const model::Op> ops, const Call& call);
@@ -116,6 +126,8 @@ class LayerStack {
   std::unique_ptr<kernels::Buffer> activations_;  // every buffer of the program, one after another
   std::vector<int64_t> activation_offsets_;       // in bytes
   std::vector<float> shared_;                     // rows on their way through the group
+  NeuronObserver observer_;
+  int observed_ = -1;  // the tensor that multiplies what neurons give, with an observer
 };
 
 }  // namespace renga::engine

@@ -100,6 +100,10 @@ enum class LoadMode {
 // Called as loading goes on, with bytes done and in total. Returning false cancels (kCancelled).
 using LoadProgress = std::function<bool(int64_t done_bytes, int64_t total_bytes)>;
 
+// What the feed-forward neurons of a layer of the model give (rows x neurons, before the matrix
+// that brings them back to d_model), rows in the order of the step's.
+using NeuronObserver = std::function<void(int64_t layer, std::span<const float> rows)>;
+
 // Not thread-safe: one thread (the engine's own) runs steps.
 class Shard {
  public:
@@ -133,6 +137,10 @@ class Shard {
   // layer, before the final norm). One HeadRow per output, ids absolute.
   virtual absl::StatusOr<std::vector<model::HeadRow>> RunHead(const model::Step& step,
                                                               std::span<const float> rows) = 0;
+
+  // Tells `observer` of every step from now on; null: nobody. For studies: steps take longer with
+  // it. kUnimplemented for a slice of layers, and where a part of them comes late.
+  virtual absl::Status ObserveNeurons(NeuronObserver observer) = 0;
 
   // Forgets every sequence (a new epoch begins).
   virtual void ResetSequences() = 0;

@@ -57,6 +57,12 @@ class WeightLoader {
   absl::StatusOr<std::unique_ptr<kernels::WeightMatrix>> PackMatrix(const model::TensorSpec& tensor,
                                                                     const model::TensorPart& part);
 
+  // The same of rows that are changed as stored: `change` gets the number of a row in the tensor
+  // and all its bytes.
+  using RowChange = std::function<absl::Status(int64_t row, std::span<std::byte> bytes)>;
+  absl::StatusOr<std::unique_ptr<kernels::WeightMatrix>> PackChanged(
+      const model::TensorSpec& tensor, const model::TensorPart& part, const RowChange& change);
+
   // Some rows of `range`, ascending and not empty, as one matrix. The whole range is read. Never as
   // the source has it packed.
   absl::StatusOr<std::unique_ptr<kernels::WeightMatrix>> LoadRowSet(const model::TensorSpec& tensor,
@@ -66,6 +72,10 @@ class WeightLoader {
   // A part, not empty, of a tensor of one row of float32.
   absl::StatusOr<std::unique_ptr<kernels::Buffer>> LoadVector(const model::TensorSpec& tensor,
                                                               const model::TensorPart& part);
+
+  absl::StatusOr<base::DataType> TensorType(const model::TensorSpec& tensor) {
+    return source_->TensorType(tensor.name);
+  }
 
   // All of a tensor as it is stored, into `out`, which has its size.
   absl::Status LoadStored(const model::TensorSpec& tensor, std::span<std::byte> out);
@@ -86,8 +96,10 @@ class WeightLoader {
   // Null when the source has no packed bytes of it.
   absl::StatusOr<std::unique_ptr<kernels::WeightMatrix>> AdoptMatrix(const MatrixKey& key);
   absl::StatusOr<MatrixKey> KeyOf(const model::TensorSpec& tensor, const model::TensorPart& part);
+  // `change` may be null.
   absl::StatusOr<std::unique_ptr<kernels::WeightMatrix>> Pack(const model::TensorSpec& tensor,
-                                                              const MatrixKey& key);
+                                                              const MatrixKey& key,
+                                                              const RowChange& change = nullptr);
 
   kernels::Backend* const backend_;
   WeightSource* const source_;
