@@ -22,11 +22,11 @@ namespace renga::engine {
 namespace {
 
 using ::renga::testing::StatusIs;
-using Rows = std::vector<float>;
+using ColdRows = std::vector<float>;
 
-constexpr int64_t kTokens = 6;
-constexpr int64_t kWidth = 64;
-constexpr int64_t kNeurons = 160;
+constexpr int64_t kColdTokens = 6;
+constexpr int64_t kColdWidth = 64;
+constexpr int64_t kColdNeurons = 160;
 
 // The model file with all its tensors in memory, and the cold neurons' numbers rounded there.
 class RoundedFile : public WeightSource {
@@ -46,7 +46,7 @@ class RoundedFile : public WeightSource {
           for (int32_t c = 0; c < tensor.columns; ++c) {
             const bool down = tensor.cut == model::Cut::kFeedForwardColumns;
             const bool up = tensor.cut == model::Cut::kFeedForward;
-            const auto neuron = static_cast<int32_t>(layer * kNeurons + (down ? c : row));
+            const auto neuron = static_cast<int32_t>(layer * kColdNeurons + (down ? c : row));
             if ((down || up) && cold.contains(neuron)) columns.push_back(c);
           }
           EXPECT_OK(RoundToThreeBits(*file->TensorType(tensor.name),
@@ -78,8 +78,8 @@ class ColdNeuronsTest : public ::testing::TestWithParam<base::DataType> {
     const std::string path = ::renga::testing::NewTempFolder() + "/model.gguf";
     model::SyntheticModelOptions options;
     options.n_layers = 2;
-    options.d_model = kWidth;
-    options.d_ff = kNeurons;
+    options.d_model = kColdWidth;
+    options.d_ff = kColdNeurons;
     options.type = GetParam();
     ASSERT_OK(model::WriteSyntheticModel(path, options));
     ASSERT_OK_AND_ASSIGN(file_, model::GgufFile::Open(path));
@@ -97,13 +97,13 @@ class ColdNeuronsTest : public ::testing::TestWithParam<base::DataType> {
                        &budget_, source, nullptr, mode);
   }
   // The rows that the layers make of fixed inputs.
-  static absl::StatusOr<Rows> Run(Shard& shard) {
+  static absl::StatusOr<ColdRows> Run(Shard& shard) {
     shard.ResetSequences();
     model::Step step;
     step.commands.push_back(
         {.kind = model::KvCommand::Kind::kAppendBlocks, .sequence = 1, .blocks = {0}});
-    step.slots.push_back({.sequence = 1, .token_count = kTokens});
-    Rows rows(static_cast<size_t>(kTokens * kWidth));
+    step.slots.push_back({.sequence = 1, .token_count = kColdTokens});
+    ColdRows rows(static_cast<size_t>(kColdTokens * kColdWidth));
     for (size_t i = 0; i < rows.size(); ++i) rows[i] = std::sin(static_cast<float>(i) * 0.37f);
     RENGA_RETURN_IF_ERROR(shard.RunLayers(step, rows, nullptr));
     return rows;
@@ -118,16 +118,16 @@ class ColdNeuronsTest : public ::testing::TestWithParam<base::DataType> {
 
 TEST_P(ColdNeuronsTest, AreRoundedAndNothingElseIs) {
   auto cold = std::make_shared<model::NeuronSet>();
-  for (int32_t neuron = 0; neuron < 2 * kNeurons; ++neuron) {
+  for (int32_t neuron = 0; neuron < 2 * kColdNeurons; ++neuron) {
     if (neuron % 5 != 0 && neuron != 77) cold->push_back(neuron);
   }
   RoundedFile rounded(weights_.get(), model_, std::set<int32_t>(cold->begin(), cold->end()));
   ASSERT_OK_AND_ASSIGN(const auto expected_shard, Load(&rounded, {}));
-  ASSERT_OK_AND_ASSIGN(const Rows expected, Run(*expected_shard));
+  ASSERT_OK_AND_ASSIGN(const ColdRows expected, Run(*expected_shard));
   model::Approximation approximation;
   approximation.cold_neurons = cold;
   ASSERT_OK_AND_ASSIGN(const auto shard, Load(weights_.get(), approximation));
-  ASSERT_OK_AND_ASSIGN(const Rows rows, Run(*shard));
+  ASSERT_OK_AND_ASSIGN(const ColdRows rows, Run(*shard));
   EXPECT_EQ(rows, expected);
   EXPECT_TRUE(std::none_of(
       shard->newly_packed().begin(), shard->newly_packed().end(),
@@ -135,7 +135,7 @@ TEST_P(ColdNeuronsTest, AreRoundedAndNothingElseIs) {
       << "rounded matrices must not be kept as the model's";
 
   ASSERT_OK_AND_ASSIGN(const auto exact_shard, Load(weights_.get(), {}));
-  ASSERT_OK_AND_ASSIGN(const Rows exact, Run(*exact_shard));
+  ASSERT_OK_AND_ASSIGN(const ColdRows exact, Run(*exact_shard));
   EXPECT_NE(rows, exact);
   EXPECT_THAT(Load(weights_.get(), approximation, LoadMode::kLazy),
               StatusIs(absl::StatusCode::kUnimplemented));
@@ -146,15 +146,15 @@ TEST_P(ColdNeuronsTest, AreRoundedAndNothingElseIs) {
 
 TEST_P(ColdNeuronsTest, WhatNeuronsGiveIsToldAndChangesNothing) {
   ASSERT_OK_AND_ASSIGN(const auto shard, Load(weights_.get(), {}));
-  ASSERT_OK_AND_ASSIGN(const Rows expected, Run(*shard));
-  std::map<int64_t, Rows> told;
+  ASSERT_OK_AND_ASSIGN(const ColdRows expected, Run(*shard));
+  std::map<int64_t, ColdRows> told;
   ASSERT_OK(shard->ObserveNeurons([&](int64_t layer, std::span<const float> rows) {
     told[layer].assign(rows.begin(), rows.end());
   }));
   EXPECT_THAT(Run(*shard), ::renga::testing::IsOkAndHolds(expected));
   ASSERT_EQ(told.size(), 2u);
   for (const auto& [layer, rows] : told) {
-    EXPECT_EQ(rows.size(), static_cast<size_t>(kTokens * kNeurons)) << layer;
+    EXPECT_EQ(rows.size(), static_cast<size_t>(kColdTokens * kColdNeurons)) << layer;
     EXPECT_GT(std::set<float>(rows.begin(), rows.end()).size(), rows.size() / 2) << layer;
   }
   told.clear();

@@ -17,17 +17,17 @@ namespace {
 using base::DataType;
 using ::renga::testing::StatusIs;
 
-constexpr int64_t kColumns = 512;
+constexpr int64_t kLowBitColumns = 512;
 
 std::vector<float> Decode(DataType type, const std::vector<std::byte>& row) {
-  std::vector<float> numbers(kColumns);
-  base::GetDataTypeInfo(type).to_float(row.data(), numbers.data(), kColumns);
+  std::vector<float> numbers(kLowBitColumns);
+  base::GetDataTypeInfo(type).to_float(row.data(), numbers.data(), kLowBitColumns);
   return numbers;
 }
 
 std::vector<std::byte> RandomRow(DataType type) {
   model::RandomSource random(7);
-  std::vector<std::byte> row(static_cast<size_t>(*base::RowBytes(type, kColumns)));
+  std::vector<std::byte> row(static_cast<size_t>(*base::RowBytes(type, kLowBitColumns)));
   model::FillRandomBlocks(type, 0.05F, random, row);
   return row;
 }
@@ -40,7 +40,7 @@ TEST_P(LowBitsTest, FewValuesNearTheOldOnesAndNothingElse) {
   const std::vector<std::byte> before = RandomRow(type);
   std::vector<int32_t> cold;
   std::mt19937 random(3);
-  for (int32_t i = 0; i < kColumns; ++i) {
+  for (int32_t i = 0; i < kLowBitColumns; ++i) {
     if (i < 64 || random() % 3 == 0) cold.push_back(i);
   }
   std::vector<std::byte> after = before;
@@ -49,7 +49,7 @@ TEST_P(LowBitsTest, FewValuesNearTheOldOnesAndNothingElse) {
   const std::vector<float> numbers = Decode(type, after);
   const std::set<int32_t> is_cold(cold.begin(), cold.end());
   int changed = 0;
-  for (int64_t block = 0; block < kColumns; block += 16) {
+  for (int64_t block = 0; block < kLowBitColumns; block += 16) {
     std::set<float> values;
     for (int64_t i = block; i < block + 16; ++i) {
       if (!is_cold.contains(static_cast<int32_t>(i))) {
@@ -66,7 +66,7 @@ TEST_P(LowBitsTest, FewValuesNearTheOldOnesAndNothingElse) {
   std::vector<std::byte> again = after;
   ASSERT_OK(RoundToThreeBits(type, again, cold));
   const std::vector<float> twice = Decode(type, again);
-  for (int64_t i = 0; i < kColumns; ++i) EXPECT_NEAR(twice[i], numbers[i], 1e-3) << i;
+  for (int64_t i = 0; i < kLowBitColumns; ++i) EXPECT_NEAR(twice[i], numbers[i], 1e-3) << i;
   double error = 0;
   double all = 0;
   for (const int32_t i : cold) {

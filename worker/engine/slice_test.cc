@@ -14,6 +14,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
 #include "base/testing/status_matchers.h"
+#include "model/footprint.h"
 #include "model/gguf_file.h"
 #include "model/layer_slice.h"
 #include "model/testing/synthetic_model.h"
