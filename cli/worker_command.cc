@@ -98,7 +98,8 @@ absl::StatusOr<std::string> ListenAddress(const std::string& asked, int number) 
                       address.port + number);
 }
 
-// What the device's worker offers later on. The system's limits are of no concern to a card's memory.
+// What the device's worker offers later on. The system's limits are of no concern to a card's
+// memory.
 std::function<int64_t()> FollowedOffer(const WorkerFlags& flags, const DeviceOffer& offer) {
   // A local cluster is planned once.
   if (flags.local) return nullptr;
