@@ -26,16 +26,19 @@ BINARY = os.environ.get("RENGA_BINARY", "build/release/renga")
 
 
 def start_workers(box, line, arguments, folder):
-    """Joins every worker with the line that `renga bench --listen` printed."""
+    """Joins every worker with the line that `renga bench --listen` printed, one after the other: a
+    worker measures its speed before it joins, and these machines share one memory."""
     _, command, address, option, token = line.split("join with:")[1].split()
     for number in range(1, arguments.workers + 1):
         state = folder / f"machine-{number}"
         environment = {**os.environ, "XDG_STATE_HOME": f"{state}/state",
                        "XDG_CACHE_HOME": f"{state}/cache"}
-        box.popen(number, [BINARY, command, address, option, token, "--model", arguments.model,
-                           "--name", f"machine-{number}", "-t", arguments.threads, "--memory",
-                           arguments.memory, "--no-packed-cache", "--quiet"],
-                  env=environment, stdout=subprocess.DEVNULL)
+        worker = box.popen(number, [BINARY, command, address, option, token, "--model",
+                                    arguments.model, "--name", f"machine-{number}", "-t",
+                                    arguments.threads, "--memory", arguments.memory,
+                                    "--no-packed-cache"],
+                           env=environment, stdout=subprocess.PIPE, text=True)
+        worker.stdout.readline()  # that it has joined; what follows is short
 
 
 def measure(arguments, delay_ms, folder):

@@ -95,7 +95,7 @@ absl::Status LocalCluster::StartWorkersInProcess(const ClusterFlags& flags,
     // Nothing is divided by speed where there is one device.
     options.measure_speed = offers.size() > 1;
     RENGA_ASSIGN_OR_RETURN(auto worker, worker::WorkerServer::Create(options));
-    coordinator_->dialer().Register(options.name, worker->grpc_server());
+    coordinator_->dialer().Register(options.name, worker->grpc_server(), worker->local_worker());
     workers_.push_back(std::move(worker));
   }
   for (const auto& worker : workers_) {

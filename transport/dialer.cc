@@ -135,9 +135,14 @@ std::unique_ptr<Dialer> CreateEnrollDialer(const std::string& authority_pem) {
 }
 
 struct InProcessDialer::Impl {
+  struct Peer {
+    grpc::Server* server = nullptr;
+    std::shared_ptr<LocalWorker> worker;
+  };
+
   std::unique_ptr<Dialer> next;
   absl::Mutex mutex;
-  absl::flat_hash_map<std::string, grpc::Server*> servers ABSL_GUARDED_BY(mutex);
+  absl::flat_hash_map<std::string, Peer> peers ABSL_GUARDED_BY(mutex);
 };
 
 InProcessDialer::InProcessDialer(std::unique_ptr<Dialer> next) : impl_(std::make_unique<Impl>()) {
@@ -146,9 +151,18 @@ InProcessDialer::InProcessDialer(std::unique_ptr<Dialer> next) : impl_(std::make
 
 InProcessDialer::~InProcessDialer() = default;
 
-void InProcessDialer::Register(const std::string& name, grpc::Server* server) {
+void InProcessDialer::Register(const std::string& name, grpc::Server* server,
+                               std::shared_ptr<LocalWorker> worker) {
   absl::MutexLock lock(&impl_->mutex);
-  impl_->servers[name] = server;
+  impl_->peers[name] = {.server = server, .worker = std::move(worker)};
+}
+
+std::shared_ptr<LocalWorker> InProcessDialer::FindLocal(const PeerAddress& peer) {
+  absl::string_view name = peer.address;
+  if (!absl::ConsumePrefix(&name, kInProcessPrefix)) return nullptr;
+  absl::MutexLock lock(&impl_->mutex);
+  const auto found = impl_->peers.find(name);
+  return found == impl_->peers.end() ? nullptr : found->second.worker;
 }
 
 std::shared_ptr<grpc::Channel> InProcessDialer::Dial(const PeerAddress& peer,
@@ -158,12 +172,12 @@ std::shared_ptr<grpc::Channel> InProcessDialer::Dial(const PeerAddress& peer,
     return impl_->next != nullptr ? impl_->next->Dial(peer, purpose) : DeadChannel();
   }
   absl::MutexLock lock(&impl_->mutex);
-  const auto found = impl_->servers.find(name);
-  if (found == impl_->servers.end()) return DeadChannel();
+  const auto found = impl_->peers.find(name);
+  if (found == impl_->peers.end()) return DeadChannel();
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(kMaxControlMessageBytes);
   arguments.SetMaxSendMessageSize(kMaxControlMessageBytes);
-  return found->second->InProcessChannel(arguments);
+  return found->second.server->InProcessChannel(arguments);
 }
 
 std::shared_ptr<grpc::ServerCredentials> TlsServerCredentials(const Identity& identity,

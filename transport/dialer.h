@@ -9,6 +9,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "transport/identity.h"
+#include "transport/local_worker.h"
 
 namespace grpc {
 class Channel;
@@ -45,6 +46,8 @@ class Dialer {
  public:
   virtual ~Dialer() = default;
   virtual std::shared_ptr<grpc::Channel> Dial(const PeerAddress& peer, ChannelPurpose purpose) = 0;
+  // For steps to a worker of this process, which need no channel; null for any other peer.
+  virtual std::shared_ptr<LocalWorker> FindLocal(const PeerAddress&) { return nullptr; }
 };
 
 // Mutual TLS with `identity`.
@@ -60,9 +63,12 @@ class InProcessDialer : public Dialer {
  public:
   explicit InProcessDialer(std::unique_ptr<Dialer> next);
   ~InProcessDialer() override;
-  // `server` must outlive every channel made.
-  void Register(const std::string& name, grpc::Server* server);
+  // `server` must outlive every channel made. `worker`: what it is beside a server; null: no
+  // worker.
+  void Register(const std::string& name, grpc::Server* server,
+                std::shared_ptr<LocalWorker> worker = nullptr);
   std::shared_ptr<grpc::Channel> Dial(const PeerAddress& peer, ChannelPurpose purpose) override;
+  std::shared_ptr<LocalWorker> FindLocal(const PeerAddress& peer) override;
 
  private:
   struct Impl;

@@ -449,11 +449,12 @@ void ClusterManager::Impl::StartPipeline() {
   options.on_broken = [wake = wake_] { wake->Signal(); };
   for (const PlacedWorker& placed : last_placement_->workers) {
     const Member& member = placed.member;
+    const transport::PeerAddress peer = {.address = member.address, .name = member.id};
     options.workers.push_back(
         {.id = member.id,
          .name = DescribeWorker(member),
-         .channel = options_.dialer->Dial({member.address, member.id},
-                                          transport::ChannelPurpose::kActivations),
+         .channel = options_.dialer->Dial(peer, transport::ChannelPurpose::kActivations),
+         .local = options_.dialer->FindLocal(peer),
          .head_rows =
              model::BlockRows::At(placed.spec.head_rows, last_placement_->limits.near_rows.get(),
                                   options.model.config.vocab_size)});

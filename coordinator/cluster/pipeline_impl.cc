@@ -105,6 +105,25 @@ class PipelineImpl::Core {
   const PipelineOptions& options() const { return options_; }
 
  private:
+  // The way of steps to a first worker: a stream, or a call to a worker of this process, whose
+  // results say when it ends.
+  class Sender {
+   public:
+    Sender(const PipelineOptions::Worker& worker,
+           std::function<void(const absl::Status&)> on_broken)
+        : local_(worker.local) {
+      if (local_ != nullptr) return;
+      edge_ = std::make_unique<transport::EdgeSender>(worker.channel, std::move(on_broken));
+    }
+    absl::Status Send(proto::StepFrame frame) {
+      return local_ != nullptr ? local_->RunFrame(std::move(frame)) : edge_->Send(std::move(frame));
+    }
+
+   private:
+    const std::shared_ptr<transport::LocalWorker> local_;
+    std::unique_ptr<transport::EdgeSender> edge_;
+  };
+
   struct ArrivedAnswer {
     uint32_t worker;
     absl::StatusOr<StepAnswer> answer;
@@ -150,7 +169,7 @@ class PipelineImpl::Core {
   std::deque<ArrivedAnswer> arrived_ ABSL_GUARDED_BY(mutex_);
   std::deque<FinishedStep> finished_ ABSL_GUARDED_BY(mutex_);
   std::vector<EarlyAnswer> early_ ABSL_GUARDED_BY(mutex_);
-  std::vector<std::unique_ptr<transport::EdgeSender>> senders_ ABSL_GUARDED_BY(mutex_);
+  std::vector<std::unique_ptr<Sender>> senders_ ABSL_GUARDED_BY(mutex_);
   std::vector<std::unique_ptr<ResultsReader>> readers_ ABSL_GUARDED_BY(mutex_);
 };
 
@@ -159,13 +178,16 @@ void PipelineImpl::Core::Start(std::shared_ptr<Core> self) {
   thread_ = std::thread([self = std::move(self)] { self->Run(); });
 }
 
-// Results first, so that no answer comes before somebody listens. The streams hold plain pointers:
+// Results first, so that no answer comes before somebody listens, and without the lock, since a
+// worker of this process may answer within the call. The streams hold plain pointers:
 // the thread ends them before it lets go of this object.
 void PipelineImpl::Core::OpenStreams() {
-  absl::MutexLock lock(&mutex_);
+  std::vector<std::unique_ptr<ResultsReader>> readers;
+  std::vector<std::unique_ptr<Sender>> senders;
   for (uint32_t worker = 0; worker < options_.workers.size(); ++worker) {
-    readers_.push_back(std::make_unique<ResultsReader>(ResultsReader::Options{
+    readers.push_back(std::make_unique<ResultsReader>(ResultsReader::Options{
         .channel = options_.workers[worker].channel,
+        .local = options_.workers[worker].local,
         .epoch = options_.epoch,
         .worker_index = worker,
         .worker_count = options_.workers.size(),
@@ -177,10 +199,13 @@ void PipelineImpl::Core::OpenStreams() {
                       worker](const absl::Status& status) { Break(LossOf(worker, status)); }}));
   }
   for (const uint32_t worker : first_) {
-    senders_.push_back(std::make_unique<transport::EdgeSender>(
-        options_.workers[worker].channel,
+    senders.push_back(std::make_unique<Sender>(
+        options_.workers[worker],
         [this, worker](const absl::Status& status) { Break(LossOf(worker, status)); }));
   }
+  absl::MutexLock lock(&mutex_);
+  readers_ = std::move(readers);
+  senders_ = std::move(senders);
 }
 
 absl::Status PipelineImpl::Core::Reported(uint32_t worker, const absl::Status& status) const {
@@ -322,7 +347,7 @@ void PipelineImpl::Core::JudgeAnswers() {
 
 // The streams go too: a worker need not keep them for an epoch that is over.
 void PipelineImpl::Core::TellBroken() {
-  std::vector<std::unique_ptr<transport::EdgeSender>> senders;
+  std::vector<std::unique_ptr<Sender>> senders;
   std::vector<std::unique_ptr<ResultsReader>> readers;
   {
     absl::MutexLock lock(&mutex_);

@@ -19,6 +19,7 @@
 #include "model/architecture.h"
 #include "model/block_rows.h"
 #include "model/shard_spec.h"
+#include "transport/local_worker.h"
 
 namespace grpc {
 class Channel;
@@ -31,6 +32,7 @@ struct PipelineOptions {
     std::string id;
     std::string name;  // in errors: "ada (w-12ab)"
     std::shared_ptr<grpc::Channel> channel;
+    std::shared_ptr<transport::LocalWorker> local = nullptr;  // where given, instead of the channel
     model::BlockRows head_rows;
   };
 

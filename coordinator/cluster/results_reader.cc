@@ -9,8 +9,10 @@
 #include <string>
 #include <utility>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
 #include "base/status_macros.h"
 #include "proto/worker.grpc.pb.h"
@@ -124,8 +126,53 @@ class ResultsReader::Reactor : public grpc::ClientReadReactor<proto::StepResult>
   absl::Notification done_;
 };
 
-ResultsReader::ResultsReader(Options options)
-    : reactor_(std::make_unique<Reactor>(std::move(options))) {}
-ResultsReader::~ResultsReader() = default;
+// What a worker of this process writes to; it may hold on to it for longer than the reader lives.
+class ResultsReader::LocalSink : public transport::ResultSink {
+ public:
+  explicit LocalSink(Options options) : options_(std::move(options)) {}
+
+  void Write(proto::StepResult result) override {
+    absl::MutexLock lock(&mutex_);
+    if (ended_) return;
+    absl::StatusOr<std::optional<StepAnswer>> answer = ReadAnswer(result, options_);
+    ended_ = !answer.ok();
+    if (ended_) {
+      options_.on_answer(answer.status());
+    } else if (answer->has_value()) {
+      options_.on_answer(**std::move(answer));
+    }
+  }
+  void End(const absl::Status& status) override {
+    absl::MutexLock lock(&mutex_);
+    if (std::exchange(ended_, true)) return;
+    options_.on_broken(
+        status.ok() ? absl::UnavailableError("the worker ended the stream of results") : status);
+  }
+  // Nothing is called any more.
+  void Close() {
+    absl::MutexLock lock(&mutex_);
+    ended_ = true;
+  }
+
+ private:
+  const Options options_;
+  absl::Mutex mutex_;  // also while a callback runs
+  bool ended_ ABSL_GUARDED_BY(mutex_) = false;
+};
+
+ResultsReader::ResultsReader(Options options) {
+  if (options.local == nullptr) {
+    reactor_ = std::make_unique<Reactor>(std::move(options));
+    return;
+  }
+  const std::shared_ptr<transport::LocalWorker> local = options.local;
+  const uint64_t epoch = options.epoch;
+  sink_ = std::make_shared<LocalSink>(std::move(options));
+  local->AttachResults(epoch, sink_);
+}
+
+ResultsReader::~ResultsReader() {
+  if (sink_ != nullptr) sink_->Close();
+}
 
 }  // namespace renga::cluster

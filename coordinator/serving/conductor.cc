@@ -359,7 +359,10 @@ int64_t Conductor::PrefillChunk() const {
   int64_t chunk = options_.prefill_chunk;
   if (chunk <= 0) {
     const int64_t stages = std::max<int64_t>(1, pipeline_->stage_count());
-    chunk = std::max(kSmallestFlowingChunk, kLargestFlowingChunk / stages);
+    chunk = kLargestFlowingChunk / stages;
+    // Nobody works beside the stage that has the first piece.
+    if (stages > 1 && in_flight_.empty()) chunk /= 2;
+    chunk = std::max(kSmallestFlowingChunk, chunk);
   }
   if (prefill_us_per_token_ > 0 && batcher_->decoding() > 0) {
     const double fits = absl::ToDoubleMicroseconds(options_.chunk_time) / prefill_us_per_token_;

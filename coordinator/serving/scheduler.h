@@ -33,9 +33,10 @@ struct SchedulerOptions {
   std::function<bool(TokenId)> is_end_token = nullptr;  // none: only lengths and sinks end answers
   // Most tokens of one sequence; 0: as many as the KV blocks hold.
   int64_t context_tokens = 0;
-  // Prompt tokens per step; 0: 128 over the number of stages, but 32 at least: the later stages
-  // wait for the first piece of a prompt, and the earlier ones for its last. Where there is only
-  // one stage and nobody's answer is under way, a step takes as many as it can.
+  // Prompt tokens per step; 0: 128 over the number of stages, half of that for a step that finds
+  // all stages idle, but 32 at least: the later stages wait for the first piece of a prompt, and
+  // the earlier ones for its last. Where there is only one stage and nobody's answer is under way,
+  // a step takes as many as it can.
   int64_t prefill_chunk = 0;
   // While answers are under way, prompt chunks are made smaller, so that a stage is not busy with
   // one for much longer than this.

@@ -312,7 +312,9 @@ TEST_F(ResidencyTest, DamagedAndCutFilesArePackedAgain) {
       disk_->FailReads(n, 1, absl::Status(code, "injected"));
       ASSERT_NO_FATAL_FAILURE(ExpectSameBits(*shard));
       EXPECT_LE(shard->residency().pinned_now, shard->residency().pinned);
-      if (shard->residency().pinned_now == 0) EXPECT_GT(disk_->kept_bytes, kept);
+      if (shard->residency().pinned_now == 0) {
+        EXPECT_GT(disk_->kept_bytes, kept);
+      }
     }
   }
 }

@@ -76,8 +76,10 @@ absl::StatusOr<double> MeasureLayer(kernels::Backend& backend, engine::MemoryBud
     if (position >= kFewestSteps && absl::FromChrono(step_begin - begin) > duration) break;
     model::Step step;
     if (position % model::kKvBlockTokens == 0) {
-      step.commands.push_back({.kind = model::KvCommand::Kind::kAppendBlocks, .sequence = 1});
-      step.commands[0].blocks = {static_cast<int32_t>(position / model::kKvBlockTokens)};
+      model::KvCommand& grow = step.commands.emplace_back();
+      grow.kind = model::KvCommand::Kind::kAppendBlocks;
+      grow.sequence = 1;
+      grow.blocks = {static_cast<int32_t>(position / model::kKvBlockTokens)};
     }
     step.slots.push_back({.sequence = 1, .first_position = position, .token_count = 1});
     std::vector<float> row(kWidth, 1.0f);

@@ -8,7 +8,7 @@
 namespace renga::worker {
 
 void ResultOutbox::Begin(uint64_t epoch) {
-  std::shared_ptr<Stream> old;
+  std::shared_ptr<transport::ResultSink> old;
   {
     absl::MutexLock lock(&mutex_);
     old = std::move(stream_);
@@ -20,7 +20,7 @@ void ResultOutbox::Begin(uint64_t epoch) {
 }
 
 void ResultOutbox::Push(proto::StepResult result) {
-  std::shared_ptr<Stream> stream;
+  std::shared_ptr<transport::ResultSink> stream;
   {
     absl::MutexLock lock(&mutex_);
     if (result.epoch() != epoch_) return;
@@ -38,9 +38,9 @@ void ResultOutbox::Push(proto::StepResult result) {
   stream->Write(std::move(result));
 }
 
-void ResultOutbox::Attach(uint64_t epoch, std::shared_ptr<Stream> stream) {
+void ResultOutbox::Attach(uint64_t epoch, std::shared_ptr<transport::ResultSink> stream) {
   absl::Status refusal;
-  std::shared_ptr<Stream> old;
+  std::shared_ptr<transport::ResultSink> old;
   {
     absl::MutexLock lock(&mutex_);
     if (epoch < epoch_) {
@@ -59,7 +59,7 @@ void ResultOutbox::Attach(uint64_t epoch, std::shared_ptr<Stream> stream) {
 }
 
 void ResultOutbox::Close(const absl::Status& status) {
-  std::shared_ptr<Stream> old;
+  std::shared_ptr<transport::ResultSink> old;
   {
     absl::MutexLock lock(&mutex_);
     old = std::move(stream_);

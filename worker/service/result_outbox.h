@@ -11,7 +11,7 @@
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
 #include "proto/step.pb.h"
-#include "worker/service/server_stream.h"
+#include "transport/local_worker.h"
 
 namespace renga::worker {
 
@@ -19,7 +19,6 @@ namespace renga::worker {
 // open wait, since the first step can overtake the call on its way here.
 class ResultOutbox {
  public:
-  using Stream = ServerStream<proto::StepResult>;
   static constexpr size_t kMaxWaiting = 256;
 
   // A new epoch: what waits is dropped, the stream of the old one ends with kAborted.
@@ -28,14 +27,14 @@ class ResultOutbox {
   void Push(proto::StepResult result);
   // Gives `stream` everything of `epoch` from now on; an earlier stream of the same epoch ends.
   // Ends the stream with kAborted or kFailedPrecondition when it is not the present epoch.
-  void Attach(uint64_t epoch, std::shared_ptr<Stream> stream);
+  void Attach(uint64_t epoch, std::shared_ptr<transport::ResultSink> stream);
   // Ends the stream with `status`; the present epoch is over.
   void Close(const absl::Status& status);
 
  private:
   absl::Mutex mutex_;
   uint64_t epoch_ ABSL_GUARDED_BY(mutex_) = 0;
-  std::shared_ptr<Stream> stream_ ABSL_GUARDED_BY(mutex_);
+  std::shared_ptr<transport::ResultSink> stream_ ABSL_GUARDED_BY(mutex_);
   std::deque<proto::StepResult> waiting_ ABSL_GUARDED_BY(mutex_);
 };
 

@@ -381,8 +381,8 @@ void ShardHost::RunFrame(proto::StepFrame frame, std::function<void()> done) {
   });
 }
 
-void ShardHost::AttachResults(uint64_t epoch, std::shared_ptr<ResultOutbox::Stream> stream) {
-  outbox_.Attach(epoch, std::move(stream));
+void ShardHost::AttachResults(uint64_t epoch, std::shared_ptr<transport::ResultSink> sink) {
+  outbox_.Attach(epoch, std::move(sink));
 }
 
 }  // namespace renga::worker

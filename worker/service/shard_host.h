@@ -66,7 +66,7 @@ class ShardHost {
   void Unload(uint64_t epoch, std::function<void()> done);
   // `done` runs on the engine's thread when the frame's memory is free again.
   void RunFrame(proto::StepFrame frame, std::function<void()> done);
-  void AttachResults(uint64_t epoch, std::shared_ptr<ResultOutbox::Stream> stream);
+  void AttachResults(uint64_t epoch, std::shared_ptr<transport::ResultSink> sink);
 
   // Cancels, then waits for the thread. Frames and loads that come later are dropped.
   void Stop();

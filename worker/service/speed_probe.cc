@@ -48,7 +48,7 @@ void Evict(const Eviction& eviction) {
   uint64_t sum = 0;
   for (size_t i = 0; i < eviction.size(); i += 64 / sizeof(uint64_t)) sum += eviction[i];
   // Nobody wants the sum, but the compiler must not know.
-  static volatile uint64_t sink;
+  [[maybe_unused]] static volatile uint64_t sink;
   sink = sum;
 }
 

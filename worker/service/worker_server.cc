@@ -116,6 +116,13 @@ class WorkerServerImpl : public WorkerServer {
                            .group_credentials = group_credentials_,
                            .on_loaded = [this](uint32_t window) { service_.GrantWindows(window); },
                            .on_event = options_.on_event});
+    local_worker_ = std::make_shared<transport::LocalWorker>(transport::LocalWorker::Functions{
+        .run_frame = [host = host_.get()](
+                         proto::StepFrame frame) { host->RunFrame(std::move(frame), [] {}); },
+        .attach_results =
+            [host = host_.get()](uint64_t epoch, std::shared_ptr<transport::ResultSink> sink) {
+              host->AttachResults(epoch, std::move(sink));
+            }});
     service_.SetHost(host_.get());
     service_.SetLinkMeter(&link_meter_);
     grpc::ServerBuilder builder;
@@ -175,11 +182,13 @@ class WorkerServerImpl : public WorkerServer {
     }
     if (link != nullptr) link->Stop();
     link_meter_.Stop();
+    if (local_worker_ != nullptr) local_worker_->Close();
     if (host_ != nullptr) host_->Stop();
     if (server_ != nullptr) server_->Shutdown(std::chrono::system_clock::now());
   }
 
   grpc::Server* grpc_server() override { return server_.get(); }
+  std::shared_ptr<transport::LocalWorker> local_worker() override { return local_worker_; }
   int port() const override { return port_; }
   const std::string& device_path() const override { return device_path_; }
 
@@ -297,7 +306,8 @@ class WorkerServerImpl : public WorkerServer {
   LinkMeter link_meter_;
   WorkerService service_;
   std::unique_ptr<ShardHost> host_;
-  std::optional<MemoryWatch> memory_watch_;  // of a card
+  std::optional<MemoryWatch> memory_watch_;               // of a card
+  std::shared_ptr<transport::LocalWorker> local_worker_;  // calls host_ until it is closed
   std::unique_ptr<grpc::Server> server_;
   int port_ = 0;
 

@@ -90,6 +90,8 @@ class WorkerServer {
   virtual void Shutdown() = 0;
 
   virtual grpc::Server* grpc_server() = 0;
+  // For a coordinator in this process.
+  virtual std::shared_ptr<transport::LocalWorker> local_worker() = 0;
   virtual int port() const = 0;  // 0: none
   virtual const std::string& device_path() const = 0;
 };

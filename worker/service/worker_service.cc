@@ -12,6 +12,8 @@
 #include "proto/worker.grpc.pb.h"
 #include "transport/grpc_status.h"
 #include "transport/identity.h"
+#include "transport/local_worker.h"
+#include "worker/service/server_stream.h"
 #include "worker/service/steps_stream.h"
 
 namespace renga::worker {
@@ -42,6 +44,18 @@ class ProbeStream : public grpc::ServerBidiReactor<proto::ProbeMessage, proto::P
 
  private:
   proto::ProbeMessage message_;
+};
+
+// Results that go out on a gRPC stream.
+class StreamSink : public transport::ResultSink {
+ public:
+  explicit StreamSink(std::shared_ptr<ServerStream<proto::StepResult>> stream)
+      : stream_(std::move(stream)) {}
+  void Write(proto::StepResult result) override { stream_->Write(std::move(result)); }
+  void End(const absl::Status& status) override { stream_->End(status); }
+
+ private:
+  const std::shared_ptr<ServerStream<proto::StepResult>> stream_;
 };
 
 }  // namespace
@@ -106,10 +120,10 @@ class WorkerService::Impl : public proto::Worker::CallbackService {
 
   grpc::ServerWriteReactor<proto::StepResult>* Results(
       grpc::CallbackServerContext* context, const proto::ResultsRequest* request) override {
-    auto stream = ResultOutbox::Stream::Create();
+    auto stream = ServerStream<proto::StepResult>::Create();
     auto* reactor = stream.get();
     if (const absl::Status status = RequireCoordinator(*context); status.ok()) {
-      host_->AttachResults(request->epoch(), std::move(stream));
+      host_->AttachResults(request->epoch(), std::make_shared<StreamSink>(std::move(stream)));
     } else {
       stream->End(status);
     }

@@ -138,12 +138,12 @@ absl::StatusOr<std::vector<model::HeadRow>> ToyStage::Run(const model::Step& ste
       if (users_[block] != 1) return Refuse("a write into a shared block");
       memory_[block][state.positions % model::kKvBlockTokens] = *token;
     }
-    std::vector<TokenId> tokens;
+    std::vector<TokenId> seen;
     for (int64_t p = 0; p < end; ++p) {
       const int32_t block = state.blocks[p / model::kKvBlockTokens];
-      tokens.push_back(memory_[block][p % model::kKvBlockTokens]);
+      seen.push_back(memory_[block][p % model::kKvBlockTokens]);
       if (p >= end - slot.output_count) {
-        answers.push_back(ToyRow(options_.toy(tokens, options_.vocab_size), slot.top_k));
+        answers.push_back(ToyRow(options_.toy(seen, options_.vocab_size), slot.top_k));
       }
     }
   }
