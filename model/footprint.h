@@ -27,8 +27,14 @@ struct LayerWeightBytes {
 // Bytes of every part of a model as stored in its file.
 struct ModelFootprint {
   std::vector<LayerWeightBytes> layers;
-  SliceUnits slice_units;       // that every layer may be cut at
-  int64_t head_row_bytes = 0;   // one row of the output matrix
+  SliceUnits slice_units;      // that every layer may be cut at
+  int64_t head_row_bytes = 0;  // one row of the output matrix, as it is held
+  // What a row takes as long as, where less of it is held (a head behind a screen); 0: what is
+  // held.
+  int64_t head_row_work_bytes = 0;
+  int64_t HeadRowWork() const {
+    return head_row_work_bytes > 0 ? head_row_work_bytes : head_row_bytes;
+  }
   int64_t shared_bytes = 0;     // output norm, rope factors: in every shard
   int64_t embedding_bytes = 0;  // in the coordinator's file, or on one worker
   // The formats of the layers' weights, all layers together, and of the output matrix: a processor

@@ -54,7 +54,7 @@ CostModel::CostModel(const ShardCosts& bytes, const MachineKinds& kinds, const P
   for (int kind = 0; kind < kinds.count(); ++kind) {
     const WorkerProfile& worker = kinds.ProfileOf(kind);
     layer_ms_per_byte_.push_back(MixedMsPerByte(worker, footprint.layer_bytes_of));
-    head_ms_per_row_.push_back(static_cast<double>(footprint.head_row_bytes) /
+    head_ms_per_row_.push_back(static_cast<double>(footprint.HeadRowWork()) /
                                SpeedFor(worker, footprint.head_type) * 1e3);
     const double prefill = worker.prefill_bytes_per_second > 0
                                ? worker.prefill_bytes_per_second

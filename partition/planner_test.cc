@@ -403,6 +403,17 @@ TEST(PlannerTest, NearRowsAreWithTheLastStageAndOthersElsewhere) {
   }
 }
 
+TEST(PlannerTest, AHeadBehindAScreenTakesLessMemoryAndNoLessTime) {
+  TestModel model = MakeTestModel(std::vector<int64_t>(4, 10 * kMiB), 100 * 1024);
+  const std::vector<WorkerProfile> workers = {Worker("a", 300, 5)};
+  ASSERT_OK_AND_ASSIGN(const Plan whole, PlanFor(model, workers, Request()));
+  model.footprint.head_row_work_bytes = model.footprint.head_row_bytes;
+  model.footprint.head_row_bytes /= 4;
+  ASSERT_OK_AND_ASSIGN(const Plan screened, PlanFor(model, workers, Request()));
+  EXPECT_LT(screened.workers[0].bytes.weights, whole.workers[0].bytes.weights - 70 * kMiB);
+  EXPECT_EQ(screened.stream_ms, whole.stream_ms);
+}
+
 TEST(PlannerTest, FarRowsGoBesideLayersWhereThereIsNoOtherRoom) {
   const TestModel model = MakeTestModel(std::vector<int64_t>(6, 10 * kMiB), 1000);
   // Neither has room for all layers.

@@ -38,6 +38,7 @@ absl::StatusOr<std::unique_ptr<ModelStore>> ModelStore::Open(const std::string& 
 
 void ModelStore::CountHead(int64_t bytes) {
   const int64_t rows = model_.config.vocab_size;
+  footprint_.head_row_work_bytes = footprint_.HeadRowWork();
   footprint_.head_row_bytes = (bytes + rows - 1) / rows;
 }
 

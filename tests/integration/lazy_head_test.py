@@ -93,6 +93,16 @@ class LazyHeadTest(ProcessTest):
         self.assertEqual(damaged, whole)
         self.assertIn("damaged", stderr)
 
+    def test_where_it_does_not_pay_is_said(self):
+        model, _, _ = golden("llama-gqa-q4_0")
+        done = self.renga("run", model, PROMPT, "--raw", "-n", 3, "--lazy-head", "-v")
+        self.assertEqual(done.returncode, 0, done.stderr.decode())
+        self.assertIn("it is small as it is", done.stderr.decode())
+        model, _, _ = golden("story-f32")
+        self.build(model, "--bits", "5")
+        _, stderr = self.answer(model, 3, "--lazy-head", "-v")
+        self.assertIn("all of it would fit", stderr)
+
     def test_texts_of_the_user(self):
         model, _, _ = golden("story-f32")
         folder = self.folder / "texts"

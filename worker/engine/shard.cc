@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "base/byte_size.h"
 #include "base/kv_type.h"
 #include "base/log.h"
 #include "base/status_macros.h"
@@ -205,6 +206,21 @@ absl::StatusOr<std::shared_ptr<const ScreenFile>> FindScreen(const model::Model&
   return nullptr;
 }
 
+int64_t TotalBytes(const model::Model& model, const model::ShardSpec& spec,
+                   const model::RuntimeLimits& limits, const ShardNeeds& needs) {
+  return model::MeasureShard(model, needs.footprint, spec, limits).total() +
+         std::max<int64_t>(needs.layout_bytes - kLayoutBytesInScratch, 0);
+}
+
+// Who wanted the head on disk hears it when that saves memory which is there.
+void SayIfWholeHeadFits(int64_t with_screen, int64_t whole, const MemoryBudget& budget) {
+  if (whole > budget.total_bytes() - budget.used_bytes()) return;
+  RENGA_LOG(WARNING) << "the head stays on disk and saves "
+                     << base::FormatByteSize(std::max<int64_t>(0, whole - with_screen))
+                     << ", but all of it would fit into the memory that is offered, and most "
+                        "answers would come sooner";
+}
+
 // How a lazy shard's layers share what the budget has left.
 struct LazyLayers {
   std::vector<Bundle> bundles;
@@ -396,8 +412,12 @@ absl::StatusOr<std::unique_ptr<Shard>> Shard::Load(const model::Model& model,
                          FindScreen(model, spec, limits, *source));
   RENGA_ASSIGN_OR_RETURN(ShardNeeds needs,
                          MeasureNeeds(model, spec, limits, *source, *backend, screen.get()));
-  int64_t bytes = model::MeasureShard(model, needs.footprint, spec, limits).total() +
-                  std::max<int64_t>(needs.layout_bytes - kLayoutBytesInScratch, 0);
+  int64_t bytes = TotalBytes(model, spec, limits, needs);
+  if (screen != nullptr) {
+    RENGA_ASSIGN_OR_RETURN(const ShardNeeds whole,
+                           MeasureNeeds(model, spec, limits, *source, *backend, nullptr));
+    SayIfWholeHeadFits(bytes, TotalBytes(model, spec, limits, whole), *budget);
+  }
   std::unique_ptr<Residency> residency;
   if (mode == LoadMode::kLazy && !spec.layers.empty()) {
     const int64_t available = budget->total_bytes() - budget->used_bytes();

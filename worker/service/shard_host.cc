@@ -11,9 +11,11 @@
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "base/byte_size.h"
+#include "base/data_type.h"
 #include "base/log.h"
 #include "base/status_macros.h"
 #include "worker/engine/screen_file.h"
+#include "worker/engine/screened_head.h"
 #include "worker/service/shipped_weights.h"
 
 namespace renga::worker {
@@ -59,6 +61,12 @@ std::string DescribeShard(const LoadOrder& order) {
 std::shared_ptr<const engine::ScreenFile> OpenScreen(const std::string& directory,
                                                      const LoadOrder& order) {
   if (directory.empty() || order.spec.head_rows.empty()) return nullptr;
+  const base::DataType type = order.tensors.at(model::OutputTensor(order.model.config).name).type;
+  if (!engine::CanScreen(type)) {
+    RENGA_LOG(WARNING) << "the head is loaded whole: in " << base::GetDataTypeInfo(type).name
+                       << " it is small as it is; leaving it on disk pays from six bits on";
+    return nullptr;
+  }
   const std::string id = absl::BytesToHexString(order.model_id);
   auto screen = engine::ScreenFile::Open(engine::ScreenPath(directory, id));
   absl::Status status = screen.status();
