@@ -120,7 +120,8 @@ class LocalPipelineTest : public ::testing::Test {
     auto future = promise->get_future();
     pipeline_->Submit(
         SomeStep(), std::move(tokens),
-        [promise](absl::StatusOr<StepOutcome> outcome) { promise->set_value(std::move(outcome)); });
+        [promise](absl::StatusOr<StepOutcome> outcome) { promise->set_value(std::move(outcome)); },
+        /*early=*/nullptr);
     return future;
   }
 

@@ -166,8 +166,8 @@ TEST_P(ColdNeuronsTest, WhatNeuronsGiveIsToldAndChangesNothing) {
 INSTANTIATE_TEST_SUITE_P(Formats, ColdNeuronsTest,
                          ::testing::Values(base::DataType::kF32, base::DataType::kQ8_0,
                                            base::DataType::kQ4_1),
-                         [](const auto& info) {
-                           return std::string(base::GetDataTypeInfo(info.param).name);
+                         [](const auto& tested) {
+                           return std::string(base::GetDataTypeInfo(tested.param).name);
                          });
 
 }  // namespace

@@ -81,8 +81,8 @@ INSTANTIATE_TEST_SUITE_P(Formats, LowBitsTest,
                                            DataType::kQ8_0, DataType::kQ4_0, DataType::kQ4_1,
                                            DataType::kQ5_0, DataType::kQ5_1, DataType::kQ4_K,
                                            DataType::kQ5_K, DataType::kQ6_K),
-                         [](const auto& info) {
-                           return std::string(base::GetDataTypeInfo(info.param).name);
+                         [](const auto& tested) {
+                           return std::string(base::GetDataTypeInfo(tested.param).name);
                          });
 
 TEST(LowBitsFormatsTest, OthersAreLeftOrRefused) {
