@@ -236,7 +236,9 @@ class Bench {
 
   model::Step NextStep(int64_t position, int64_t count) {
     model::Step step{.epoch = 1, .number = ++steps_, .commands = {}, .slots = {}};
-    model::KvCommand grow{.kind = model::KvCommand::Kind::kAppendBlocks, .sequence = 1};
+    model::KvCommand grow;
+    grow.kind = model::KvCommand::Kind::kAppendBlocks;
+    grow.sequence = 1;
     if (position == 0) {
       for (int64_t b = 0; b < kContext / model::kKvBlockTokens; ++b) {
         grow.blocks.push_back(static_cast<int32_t>(b));

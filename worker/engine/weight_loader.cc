@@ -119,20 +119,20 @@ absl::StatusOr<std::unique_ptr<kernels::WeightMatrix>> WeightLoader::Pack(
   RENGA_ASSIGN_OR_RETURN(const int64_t end, base::RowBytes(key.type, key.columns.end));
   std::vector<std::byte> cut;
   std::vector<std::byte> changed;
-  RENGA_RETURN_IF_ERROR(ReadUnits(
-      tensor, key.rows.begin * row_bytes, key.rows.end * row_bytes, row_bytes,
-      [&](int64_t done, std::span<const std::byte> rows) {
-        if (change) {
-          // The last piece may still be read by an upload.
-          RENGA_RETURN_IF_ERROR(backend_->Synchronize());
-          changed.assign(rows.begin(), rows.end());
-          RENGA_RETURN_IF_ERROR(
-              ChangeRows(changed, key.rows.begin + done / row_bytes, row_bytes, change));
-          rows = changed;
-        }
-        if (end - begin < row_bytes) rows = CutColumns(rows, row_bytes, begin, end, cut);
-        return base::Annotate(backend_->LoadRows(**matrix, done / row_bytes, rows), tensor.name);
-      }));
+  const auto load = [&](int64_t done, std::span<const std::byte> rows) -> absl::Status {
+    if (change) {
+      // The last piece may still be read by an upload.
+      RENGA_RETURN_IF_ERROR(backend_->Synchronize());
+      changed.assign(rows.begin(), rows.end());
+      RENGA_RETURN_IF_ERROR(
+          ChangeRows(changed, key.rows.begin + done / row_bytes, row_bytes, change));
+      rows = changed;
+    }
+    if (end - begin < row_bytes) rows = CutColumns(rows, row_bytes, begin, end, cut);
+    return base::Annotate(backend_->LoadRows(**matrix, done / row_bytes, rows), tensor.name);
+  };
+  RENGA_RETURN_IF_ERROR(
+      ReadUnits(tensor, key.rows.begin * row_bytes, key.rows.end * row_bytes, row_bytes, load));
   return matrix;
 }
 
