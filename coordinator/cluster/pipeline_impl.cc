@@ -179,7 +179,7 @@ void PipelineImpl::Core::Start(std::shared_ptr<Core> self) {
 }
 
 // Results first, so that no answer comes before somebody listens, and without the lock, since a
-// worker of this process may answer within the call. The streams hold plain pointers:
+// worker of this process that has left says so within the call. The streams hold plain pointers:
 // the thread ends them before it lets go of this object.
 void PipelineImpl::Core::OpenStreams() {
   std::vector<std::unique_ptr<ResultsReader>> readers;

@@ -231,8 +231,9 @@ int64_t Batcher::AddPrompt(Sequence* sequence, int64_t count, Room& room, Planne
   TakeOutputs(*sequence, output_count, room);
   AddSlot(sequence, count, output_count, planned);
   // A draft model reads the prompt at the same time.
-  if (sequence->speculation != nullptr && !limits_.optimistic)
+  if (sequence->speculation != nullptr && !limits_.optimistic) {
     sequence->speculation->Propose(sequence->tokens, 0, {});
+  }
   sequence->last_served = plan_number_;
   planned.prompts = true;
   return count;

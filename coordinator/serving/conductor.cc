@@ -154,8 +154,10 @@ void Conductor::Guard(Sequence& sequence) const {
 std::unique_ptr<Drafter> Conductor::NewDrafter() {
   // With an optimistic head it is not asked.
   auto lookup = std::make_unique<PromptLookup>();
-  if (options_.optimistic || !draft_.has_value() || options_.speculation != SpeculationMode::kAuto)
+  if (options_.optimistic || !draft_.has_value() ||
+      options_.speculation != SpeculationMode::kAuto) {
     return lookup;
+  }
   return std::make_unique<CombinedDrafter>(std::move(lookup),
                                            std::make_unique<ModelDrafter>(&*draft_));
 }

@@ -7,21 +7,6 @@
 namespace renga::serving {
 namespace {
 
-// Requests that need all logits, the best of them, and the best alone.
-std::vector<GenerateRequest> SomeOfEachKind(int64_t max_tokens) {
-  std::vector<GenerateRequest> requests(4);
-  for (uint32_t i = 0; i < 4; ++i) {
-    requests[i].prompt = Prompt(20 + 31 * i, i);
-    requests[i].max_tokens = max_tokens + i;
-    requests[i].alternatives = static_cast<int64_t>(2 * i);
-  }
-  requests[1].sampling = {.temperature = 1.5, .top_k = 20, .seed = 3};
-  requests[2].sampling = {.temperature = 0.8, .top_p = 0.9, .min_p = 0.01, .seed = 4};
-  requests[3].sampling = {
-      .temperature = 1, .repetition_penalty = 1.1, .logit_bias = {{3, 1.5}}, .seed = 5};
-  return requests;
-}
-
 FakePipelineOptions NearRows(int64_t near_rows, int64_t stages = 1) {
   return {.stage_count = stages, .near_rows = near_rows, .far_time = absl::Milliseconds(2)};
 }

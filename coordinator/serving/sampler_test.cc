@@ -175,6 +175,19 @@ TEST(SamplerTest, ShortRowsGiveWhatFullRowsGive) {
   }
 }
 
+// What some rows and all rows give, which must be the same token.
+TokenId DrawOfBoth(const model::HeadRow& full, const model::HeadRow& near,
+                   std::span<const TokenId> tokens, const SamplingParams& params) {
+  const auto vocabulary = static_cast<int64_t>(full.logits.size());
+  const auto from_full = SampleToken(full, {tokens, 0}, params, 0, vocabulary);
+  const auto from_near = SampleToken(near, {tokens, 0}, params, 0, vocabulary);
+  EXPECT_OK(from_full);
+  EXPECT_OK(from_near);
+  if (!from_full.ok() || !from_near.ok()) return -1;
+  EXPECT_EQ(from_near->id, from_full->id);
+  return from_near->id;
+}
+
 // Rows near the best one are enough where min_p alone decides what is kept.
 TEST(SamplerTest, NearRowsGiveWhatFullRowsGive) {
   constexpr int64_t kVocab = 600;
@@ -196,12 +209,7 @@ TEST(SamplerTest, NearRowsGiveWhatFullRowsGive) {
     while (kept < near.ids.size() && near.logits[kept] >= near.logits[0] - within) ++kept;
     near.ids.resize(kept);
     near.logits.resize(kept);
-    ASSERT_OK_AND_ASSIGN(const SampledToken from_full,
-                         SampleToken(full, {tokens, 0}, params, 0, kVocab));
-    ASSERT_OK_AND_ASSIGN(const SampledToken from_near,
-                         SampleToken(near, {tokens, 0}, params, 0, kVocab));
-    EXPECT_EQ(from_near.id, from_full.id);
-    drawn.insert(from_near.id);
+    drawn.insert(DrawOfBoth(full, near, tokens, params));
   }
   EXPECT_GT(drawn.size(), 20u);
 }
@@ -234,12 +242,7 @@ TEST(SamplerTest, NoisyRowsGiveWhatFullRowsGive) {
     }
     near.ids.resize(kept);
     near.logits.resize(kept);
-    ASSERT_OK_AND_ASSIGN(const SampledToken from_full,
-                         SampleToken(full, {tokens, 0}, params, 0, kVocab));
-    ASSERT_OK_AND_ASSIGN(const SampledToken from_near,
-                         SampleToken(near, {tokens, 0}, params, 0, kVocab));
-    EXPECT_EQ(from_near.id, from_full.id);
-    drawn.insert(from_near.id);
+    drawn.insert(DrawOfBoth(full, near, tokens, params));
   }
   EXPECT_GT(drawn.size(), 20u);
 }

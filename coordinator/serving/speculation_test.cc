@@ -28,25 +28,6 @@ StepCost LongLinks(int64_t rows) {
   return {50000 + busiest, 4 * busiest, busiest};
 }
 
-// Four ways to choose a token, with all that needs more than the best logit.
-std::vector<GenerateRequest> Requests(int64_t max_tokens) {
-  std::vector<GenerateRequest> requests(4);
-  for (uint32_t i = 0; i < 4; ++i) {
-    requests[i].prompt = Prompt(20 + 31 * i, i);
-    requests[i].max_tokens = max_tokens + i;
-    requests[i].alternatives = static_cast<int64_t>(2 * i);
-  }
-  requests[1].sampling = {.temperature = 1.5, .top_k = 20, .seed = 3};
-  requests[2].sampling = {.temperature = 0.8, .top_p = 0.9, .min_p = 0.01, .seed = 4};
-  requests[3].sampling = {.temperature = 1,
-                          .repetition_penalty = 1.1,
-                          .presence_penalty = 0.2,
-                          .frequency_penalty = 0.1,
-                          .logit_bias = {{3, 1.5}},
-                          .seed = 5};
-  return requests;
-}
-
 void ExpectSame(const std::vector<SampledToken>& got, const std::vector<SampledToken>& expected) {
   ASSERT_EQ(got.size(), expected.size());
   for (size_t i = 0; i < got.size(); ++i) {
@@ -74,7 +55,7 @@ struct Way {
 
 TEST(SpeculationTest, TokensAndLogprobsAreThoseWithoutIt) {
   const ToyModel toy = CopyingModel(/*period=*/13, /*novelty=*/9, /*strength=*/9);
-  const std::vector<GenerateRequest> requests = Requests(/*max_tokens=*/150);
+  const std::vector<GenerateRequest> requests = SomeOfEachKind(/*max_tokens=*/150);
   for (const Way& way : {Way{SpeculationMode::kLookup, DearRows, "lookup"},
                          Way{SpeculationMode::kAuto, CheapRows, "cheap rows"},
                          Way{SpeculationMode::kAuto, LongLinks, "long links"}}) {

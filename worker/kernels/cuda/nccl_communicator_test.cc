@@ -39,9 +39,11 @@ class Handing : public base::Communicator {
   Handing(Shared* shared, int rank, int size) : shared_(shared), rank_(rank), size_(size) {}
   int rank() const override { return rank_; }
   int size() const override { return size_; }
-  absl::Status AllReduce(std::span<float>) override { return absl::UnimplementedError(""); }
+  absl::Status AllReduce(std::span<float>) override {
+    return absl::UnimplementedError("this test hands round only");
+  }
   absl::Status AllGather(std::span<const std::byte>, std::span<std::byte>) override {
-    return absl::UnimplementedError("");
+    return absl::UnimplementedError("this test hands round only");
   }
   absl::Status Broadcast(int root, std::span<std::byte> bytes) override {
     const absl::MutexLock lock(&shared_->mutex);
