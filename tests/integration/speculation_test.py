@@ -8,7 +8,7 @@ from renga_process import LIMIT_S, ProcessTest, demo_model, free_port, golden
 
 STORY = "once upon a time there was a little girl . she was very happy . "
 BODIES = [
-    {"prompt": STORY * 3, "max_tokens": 60, "temperature": 0, "logprobs": 3},
+    {"prompt": STORY * 3, "max_tokens": 150, "temperature": 0, "logprobs": 3},
     {"prompt": STORY * 3, "max_tokens": 60, "temperature": 0.7, "top_k": 20, "seed": 5,
      "logprobs": 2},
     {"prompt": STORY, "max_tokens": 50, "temperature": 1, "top_p": 0.9, "seed": 6, "logprobs": 1},
