@@ -26,6 +26,8 @@ using nlohmann::json;
 constexpr char kLateSlice[] = "late-slice";
 constexpr char kHotRows[] = "hot-rows";
 constexpr char kColdNeurons[] = "cold-neurons";
+constexpr char kMissing[] = "missing";
+constexpr char kDeadline[] = "deadline";
 constexpr int64_t kUsualPercent = 25;
 
 // "25%" or "25".
@@ -39,19 +41,41 @@ absl::StatusOr<int64_t> ParsePercent(absl::string_view text, int64_t least) {
       "a share is written as a whole number of percent, ", least, "% to 100%: not '", text, "'"));
 }
 
+// "20ms" or "20".
+absl::StatusOr<int64_t> ParseMilliseconds(absl::string_view text) {
+  int64_t milliseconds = 0;
+  if (absl::SimpleAtoi(absl::StripSuffix(text, "ms"), &milliseconds) && milliseconds > 0 &&
+      milliseconds <= model::kMaxDeadlineMs) {
+    return milliseconds;
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("a deadline is written as a whole number of milliseconds, 1ms to ",
+                   model::kMaxDeadlineMs, "ms: not '", text, "'"));
+}
+
 struct Mode {
   std::string name;
   int64_t percent = kUsualPercent;
+  int64_t deadline_ms = 0;  // of kDeadline
+  // As a user would write it.
+  std::string text() const {
+    if (name == kDeadline) return absl::StrCat(name, "=", deadline_ms, "ms");
+    return absl::StrCat(name, "=", percent, "%");
+  }
 };
 
 absl::StatusOr<Mode> ParseMode(absl::string_view text) {
   const std::pair<absl::string_view, absl::string_view> parts =
       absl::StrSplit(text, absl::MaxSplits('=', 1));
   Mode mode{.name = std::string(parts.first)};
-  if (mode.name != kLateSlice && mode.name != kHotRows && mode.name != kColdNeurons) {
-    return absl::InvalidArgumentError(absl::StrCat("--approximate knows ", kLateSlice, ", ",
-                                                   kHotRows, " and ", kColdNeurons, ", not '",
-                                                   parts.first, "'"));
+  const auto names = {kLateSlice, kHotRows, kColdNeurons, kDeadline, kMissing};
+  if (std::find(names.begin(), names.end(), mode.name) == names.end()) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--approximate knows ", absl::StrJoin(names, ", "), "; not '", parts.first, "'"));
+  }
+  if (mode.name == kDeadline) {
+    RENGA_ASSIGN_OR_RETURN(mode.deadline_ms, ParseMilliseconds(parts.second));
+    return mode;
   }
   if (parts.first.size() == text.size()) return mode;
   RENGA_ASSIGN_OR_RETURN(mode.percent, ParsePercent(parts.second, 1));
@@ -161,7 +185,10 @@ void AddApproximationFlags(CLI::App& command, ApproximationFlags& flags) {
                   "Compute less than the model, or later; repeatable. late-slice=25%: the last 25% "
                   "of each layer's feed-forward is added one layer late. hot-rows=25%: tokens are "
                   "chosen among 25% of the vocabulary. cold-neurons=75%: the coldest 75% of the "
-                  "feed-forward's neurons, by --regions, have 3 bits for each weight. Answers "
+                  "feed-forward's neurons, by --regions, have 3 bits for each weight. "
+                  "deadline=20ms, with --lazy: a layer's feed-forward whose weights have not come "
+                  "from disk 20 ms after they were needed is left out of the token. missing=10%: "
+                  "10% of all feed-forwards are left out, drawn for each token and layer. Answers "
                   "change; `renga perplexity` says by how much (default: nothing)")
       ->allow_extra_args(false);
   command.add_option("--approximate-at-most", flags.at_most,
@@ -183,6 +210,10 @@ absl::StatusOr<model::Approximation> ToApproximation(const ApproximationFlags& f
     RENGA_ASSIGN_OR_RETURN(const Mode mode, ParseMode(text));
     if (mode.name == kLateSlice) {
       approximation.late_percent = mode.percent;
+    } else if (mode.name == kDeadline) {
+      approximation.deadline_ms = mode.deadline_ms;
+    } else if (mode.name == kMissing) {
+      approximation.missing_percent = mode.percent;
     } else if (mode.name == kColdNeurons) {
       RENGA_ASSIGN_OR_RETURN(model::NeuronSet cold, ChooseColdNeurons(flags, mode.percent, config));
       approximation.cold_neurons = std::make_shared<const model::NeuronSet>(std::move(cold));
@@ -210,7 +241,7 @@ std::string ApproximationName(const ApproximationFlags& flags) {
   for (const std::string& text : flags.modes) {
     const absl::StatusOr<Mode> mode = ParseMode(text);
     if (!mode.ok()) continue;
-    parts.push_back(absl::StrCat(mode->name, "=", mode->percent, "%"));
+    parts.push_back(mode->text());
     if (mode->name == kHotRows && !flags.regions.empty()) parts.back() += " by regions";
   }
   std::sort(parts.begin(), parts.end());

@@ -134,6 +134,16 @@ void PrintDivergence(const serving::Divergence& found) {
       found.same_top * 100);
 }
 
+// What a deadline cost, next to what it came from.
+void PrintLeftOut(LocalCluster& cluster, int64_t windows) {
+  const auto left_out = static_cast<int64_t>(cluster.scheduler().Stats().left_out);
+  if (left_out == 0) return;
+  const int64_t all = windows * kWindow * cluster.config().n_layers;
+  std::printf("  %lld of %lld feed-forwards came too late and were left out (%.2f%%)\n",
+              static_cast<long long>(left_out), static_cast<long long>(all),
+              100.0 * static_cast<double>(left_out) / static_cast<double>(all));
+}
+
 void PrintName(const std::vector<Windows>& texts, const std::string& name) {
   if (texts.size() > 1) std::printf("%s: ", name.c_str());
 }
@@ -171,6 +181,7 @@ absl::Status MeasureApproximation(const PerplexityFlags& flags, LocalCluster& ex
     windows += count;
   }
   const serving::Divergence found = print("all", all, windows);
+  PrintLeftOut(*approximate, windows);
   return SaveApproximationCost(exact.coordinator().store(), approximation, found,
                                flags.text_file.empty() ? "held out" : flags.text_file);
 }

@@ -163,6 +163,14 @@ absl::StatusOr<partition::PlanRequest> ToPlanRequest(const PlanFlags& flags,
     return absl::InvalidArgumentError(
         "--approximate late-slice goes neither with --lazy nor with --tensor-parallel");
   }
+  if (request.approximation.deadline_ms > 0 && (!flags.lazy || flags.tensor_parallel != 1)) {
+    return absl::InvalidArgumentError(
+        "--approximate deadline is for weights that are read from disk: it needs --lazy, and goes "
+        "not with --tensor-parallel");
+  }
+  if (request.approximation.missing_percent > 0 && flags.tensor_parallel != 1) {
+    return absl::InvalidArgumentError("--approximate missing does not go with --tensor-parallel");
+  }
   RENGA_RETURN_IF_ERROR(AddNearRows(flags, config, request));
   if (request.approximation.cold_neurons != nullptr && flags.lazy) {
     return absl::InvalidArgumentError("--approximate cold-neurons does not go with --lazy");

@@ -54,6 +54,12 @@ void PrintTimings(const serving::GenerateResult& result) {
     std::fprintf(stderr, "%lld tokens were approximated\n",
                  static_cast<long long>(result.approximated_tokens));
   }
+  if (result.left_out > 0) {
+    std::fprintf(stderr,
+                 "%lld feed-forwards came too late and were left out, those of the prompt among "
+                 "them\n",
+                 static_cast<long long>(result.left_out));
+  }
   if (result.guarded) {
     std::fprintf(stderr,
                  "the prompt has too many tokens outside the hot rows: all rows were read\n");

@@ -109,6 +109,11 @@ void PrintResidency(const nlohmann::json& worker) {
   if (now > 0 && measured > 0) {
     std::printf(" (planned with %s)", base::FormatByteSize(static_cast<int64_t>(measured)).c_str());
   }
+  const auto left_out = worker.value("left_out", int64_t{0});
+  if (left_out > 0) {
+    std::printf("; %lld feed-forwards came too late and were left out",
+                static_cast<long long>(left_out));
+  }
   std::printf("\n");
 }
 

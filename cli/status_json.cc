@@ -31,6 +31,7 @@ nlohmann::json ToJson(const cluster::WorkerStatus& worker) {
       {"pinned_now_bytes", worker.heartbeat.pinned_now_bytes},
       {"streamed_weight_bytes", worker.heartbeat.streamed_weight_bytes},
       {"streamed_bytes_per_second", worker.heartbeat.streamed_bytes_per_second},
+      {"left_out", worker.heartbeat.left_out},
       {"trouble", worker.heartbeat.trouble},
       {"heartbeat_age_s", absl::ToDoubleSeconds(worker.heartbeat_age)},
   };

@@ -11,7 +11,20 @@ bool SameRows(const std::shared_ptr<const RowSet>& a, const std::shared_ptr<cons
 
 bool operator==(const Approximation& a, const Approximation& b) {
   return SameRows(a.hot_rows, b.hot_rows) && SameRows(a.cold_neurons, b.cold_neurons) &&
-         a.late_percent == b.late_percent && a.at_most_percent == b.at_most_percent;
+         a.late_percent == b.late_percent && a.at_most_percent == b.at_most_percent &&
+         a.deadline_ms == b.deadline_ms && a.missing_percent == b.missing_percent;
+}
+
+bool Approximation::IsMissing(int64_t position, int64_t layer) const {
+  if (missing_percent == 0 || !Applies(position)) return false;
+  // The finalizer of SplitMix64 (Steele, Lea, Flood 2014): a draw for each pair, the same wherever
+  // the layer is and whenever the position is computed.
+  uint64_t bits = static_cast<uint64_t>(position) << 20 ^ static_cast<uint64_t>(layer);
+  bits += 0x9e3779b97f4a7c15;
+  bits = (bits ^ bits >> 30) * 0xbf58476d1ce4e5b9;
+  bits = (bits ^ bits >> 27) * 0x94d049bb133111eb;
+  bits ^= bits >> 31;
+  return static_cast<int64_t>(bits % 100) < missing_percent;
 }
 
 namespace {
@@ -39,10 +52,21 @@ absl::Status CheckColdNeurons(const Approximation& approximation, const ModelCon
 
 absl::Status CheckApproximation(const Approximation& approximation, const ModelConfig& config) {
   const auto is_share = [](int64_t percent) { return percent >= 0 && percent <= 100; };
-  if (!is_share(approximation.late_percent) || !is_share(approximation.at_most_percent)) {
+  for (const int64_t share :
+       {approximation.late_percent, approximation.missing_percent, approximation.at_most_percent}) {
+    if (is_share(share)) continue;
     return absl::InvalidArgumentError(
-        absl::StrCat("shares of an approximation are 0 to 100 percent, not ",
-                     approximation.late_percent, " and ", approximation.at_most_percent));
+        absl::StrCat("shares of an approximation are 0 to 100 percent, not ", share));
+  }
+  if (approximation.deadline_ms < 0 || approximation.deadline_ms > kMaxDeadlineMs) {
+    return absl::InvalidArgumentError(absl::StrCat("a deadline is 1 to ", kMaxDeadlineMs,
+                                                   " ms, not ", approximation.deadline_ms));
+  }
+  if (approximation.late_percent > 0 &&
+      (approximation.deadline_ms > 0 || approximation.missing_percent > 0)) {
+    return absl::InvalidArgumentError(
+        "a late slice goes neither with a deadline nor with missing feed-forwards: name one of "
+        "them");
   }
   if (approximation.cold_neurons != nullptr) {
     const absl::Status cold = CheckColdNeurons(approximation, config);

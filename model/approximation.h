@@ -31,22 +31,39 @@ struct Approximation {
   // Neurons whose weights have three bits for each number (worker/engine/low_bits.h), at every
   // position. Null: none.
   std::shared_ptr<const NeuronSet> cold_neurons = nullptr;
+  // How long a step waits for the matrices of a layer's feed-forward that its worker reads from
+  // disk
+  // (--lazy). What has not come by then is left out of the step: it adds nothing. 0: until it
+  // comes. Steps wait as ever when one of their positions may not be approximated.
+  int64_t deadline_ms = 0;
+  // Of the feed-forwards of all positions and layers, those that are left out whatever comes when:
+  // what deadlines cost, without a clock.
+  int64_t missing_percent = 0;
   // Of the positions, those that may be approximated at all, spread evenly.
   int64_t at_most_percent = 100;
 
   // Nothing is approximated: the bits are those of a build that has never heard of this.
-  bool exact() const { return late_percent == 0 && hot_rows == nullptr && cold_neurons == nullptr; }
+  bool exact() const {
+    return late_percent == 0 && hot_rows == nullptr && cold_neurons == nullptr &&
+           deadline_ms == 0 && missing_percent == 0;
+  }
   // Whether the token at this position is approximated. It depends on the position alone, so that
   // chunks, batches, guesses and replays change nothing.
   bool Applies(int64_t position) const {
     return (position + 1) * at_most_percent / 100 > position * at_most_percent / 100;
   }
+  // Whether this feed-forward is one of the missing_percent.
+  bool IsMissing(int64_t position, int64_t layer) const;
   friend bool operator==(const Approximation& a, const Approximation& b);
 };
 
-// kInvalidArgument for shares outside 0 to 100 percent, for rows that are no RowSet of the model's
-// vocabulary, for neurons that are no NeuronSet of its layers, and for cold neurons together with a
-// late slice or a cap.
+// The longest deadline; no disk is waited for that long.
+inline constexpr int64_t kMaxDeadlineMs = 60'000;
+
+// kInvalidArgument for shares outside 0 to 100 percent, a deadline outside 0 to kMaxDeadlineMs,
+// rows that are no RowSet of the model's vocabulary, neurons that are no NeuronSet of its layers,
+// cold neurons together with a late slice or a cap, and a late slice together with what is left
+// out.
 absl::Status CheckApproximation(const Approximation& approximation, const ModelConfig& config);
 
 }  // namespace renga::model

@@ -59,6 +59,7 @@ enum class OpRows {
   kAll,
   kComplete,  // those that are computed as the model says
   kLate,      // the others
+  kPresent,   // those of which the layer's feed-forward is not left out
 };
 
 // One op of a layer. Buffers are indices into LayerProgram::buffer_widths, tensors are indices

@@ -315,6 +315,8 @@ proto::Approximation ToProto(const model::Approximation& approximation,
   proto::Approximation message;
   message.set_late_percent(static_cast<uint32_t>(approximation.late_percent));
   message.set_at_most_percent(static_cast<uint32_t>(approximation.at_most_percent));
+  message.set_deadline_ms(static_cast<uint32_t>(approximation.deadline_ms));
+  message.set_missing_percent(static_cast<uint32_t>(approximation.missing_percent));
   if (approximation.hot_rows != nullptr) {
     message.set_hot_rows(RowSetToWire(*approximation.hot_rows, config.vocab_size));
   }
@@ -327,6 +329,8 @@ proto::Approximation ToProto(const model::Approximation& approximation,
 absl::StatusOr<model::Approximation> FromProto(const proto::Approximation& message,
                                                const model::ModelConfig& config) {
   model::Approximation approximation{.late_percent = message.late_percent(),
+                                     .deadline_ms = message.deadline_ms(),
+                                     .missing_percent = message.missing_percent(),
                                      .at_most_percent = message.at_most_percent()};
   if (!message.hot_rows().empty()) {
     RENGA_ASSIGN_OR_RETURN(approximation.hot_rows,

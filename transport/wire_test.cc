@@ -295,6 +295,9 @@ TEST(WireTest, ApproximationsComeBackAndWrongOnesAreRefused) {
   config.vocab_size = 13;
   model::Approximation approximation{.late_percent = 25, .at_most_percent = 0};
   EXPECT_THAT(FromProto(ToProto(approximation, config), config), IsOkAndHolds(approximation));
+  approximation = {.deadline_ms = 20, .missing_percent = 7};
+  EXPECT_THAT(FromProto(ToProto(approximation, config), config), IsOkAndHolds(approximation));
+  approximation = {.late_percent = 25, .at_most_percent = 0};
   approximation.hot_rows = std::make_shared<const model::RowSet>(model::RowSet{0, 7, 8, 12});
   const proto::Approximation good = ToProto(approximation, config);
   EXPECT_THAT(FromProto(good, config), IsOkAndHolds(approximation));
@@ -305,6 +308,17 @@ TEST(WireTest, ApproximationsComeBackAndWrongOnesAreRefused) {
   wrong = good;
   wrong.set_at_most_percent(0xffffffff);
   EXPECT_THAT(FromProto(wrong, config), StatusIs(kInvalid));
+  wrong = good;
+  wrong.set_deadline_ms(5);
+  EXPECT_THAT(FromProto(wrong, config), StatusIs(kInvalid, HasSubstr("late slice")));
+  wrong.set_late_percent(0);
+  EXPECT_OK(FromProto(wrong, config));
+  wrong.set_deadline_ms(0xffffffff);
+  EXPECT_THAT(FromProto(wrong, config), StatusIs(kInvalid, HasSubstr("60000 ms")));
+  wrong = good;
+  wrong.set_late_percent(0);
+  wrong.set_missing_percent(101);
+  EXPECT_THAT(FromProto(wrong, config), StatusIs(kInvalid, HasSubstr("101")));
   wrong = good;
   wrong.mutable_hot_rows()->push_back('\0');
   EXPECT_THAT(FromProto(wrong, config), StatusIs(kInvalid, HasSubstr("hot_rows")));

@@ -194,6 +194,10 @@ absl::StatusOr<Heartbeat> CheckHeartbeat(const proto::Heartbeat& heartbeat) {
         absl::StrCat("a heartbeat with absurd memory: ", bytes, " bytes"));
   }
   RENGA_RETURN_IF_ERROR(CheckSpeed("reading weights", heartbeat.streamed_bytes_per_second(), 0));
+  if (heartbeat.left_out() < 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("a heartbeat with ", heartbeat.left_out(), " feed-forwards left out"));
+  }
   // The next epoch is greater than any that a worker knows of.
   if (heartbeat.epoch() > kMaxEpoch) {
     return absl::InvalidArgumentError(
@@ -209,6 +213,7 @@ absl::StatusOr<Heartbeat> CheckHeartbeat(const proto::Heartbeat& heartbeat) {
                    .streamed_weight_bytes = heartbeat.streamed_weight_bytes(),
                    .memory_offered_bytes = heartbeat.memory_offered_bytes(),
                    .streamed_bytes_per_second = heartbeat.streamed_bytes_per_second(),
+                   .left_out = heartbeat.left_out(),
                    .trouble = heartbeat.trouble()};
 }
 

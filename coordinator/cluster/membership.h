@@ -67,7 +67,8 @@ struct Heartbeat {
   int64_t streamed_weight_bytes = 0;
   int64_t memory_offered_bytes = 0;      // now; 0: as before
   double streamed_bytes_per_second = 0;  // of weights from disk, of late; 0: none came
-  std::string trouble = "";              // with its device, for people
+  int64_t left_out = 0;      // feed-forwards that came after their deadline, each for every token
+  std::string trouble = "";  // with its device, for people
 };
 
 struct Member {

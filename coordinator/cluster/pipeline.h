@@ -24,6 +24,8 @@ struct StageTiming {
   uint64_t queue_us = 0;
   uint64_t compute_us = 0;
   uint64_t exchange_us = 0;  // of compute_us: waiting for the other members of the group
+  // Feed-forwards of its layers that the step went without, as they came after their deadline.
+  uint32_t left_out = 0;
 };
 
 // A step's answer: one merged row per output, in slot order. Exact: with top_k the best k of the

@@ -25,6 +25,8 @@ namespace {
 constexpr size_t kMaxErrorBytes = 1000;
 // Longer than any step may take; keeps sums of timings in range.
 constexpr uint64_t kMaxMicroseconds = uint64_t{1} << 40;
+// More than any model has layers; times tokens it stays far inside 64 bits.
+constexpr uint32_t kMaxLeftOut = uint32_t{1} << 20;
 
 absl::Status ErrorOf(const proto::StepResult& message) {
   absl::StatusCode code = transport::StatusCodeFromWire(message.error_code());
@@ -41,14 +43,16 @@ absl::StatusOr<std::vector<StageTiming>> TimingsOf(const proto::StepResult& mess
   std::vector<StageTiming> timings;
   for (const proto::StageTiming& timing : message.timings()) {
     if (timing.worker_index() >= worker_count || timing.queue_us() > kMaxMicroseconds ||
-        timing.compute_us() > kMaxMicroseconds || timing.exchange_us() > kMaxMicroseconds) {
+        timing.compute_us() > kMaxMicroseconds || timing.exchange_us() > kMaxMicroseconds ||
+        timing.left_out() > kMaxLeftOut) {
       return absl::InternalError("a timing out of range");
     }
     timings.push_back({.worker_index = timing.worker_index(),
                        .head = timing.head(),
                        .queue_us = timing.queue_us(),
                        .compute_us = timing.compute_us(),
-                       .exchange_us = timing.exchange_us()});
+                       .exchange_us = timing.exchange_us(),
+                       .left_out = timing.left_out()});
   }
   return timings;
 }

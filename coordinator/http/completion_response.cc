@@ -26,6 +26,7 @@ json TimingsJson(const serving::GenerateResult& result) {
   if (result.approximated_tokens > 0) {
     timings["approximated_tokens"] = result.approximated_tokens;
   }
+  if (result.left_out > 0) timings["left_out_feed_forwards"] = result.left_out;
   if (result.guarded) timings["hot_rows_guarded"] = true;
   return timings;
 }

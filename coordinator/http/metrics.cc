@@ -85,6 +85,9 @@ std::string MetricsText(const RequestCounter& counter, const serving::ServingSta
   AppendValue(out, "renga_saved_steps", "gauge",
               "Steps that answers did without thanks to guesses, less those that guesses wasted.",
               stats.saved_steps);
+  AppendValue(out, "renga_left_out_total", "counter",
+              "Feed-forwards that came after their deadline, each once for every token.",
+              stats.left_out);
   AppendValue(out, "renga_kv_blocks", "gauge", "KV blocks of the plan.", stats.kv_blocks);
   AppendValue(out, "renga_kv_blocks_free", "gauge", "KV blocks in no sequence.",
               stats.kv_blocks_free);

@@ -57,6 +57,24 @@ TEST(ApproximationTest, CountsTheTokensUnderTheCap) {
   }
 }
 
+TEST(ApproximationTest, CountsWhatCameTooLate) {
+  Bench bench({.left_out = 3, .approximation = {.deadline_ms = 5}});
+  Answer answer;
+  answer.Start(*bench.scheduler, {.prompt = Prompt(10, 1), .max_tokens = 4});
+  ASSERT_OK_AND_ASSIGN(GenerateResult result, answer.Wait());
+  EXPECT_EQ(result.approximated_tokens, 4);
+  // The prompt and the tokens but the last, which is never fed.
+  EXPECT_EQ(result.left_out, 3 * (10 + 3));
+  EXPECT_EQ(bench.scheduler->Stats().left_out, static_cast<uint64_t>(result.left_out));
+
+  Bench in_time({.approximation = {.deadline_ms = 5}});
+  Answer exact;
+  exact.Start(*in_time.scheduler, {.prompt = Prompt(10, 1), .max_tokens = 4});
+  ASSERT_OK_AND_ASSIGN(result, exact.Wait());
+  EXPECT_EQ(result.approximated_tokens, 0);
+  EXPECT_EQ(result.left_out, 0);
+}
+
 TEST(ApproximationTest, NothingIsCountedWhereNothingIsOn) {
   Bench bench;
   Answer answer;

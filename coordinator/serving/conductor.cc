@@ -26,6 +26,12 @@ constexpr int64_t kSmallestFlowingChunk = 32;
 constexpr absl::Duration kLongestWaitForPlan = absl::Minutes(5);
 constexpr absl::Duration kPlanLookInterval = absl::Milliseconds(50);
 
+int64_t LeftOut(const cluster::StepOutcome& outcome) {
+  int64_t left_out = 0;
+  for (const cluster::StageTiming& timing : outcome.timings) left_out += timing.left_out;
+  return left_out;
+}
+
 void Done(Sequence& sequence, absl::StatusOr<FinishReason> reason, absl::Time now) {
   RequestTimings timings;
   const bool started = sequence.started != absl::InfinitePast();
@@ -48,6 +54,7 @@ void Done(Sequence& sequence, absl::StatusOr<FinishReason> reason, absl::Time no
                               sequence.counts,
                               sequence.screened_tokens,
                               sequence.approximated_tokens,
+                              sequence.left_out,
                               sequence.all_rows});
 }
 
@@ -452,24 +459,29 @@ void Conductor::Measure(const InFlight& flight, const cluster::StepOutcome& outc
 
 void Conductor::Deliver(const InFlight& flight, const cluster::StepOutcome& outcome) {
   const model::HeadRow* row = outcome.rows.data();
+  const int64_t left_out = LeftOut(outcome);  // of every token of the step
+  stats_.left_out += static_cast<uint64_t>(left_out * flight.tokens);
   for (size_t i = 0; i < flight.slots.size(); ++i) {
     const model::StepSlot& slot = flight.slots[i];
     // A sequence that ended, or was sent back to wait, since the step was sent has no such run.
     Sequence* sequence = batcher_->FindRun(slot.sequence);
     const bool counts = sequence != nullptr && sequence->forks == flight.forks[i];
+    if (counts) sequence->left_out += left_out * slot.token_count;
     if (counts && slot.output_count > 0) {
       if (sequence->is_score()) {
         DeliverScores(*sequence, slot, row);
       } else {
-        DeliverTokens(*sequence, {row, static_cast<size_t>(slot.output_count)});
+        DeliverTokens(*sequence, {row, static_cast<size_t>(slot.output_count)}, left_out);
       }
     }
     row += slot.output_count;
   }
 }
 
-void Conductor::DeliverTokens(Sequence& sequence, std::span<const model::HeadRow> rows) {
+void Conductor::DeliverTokens(Sequence& sequence, std::span<const model::HeadRow> rows,
+                              int64_t left_out) {
   for (const model::HeadRow& row : rows) {
+    if (IsApproximated(sequence, left_out)) ++sequence.approximated_tokens;
     if (!DeliverToken(sequence, row)) return;
     if (!batcher_->Settle(&sequence)) return;
     ++sequence.counts.accepted;
@@ -485,7 +497,6 @@ bool Conductor::DeliverToken(Sequence& sequence, const model::HeadRow& row) {
   };
   const auto& [request, sink] = std::get<GenerateJob>(sequence.job);
   if (row.sum_exp == 0) ++sequence.screened_tokens;
-  if (IsApproximated(sequence)) ++sequence.approximated_tokens;
   absl::StatusOr<SampledToken> sampled =
       SampleToken(row, {sequence.tokens, sequence.prompt_tokens}, request.sampling,
                   request.alternatives, vocab_size());
@@ -542,9 +553,11 @@ void Conductor::Finish(Sequence& sequence, absl::StatusOr<FinishReason> reason) 
   Done(*owned, std::move(reason), absl::Now());
 }
 
-bool Conductor::IsApproximated(const Sequence& sequence) const {
+bool Conductor::IsApproximated(const Sequence& sequence, int64_t left_out) const {
+  if (left_out > 0) return true;
   const model::Approximation& approximation = pipeline_->limits().approximation;
   const bool on = approximation.late_percent > 0 || approximation.cold_neurons != nullptr ||
+                  approximation.missing_percent > 0 ||
                   (approximation.hot_rows != nullptr && !sequence.all_rows);
   return on && approximation.Applies(static_cast<int64_t>(sequence.tokens.size()) - 1);
 }

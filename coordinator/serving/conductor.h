@@ -84,7 +84,8 @@ class Conductor {
   void GuessNext(Sequence& sequence, const model::StepSlot& slot, const model::HeadRow& row) const;
   void Deliver(const InFlight& flight, const cluster::StepOutcome& outcome);
   // A row for a token of an answer and, while they are what was guessed, those after it.
-  void DeliverTokens(Sequence& sequence, std::span<const model::HeadRow> rows);
+  // `left_out`: feed-forwards that their step went without.
+  void DeliverTokens(Sequence& sequence, std::span<const model::HeadRow> rows, int64_t left_out);
   // False: the sequence ended, and is gone.
   bool DeliverToken(Sequence& sequence, const model::HeadRow& row);
   void DeliverScores(Sequence& sequence, const model::StepSlot& slot, const model::HeadRow* rows);
@@ -92,8 +93,9 @@ class Conductor {
 
   void Finish(Sequence& sequence, absl::StatusOr<FinishReason> reason);
 
-  // Whether the sequence's next token comes from approximated logits.
-  bool IsApproximated(const Sequence& sequence) const;
+  // Whether the sequence's next token comes from approximated logits; `left_out`: by the step that
+  // computed them.
+  bool IsApproximated(const Sequence& sequence, int64_t left_out) const;
   int64_t vocab_size() const { return pipeline_->model().config.vocab_size; }
   int64_t context_tokens() const;
   int64_t max_in_flight() const;

@@ -70,6 +70,9 @@ struct GenerateResult {
   int64_t screened_tokens = 0;
   // Tokens whose logits came from an approximation; 0 where none is on.
   int64_t approximated_tokens = 0;
+  // Feed-forwards that came after their deadline, each once for every token that went without it,
+  // those of the prompt among them.
+  int64_t left_out = 0;
   // The prompt did not fit the hot rows of the vocabulary: all rows were read (hot_rows_guard.h).
   bool guarded = false;
 };

@@ -45,6 +45,7 @@ struct Sequence {
   SpeculationCounts counts;
   int64_t screened_tokens = 0;  // GenerateResult's
   int64_t approximated_tokens = 0;
+  int64_t left_out = 0;
   bool all_rows = false;  // hot rows of the vocabulary do not do for its prompt
 
   absl::Time arrived;

@@ -9,6 +9,9 @@ from renga_process import LIMIT_S, MAKE_MODEL, ProcessTest
 
 SHAPE = ["--layers", "3", "--d-model", "64", "--heads", "4", "--kv-heads", "2", "--ffn", "160",
          "--vocab", "400", "--type", "F32"]
+# 6 layers of 2.2 MiB.
+LARGE = ["--layers", "6", "--d-model", "256", "--heads", "8", "--kv-heads", "4", "--ffn", "2048",
+         "--vocab", "400", "--type", "Q8_0"]
 HOT = ["--approximate", "hot-rows=25%"]
 LATE = ["--approximate", "late-slice=40%"]
 COLD = ["--approximate", "cold-neurons=75%"]
@@ -70,6 +73,34 @@ class ApproximationTest(ProcessTest):
         told = self.renga(*run, *LATE, "--approximate-at-most", "20%")
         self.assertRegex(told.stderr.decode(), r"\b[45] tokens were approximated")
 
+    def test_missing_feed_forwards_are_drawn_once_and_for_all(self):
+        missing = ["--approximate", "missing=30%"]
+        exact = self.logits()
+        once, _ = self.logits(*missing)
+        self.assertNotEqual(once, exact[0])
+        self.assertEqual(self.logits(*missing)[0], once)
+        self.assertEqual(self.logits(*missing, "--workers", "2")[0], once)
+        self.assertEqual(self.logits(*missing, *NEVER), exact)
+        one, approximate, kl, _ = self.perplexity(*missing)
+        self.assertNotEqual(one, approximate)
+        self.assertGreater(kl, 0)
+        told = self.renga("run", self.model, "Once", "--raw", "-n", "4", "--timings", *missing)
+        self.assertIn(b"as measured before", told.stderr)
+        self.assertIn(b"4 tokens were approximated", told.stderr)
+
+    def test_a_deadline_that_is_kept_changes_no_bit(self):
+        subprocess.run([MAKE_MODEL, *LARGE, self.model], check=True, timeout=LIMIT_S,
+                       stdout=subprocess.DEVNULL)
+        lazy = ["--context", "256", "--memory", "17MiB", "--lazy"]
+        exact = self.logits("--context", "256")
+        self.assertEqual(self.logits(*lazy, "--approximate", "deadline=60000ms"), exact)
+        self.assertEqual(self.logits(*lazy, "--approximate", "deadline=1ms", *NEVER), exact)
+        told = self.renga("run", self.model, "Once", "--raw", "-n", "4", "--timings", *lazy,
+                          "--approximate", "deadline=60000ms")
+        self.assertEqual(told.returncode, 0, told.stderr)
+        self.assertNotIn(b"approximated\n", told.stderr)
+        self.assertIn(b"approximate (deadline=60000ms)", told.stderr)
+
     def test_rows_come_from_a_report_of_the_same_model(self):
         report = self.folder / "regions.json"
         report.write_text(json.dumps({"vocabulary": 400, "hot_rows": list(range(399, 299, -1))}))
@@ -113,6 +144,10 @@ class ApproximationTest(ProcessTest):
                             (["--approximate", "hot-rows=0%"], "1%"),
                             (["--approximate", "late-slice=101"], "100%"),
                             ([*LATE, "--lazy"], "--lazy"),
+                            (["--approximate", "deadline=5ms"], "needs --lazy"),
+                            (["--approximate", "deadline=soon", "--lazy"], "milliseconds"),
+                            (["--approximate", "deadline", "--lazy"], "milliseconds"),
+                            ([*LATE, "--approximate", "missing=5%"], "late slice"),
                             (NEVER, "needs --approximate")):
             self.assert_refused(self.renga("run", self.model, "Once", *extra), word)
 

@@ -222,6 +222,30 @@ class FaultsTest(ClusterTest):
         limit.set(1 << 30)
         self.assertEqual(self.complete(), whole)
 
+    def test_a_disk_that_slows_down_is_not_waited_for_with_a_deadline(self):
+        limit = ReadLimit(self.folder)
+        self.addCleanup(limit.remove)
+        up, join = self.up("--lazy", "--approximate", "deadline=1ms",
+                           "--approximate-at-most", "50%")
+        worker = self.worker(join, "a", LITTLE)
+        self.addCleanup(worker.kill)
+        up.wait_for("ready")
+        self.complete()
+        limit.add(worker.process)
+        limit.set(30 * MIB)
+        status, body = self.request("/v1/completions", {
+            "prompt": "once upon a time", "max_tokens": 24, "temperature": 0})
+        self.assertEqual(status, 200, body)
+        timings = body["timings"]
+        # Of some 24 tokens half may be approximated, of the prompt's none or few.
+        self.assertGreater(timings["left_out_feed_forwards"], 0)
+        self.assertGreater(timings["approximated_tokens"], 0)
+        self.assertLessEqual(timings["approximated_tokens"], 13)
+        self.wait_for_worker(lambda now: now["left_out"] > 0)
+        self.assertIn("came too late and were left out",
+                      self.renga_ok("status", "--http", f"127.0.0.1:{self.http}"))
+        limit.set(1 << 30)
+
     # ---- A peer that serves wrong bytes ----------------------------------------------------------
 
     def test_a_coordinator_that_serves_wrong_bytes(self):

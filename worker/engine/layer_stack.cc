@@ -5,6 +5,8 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "base/data_type.h"
 #include "base/status_macros.h"
 #include "model/footprint.h"
@@ -70,6 +72,10 @@ struct LayerStack::Call {
   std::span<const int64_t> positions = {};
   std::span<const kernels::SequenceSlot> slots = {};
   base::Communicator* group = nullptr;
+  // Feed-forwards that come too late are left out: all rows may be approximated.
+  bool may_leave_out = false;
+  std::optional<absl::Time> deadline =
+      std::nullopt;  // of the present layer's feed-forward, once it has begun
 };
 
 LayerStack::LayerStack(const model::Model& model, const model::ShardSpec& spec,
@@ -97,10 +103,24 @@ absl::Status LayerStack::MakeProgram(const model::Model& model) {
     program_ = model.architecture->Program(config_);
   }
   DropEmptyOps(program_);
+  RENGA_RETURN_IF_ERROR(FindOptionalOps());
   call_of_op_.resize(program_.ops.size());
   for (const model::LinearCall& call : CallsWithMatrices(program_)) {
     call_of_op_[call.first] = calls_per_layer_++;
   }
+  return absl::OkStatus();
+}
+
+absl::Status LayerStack::FindOptionalOps() {
+  const model::Approximation& approximation = limits_.approximation;
+  if (approximation.deadline_ms == 0 && approximation.missing_percent == 0) return absl::OkStatus();
+  if (slice_.has_value()) {
+    return absl::UnimplementedError(
+        "feed-forwards are left out of whole layers only: a deadline does not go with "
+        "tensor-parallel groups");
+  }
+  RENGA_ASSIGN_OR_RETURN(optional_, model::FindFeedForward(program_));
+  if (approximation.missing_percent > 0) program_.ops.back().rows = model::OpRows::kPresent;
   return absl::OkStatus();
 }
 
@@ -250,10 +270,15 @@ absl::Status LayerStack::Run(std::span<float> rows, std::span<const int64_t> pos
             .positions = positions,
             .slots = slots,
             .group = group};
+  const model::Approximation& approximation = limits_.approximation;
+  const auto applies = [&](int64_t position) { return approximation.Applies(position); };
   if (late_.has_value()) {
-    call.late = RunsOf(positions, true);
-    call.complete = RunsOf(positions, false);
+    call.late = RunsOf(positions, applies);
+    call.complete = RunsOf(positions, [&](int64_t position) { return !applies(position); });
   }
+  call.may_leave_out = approximation.deadline_ms > 0 && residency_ != nullptr &&
+                       std::all_of(positions.begin(), positions.end(), applies);
+  left_out_ = 0;
   const std::span<std::byte> bytes = std::as_writable_bytes(rows);
   // Buffer 0 is the residual stream; its rows lie side by side.
   RENGA_RETURN_IF_ERROR(backend_->Upload(bytes, *activations_, activation_offsets_[0]));
@@ -267,14 +292,16 @@ absl::Status LayerStack::Run(std::span<float> rows, std::span<const int64_t> pos
   return backend_->Download(*activations_, activation_offsets_[0], bytes);
 }
 
-absl::Status LayerStack::RunLayer(const Layer& layer, const Call& call) {
+absl::Status LayerStack::RunLayer(const Layer& layer, Call& call) {
   const std::span<const Op> ops = program_.ops;
+  call.deadline.reset();
   for (size_t i = 0; i < ops.size();) {
     const std::span<const Op> rest = ops.subspan(i);
     const Op* first = PreparesLinear(rest) ? &rest[0] : nullptr;
     const size_t linears = LinearRun(first != nullptr ? rest.subspan(1) : rest);
     if (linears > 0) {
       const size_t prepares = first != nullptr ? 1 : 0;
+      if (!ComesInTime(layer, i + prepares, call)) return absl::OkStatus();
       RENGA_RETURN_IF_ERROR(RunLinears(layer, first, rest.subspan(prepares, linears), call));
       i += prepares + linears;
     } else {
@@ -285,11 +312,25 @@ absl::Status LayerStack::RunLayer(const Layer& layer, const Call& call) {
   return absl::OkStatus();
 }
 
-std::vector<LayerStack::RowRun> LayerStack::RunsOf(std::span<const int64_t> positions,
-                                                   bool late) const {
+bool LayerStack::ComesInTime(const Layer& layer, size_t first, Call& call) {
+  if (!call.may_leave_out || first < optional_->begin) return true;
+  const auto index = static_cast<size_t>(&layer - layers_.data());
+  const size_t bundle = index * calls_per_layer_ + call_of_op_[first];
+  if (!call.deadline.has_value()) {
+    call.deadline = absl::Now() + absl::Milliseconds(limits_.approximation.deadline_ms);
+  }
+  if (residency_->WaitFor(bundle, *call.deadline)) return true;
+  residency_->Skip(bundle, (index + 1) * calls_per_layer_);
+  residency_->CountLeftOut(call.rows);
+  ++left_out_;
+  return false;
+}
+
+std::vector<LayerStack::RowRun> LayerStack::RunsOf(
+    std::span<const int64_t> positions, absl::FunctionRef<bool(int64_t position)> chosen) {
   std::vector<RowRun> runs;
   for (size_t i = 0; i < positions.size(); ++i) {
-    if (limits_.approximation.Applies(positions[i]) != late) continue;
+    if (!chosen(positions[i])) continue;
     const auto row = static_cast<int64_t>(i);
     if (runs.empty() || runs.back().first + runs.back().count < row) {
       runs.push_back({.first = row});
@@ -301,7 +342,16 @@ std::vector<LayerStack::RowRun> LayerStack::RunsOf(std::span<const int64_t> posi
 
 absl::Status LayerStack::RunOp(const Layer& layer, const Op& op, const Call& call) {
   if (op.rows == model::OpRows::kAll) return RunOpOnRows(layer, op, call);
-  for (const RowRun& run : op.rows == model::OpRows::kLate ? call.late : call.complete) {
+  std::vector<RowRun> present;
+  if (op.rows == model::OpRows::kPresent) {
+    present = RunsOf(call.positions, [&](int64_t position) {
+      return !limits_.approximation.IsMissing(position, NumberOf(layer));
+    });
+  }
+  const auto& runs = op.rows == model::OpRows::kLate       ? call.late
+                     : op.rows == model::OpRows::kComplete ? call.complete
+                                                           : present;
+  for (const RowRun& run : runs) {
     const Call part{.first_row = run.first, .rows = run.count};
     RENGA_RETURN_IF_ERROR(RunOpOnRows(layer, op, part));
   }

@@ -9,10 +9,12 @@
 #include <span>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "base/communicator.h"
 #include "model/architecture.h"
+#include "model/feed_forward_ops.h"
 #include "model/late_program.h"
 #include "model/model_config.h"
 #include "model/shard_spec.h"
@@ -44,6 +46,9 @@ class LayerStack {
   // Shard::ObserveNeurons.
   absl::Status ObserveNeurons(NeuronObserver observer);
 
+  // How many feed-forwards the last Run went without, as their matrices came too late.
+  uint32_t left_out() const { return left_out_; }
+
   // Null: every matrix is held.
   Residency* residency() { return residency_.get(); }
 
@@ -72,6 +77,8 @@ class LayerStack {
              const model::RuntimeLimits& limits, kernels::Backend* backend);
   // After the residency is known.
   absl::Status MakeProgram(const model::Model& model);
+  // What may be left out of a step, where something may be.
+  absl::Status FindOptionalOps();
   absl::StatusOr<Layer> LoadLayer(int64_t index, WeightLoader& loader) const;
   // A matrix of a layer, its cold neurons rounded.
   absl::StatusOr<std::unique_ptr<kernels::WeightMatrix>> LoadMatrix(int64_t layer,
@@ -85,12 +92,16 @@ class LayerStack {
   // Which of the residency's bundles one call multiplies by.
   size_t BundleOf(const Layer& layer, std::span<const model::Op> linears) const;
 
-  absl::Status RunLayer(const Layer& layer, const Call& call);
+  absl::Status RunLayer(const Layer& layer, Call& call);
   // On the rows that the op is for.
   absl::Status RunOp(const Layer& layer, const model::Op& op, const Call& call);
   absl::Status RunOpOnRows(const Layer& layer, const model::Op& op, const Call& call);
-  // Those of a step's rows that are late, or those that are not.
-  std::vector<RowRun> RunsOf(std::span<const int64_t> positions, bool late) const;
+  // Those of a step's rows at whose positions `chosen` says yes.
+  static std::vector<RowRun> RunsOf(std::span<const int64_t> positions,
+                                    absl::FunctionRef<bool(int64_t position)> chosen);
+  // Whether the matrices that ops[first], of a feed-forward, multiplies by have come before the
+  // call's deadline, which begins with the feed-forward. Of other ops, and without one: true.
+  bool ComesInTime(const Layer& layer, size_t first, Call& call);
   // `first`, or null, makes the input that all of `ops` read.
   absl::Status RunLinears(const Layer& layer, const model::Op* first,
                           std::span<const model::Op> ops, const Call& call);
@@ -123,9 +134,11 @@ class LayerStack {
   // Layer after layer: all blocks' keys, then all blocks' values.
   std::unique_ptr<kernels::Buffer> kv_;
   int64_t layer_kv_bytes_ = 0;
-  std::unique_ptr<kernels::Buffer> activations_;  // every buffer of the program, one after another
-  std::vector<int64_t> activation_offsets_;       // in bytes
-  std::vector<float> shared_;                     // rows on their way through the group
+  std::unique_ptr<kernels::Buffer> activations_;   // every buffer of the program, one after another
+  std::vector<int64_t> activation_offsets_;        // in bytes
+  std::vector<float> shared_;                      // rows on their way through the group
+  std::optional<model::FeedForwardOps> optional_;  // nullopt: nothing is ever left out
+  uint32_t left_out_ = 0;
   NeuronObserver observer_;
   int observed_ = -1;  // the tensor that multiplies what neurons give, with an observer
 };

@@ -146,7 +146,8 @@ ResidencyReport Residency::report() const {
   return {.pinned = plan_.pinned_bytes,
           .pinned_now = pinned_now_,
           .streamed = plan_.streamed_bytes,
-          .streamed_per_second = streamed_per_second_};
+          .streamed_per_second = streamed_per_second_,
+          .left_out = left_out_};
 }
 
 // ---- The reader ---------------------------------------------------------------------------------
@@ -207,6 +208,12 @@ void Residency::ReadStreamed(size_t bundle) {
   if (status.ok()) Measure(size, absl::Now() - asked);
   mutex_.Lock();
   reading_ = false;
+  if (entries_.back().skipped) {
+    // It is the only one: nothing is read ahead of what is waited for.
+    entries_.clear();
+    ring_.FreeAll();
+    return;
+  }
   if (!status.ok()) stalled_ = true;
   // Entries go away only while nothing is read, or from the front when they are done.
   entries_.back().done = true;
@@ -320,8 +327,43 @@ absl::StatusOr<bool> Residency::LoadMore() {
   return true;
 }
 
+bool Residency::WaitFor(size_t bundle, absl::Time deadline) {
+  Held& held = held_[bundle];
+  if (!held.matrices.empty()) return true;
+  if (!held.pinned && !ring_memory_.has_value()) return true;
+  absl::MutexLock lock(&mutex_);
+  if (held.pinned) {
+    return mutex_.AwaitWithDeadline(
+        absl::Condition(
+            +[](State* now) { return *now != State::kOnDisk; }, &held.state),
+        deadline);
+  }
+  if (!Expects(bundle)) GoTo(bundle);
+  return mutex_.AwaitWithDeadline(absl::Condition(this, &Residency::FrontIsDone), deadline);
+}
+
+void Residency::Skip(size_t from, size_t to) {
+  const auto skipped = [&](const Entry& entry) {
+    return entry.bundle >= from && entry.bundle < to;
+  };
+  absl::MutexLock lock(&mutex_);
+  while (!entries_.empty() && entries_.front().done && skipped(entries_.front())) {
+    entries_.pop_front();
+    ring_.FreeFirst();
+  }
+  if (!entries_.empty() && skipped(entries_.front())) entries_.front().skipped = true;
+  if (entries_.empty() || entries_.front().skipped) {
+    cursor_ = to % held_.size();
+    stalled_ = false;
+  }
+}
+
+bool Residency::FrontIsDone() const {
+  return !entries_.empty() && !entries_.front().skipped && entries_.front().done;
+}
+
 bool Residency::Expects(size_t bundle) const {
-  if (!entries_.empty()) return entries_.front().bundle == bundle;
+  if (!entries_.empty() && !entries_.front().skipped) return entries_.front().bundle == bundle;
   if (stalled_) return false;
   size_t next = cursor_;
   while (held_[next].pinned) next = (next + 1) % held_.size();
@@ -347,10 +389,7 @@ absl::StatusOr<Residency::Lease> Residency::AcquireStreamed(size_t bundle) {
     {
       absl::MutexLock lock(&mutex_);
       if (!Expects(bundle)) GoTo(bundle);
-      const auto done = [this]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
-        return !entries_.empty() && entries_.front().done;
-      };
-      mutex_.Await(absl::Condition(&done));
+      mutex_.Await(absl::Condition(this, &Residency::FrontIsDone));
       failure = entries_.front().status;
       room = entries_.front().room;
     }

@@ -96,6 +96,16 @@ class Residency {
   // says both, and the next Acquire tries again.
   absl::StatusOr<Lease> Acquire(size_t bundle);
 
+  // Whether Acquire would not wait for the disk any more, before `deadline` has come. What must be
+  // packed first, or anew, is not waited for here: Acquire does that, however long it takes.
+  bool WaitFor(size_t bundle, absl::Time deadline);
+  // This step does without `from` and what follows it up to `to`, where it goes on (the number of
+  // bundles: at the next step's beginning). Of those that are streamed only the one that is being
+  // read is still read.
+  void Skip(size_t from, size_t to);
+  // Counts what was skipped, in the report.
+  void CountLeftOut(int64_t feed_forwards) { left_out_ += feed_forwards; }
+
   // Packs one more pinned bundle that the disk does not have; false when there is none left.
   absl::StatusOr<bool> LoadMore();
 
@@ -119,6 +129,7 @@ class Residency {
     size_t bundle = 0;
     std::byte* room = nullptr;
     bool done = false;
+    bool skipped = false;  // while it is being read: goes when it has come
     absl::Status status;
   };
 
@@ -145,6 +156,8 @@ class Residency {
   absl::Status PackPinned(Held& held);
   absl::Status Repair(size_t bundle);
   absl::Status PackToDisk(Held& held, size_t matrix, WeightLoader& loader);
+  // Whether the reader has nothing to do with the bundle any more; it is the next one.
+  bool FrontIsDone() const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   bool Expects(size_t bundle) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Drops what was read ahead; the next streamed bundle is `bundle` or what follows it.
   void GoTo(size_t bundle) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -161,6 +174,7 @@ class Residency {
   double recent_bytes_ = 0;
   double recent_seconds_ = 0;
   std::atomic<double> streamed_per_second_ = 0;
+  std::atomic<int64_t> left_out_ = 0;
 
   mutable absl::Mutex mutex_;
   ByteRing ring_ ABSL_GUARDED_BY(mutex_);

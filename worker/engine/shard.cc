@@ -320,6 +320,8 @@ class ShardImpl : public Shard {
     return head_->Run(step, rows);
   }
 
+  uint32_t left_out() const override { return layers_ == nullptr ? 0 : layers_->left_out(); }
+
   void ResetSequences() override {
     sequences_.Reset();
     failure_ = absl::OkStatus();

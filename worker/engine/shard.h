@@ -88,6 +88,8 @@ struct ResidencyReport {
   int64_t streamed = 0;    // read from disk for every step
   // At which they came of late; 0: nothing was read yet.
   double streamed_per_second = 0;
+  // Feed-forwards that came after their deadline, each once for every token that went without it.
+  int64_t left_out = 0;
 };
 
 // When the weights of layers come into memory.
@@ -132,6 +134,9 @@ class Shard {
   // in and out; `group` joins their parts. null: this shard has whole layers.
   virtual absl::Status RunLayers(const model::Step& step, std::span<float> rows,
                                  base::Communicator* group) = 0;
+
+  // How many feed-forwards the last step went without (Approximation::deadline_ms).
+  virtual uint32_t left_out() const = 0;
 
   // Runs the head block: `rows` is step.output_count() x d_model (output activations of the last
   // layer, before the final norm). One HeadRow per output, ids absolute.

@@ -117,6 +117,7 @@ absl::Status Stage::RunLayers(const model::Step& step, std::vector<float> rows,
   RENGA_RETURN_IF_ERROR(options_.shard->RunLayers(step, rows, options_.group));
   proto::StageTiming& timing = *frame.add_timings();
   SetTiming(options_.worker_index, false, queue_us, MicrosecondsSince(begin), timing);
+  timing.set_left_out(options_.shard->left_out());
   if (options_.group != nullptr) {
     timing.set_exchange_us(absl::ToInt64Microseconds(options_.group->TakeExchangeTime()));
   }

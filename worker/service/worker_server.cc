@@ -288,6 +288,7 @@ class WorkerServerImpl : public WorkerServer {
     heartbeat.set_pinned_now_bytes(residency.pinned_now);
     heartbeat.set_streamed_weight_bytes(residency.streamed);
     heartbeat.set_streamed_bytes_per_second(residency.streamed_per_second);
+    heartbeat.set_left_out(residency.left_out);
     if (memory_watch_.has_value()) heartbeat.set_trouble(memory_watch_->Look(absl::Now()));
     return heartbeat;
   }

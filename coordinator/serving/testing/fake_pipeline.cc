@@ -208,8 +208,9 @@ void FakePipeline::Work() {
           const StepCost cost = options_.cost(next.step.token_count());
           outcome->round_trip_us = static_cast<uint64_t>(cost.round_trip_us);
           outcome->compute_us = cost.busiest_us;
-          outcome->timings.push_back(
-              {.worker_index = 0, .compute_us = static_cast<uint64_t>(cost.busiest_us)});
+          outcome->timings.push_back({.worker_index = 0,
+                                      .compute_us = static_cast<uint64_t>(cost.busiest_us),
+                                      .left_out = options_.left_out});
         } else {
           violation_.Update(rows.status());
           status_ = rows.status();

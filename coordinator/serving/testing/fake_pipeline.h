@@ -47,6 +47,7 @@ struct FakePipelineOptions {
   int64_t max_step_tokens = 256;
   int64_t max_step_outputs = 64;
   absl::Duration step_time = absl::ZeroDuration();
+  uint32_t left_out = 0;  // feed-forwards that every step went without, as it says
   model::Approximation approximation = {};  // what the plan says of it; the toy computes as ever
   ToyModel toy = ToyLogits;
   // The head's first block has the rows below it, and answers this much before the others. 0: there
