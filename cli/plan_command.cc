@@ -24,7 +24,7 @@
 #include "partition/device_library.h"
 #include "partition/explain.h"
 #include "partition/known_models.h"
-#include "partition/planner.h"
+#include "partition/replicas.h"
 #include "partition/simulator.h"
 #include "partition/what_if.h"
 
@@ -126,8 +126,7 @@ int64_t SpilledBytes(const partition::Plan& plan,
 }
 
 nlohmann::json ToJson(const partition::Plan& plan,
-                      const std::vector<partition::WorkerProfile>& workers,
-                      const std::optional<partition::SimulationResult>& simulated) {
+                      const std::vector<partition::WorkerProfile>& workers) {
   nlohmann::json json = {{"ms_per_token", plan.stream_ms},
                          {"slowest_ms", plan.slowest_ms},
                          {"bound_ms", plan.bound_ms},
@@ -144,12 +143,65 @@ nlohmann::json ToJson(const partition::Plan& plan,
                               {"compute_ms", times.compute},
                               {"sums_ms", times.sums}});
   }
-  if (simulated.has_value()) {
-    json["simulated"] = {{"first_token_ms", simulated->first_token_ms},
-                         {"ms_per_token", simulated->ms_per_token},
-                         {"tokens_per_second", simulated->tokens_per_second}};
+  return json;
+}
+
+// The first plan's figures, where there is one; those of each, and of all together, where there are
+// several.
+nlohmann::json ToJson(const partition::Replicas& replicas,
+                      const std::vector<partition::WorkerProfile>& workers,
+                      const std::vector<partition::SimulationResult>& simulated) {
+  const bool one = replicas.plans.size() == 1;
+  nlohmann::json json = one ? ToJson(replicas.plans[0], workers) : nlohmann::json::object();
+  json["replicas"] = replicas.plans.size();
+  json["steps_per_second"] = replicas.steps_per_second;
+  for (size_t i = 0; i < replicas.plans.size(); ++i) {
+    nlohmann::json of_one = one ? nlohmann::json() : ToJson(replicas.plans[i], workers);
+    nlohmann::json& target = one ? json : of_one;
+    if (i < simulated.size()) {
+      target["simulated"] = {{"first_token_ms", simulated[i].first_token_ms},
+                             {"ms_per_token", simulated[i].ms_per_token},
+                             {"tokens_per_second", simulated[i].tokens_per_second}};
+    }
+    if (!one) json["plans"].push_back(std::move(of_one));
   }
   return json;
+}
+
+// A run of each replica with its share of the streams.
+absl::StatusOr<std::vector<partition::SimulationResult>> SimulateAll(
+    const PlanCommandFlags& flags, const partition::KnownModel& read,
+    const std::vector<partition::WorkerProfile>& workers, const partition::PlanRequest& request,
+    const partition::Replicas& replicas) {
+  std::vector<partition::SimulationResult> results;
+  if (!flags.simulate) return results;
+  const auto count = static_cast<int64_t>(replicas.plans.size());
+  const partition::PlanRequest share = partition::ShareOfRequest(request, count);
+  for (int64_t i = 0; i < count; ++i) {
+    const partition::StepTimes times = partition::StepTimesOf(
+        read.model, read.footprint, workers, share, replicas.plans[static_cast<size_t>(i)]);
+    partition::SimulationRequest asked = flags.simulation;
+    asked.streams = (flags.simulation.streams + count - 1 - i) / count;
+    if (asked.streams == 0) break;
+    RENGA_ASSIGN_OR_RETURN(results.emplace_back(), partition::Simulate(times, asked));
+  }
+  return results;
+}
+
+void PrintSimulations(const PlanCommandFlags& flags, const partition::Replicas& replicas,
+                      const std::vector<partition::SimulationResult>& simulated) {
+  double sum = 0;
+  for (size_t i = 0; i < simulated.size(); ++i) {
+    partition::SimulationRequest asked = flags.simulation;
+    const auto count = static_cast<int64_t>(replicas.plans.size());
+    asked.streams = (asked.streams + count - 1 - static_cast<int64_t>(i)) / count;
+    if (count > 1) std::printf("replica %zu ", i + 1);
+    std::fputs(SimulationText(asked, simulated[i]).c_str(), stdout);
+    sum += simulated[i].tokens_per_second;
+  }
+  if (simulated.size() > 1) {
+    std::printf("all %zu replicas simulated: %.1f tok/s\n", simulated.size(), sum);
+  }
 }
 
 absl::Status Plan(const PlanCommandFlags& flags) {
@@ -160,24 +212,25 @@ absl::Status Plan(const PlanCommandFlags& flags) {
   RENGA_ASSIGN_OR_RETURN(const partition::KnownModel read, ReadModel(flags.model));
   RENGA_ASSIGN_OR_RETURN(partition::PlanRequest request,
                          ToPlanRequest(flags.plan, read.model.config));
+  if (flags.what_if && request.max_replicas > 1) {
+    return absl::InvalidArgumentError("--what-if looks at one pipeline: leave out --replicas");
+  }
   RENGA_ASSIGN_OR_RETURN(const partition::Cluster cluster, ReadCluster(flags));
   request.links = cluster.links;
   request.worth_dropping = 1;  // these speeds are not measured: they do not vary
-  RENGA_ASSIGN_OR_RETURN(const partition::Plan plan,
-                         partition::MakePlan(read.model, read.footprint, cluster.workers, request));
-  std::optional<partition::SimulationResult> simulated;
-  if (flags.simulate) {
-    const partition::StepTimes times =
-        partition::StepTimesOf(read.model, read.footprint, cluster.workers, request, plan);
-    RENGA_ASSIGN_OR_RETURN(simulated, partition::Simulate(times, flags.simulation));
-  }
+  RENGA_ASSIGN_OR_RETURN(
+      const partition::Replicas replicas,
+      partition::PlanReplicas(read.model, read.footprint, cluster.workers, request));
+  RENGA_ASSIGN_OR_RETURN(const std::vector<partition::SimulationResult> simulated,
+                         SimulateAll(flags, read, cluster.workers, request, replicas));
   if (flags.json) {
-    std::puts(ToJson(plan, cluster.workers, simulated).dump().c_str());
+    std::puts(ToJson(replicas, cluster.workers, simulated).dump().c_str());
     return absl::OkStatus();
   }
-  std::fputs(partition::ExplainPlan(plan, cluster.workers).c_str(), stdout);
-  if (simulated) std::fputs(SimulationText(flags.simulation, *simulated).c_str(), stdout);
+  std::fputs(partition::ExplainReplicas(replicas, cluster.workers).c_str(), stdout);
+  PrintSimulations(flags, replicas, simulated);
   if (flags.what_if) {
+    const partition::Plan& plan = replicas.plans.front();
     RENGA_ASSIGN_OR_RETURN(
         const std::vector<partition::Change> changes,
         partition::ExploreChanges(read.model, read.footprint, cluster.workers, request, plan));
@@ -223,6 +276,9 @@ void AddPlanCommand(CLI::App& app, Invocation& invocation) {
       "  renga plan model.gguf --worker 4GiB@20 --worker 4GiB@20 --context 2048\n"
       "  renga plan llama-2-13b --worker 4GiB --lazy\n"
       "  renga plan llama-2-13b --cluster cluster.json --what-if --simulate --streams 4\n"
+      "  renga plan model.gguf --worker 4GiB --worker 4GiB --objective many-streams --replicas "
+      "auto "
+      "--sequences 8\n"
       "A cluster file:\n"
       "  {\"machines\": [{\"device\": \"gtx-1050-ti\", \"count\": 4}], \"network\": \"1gbe\"}");
   command->add_option("model", flags->model,
@@ -240,6 +296,7 @@ void AddPlanCommand(CLI::App& app, Invocation& invocation) {
                     "List the devices and links that are known by name");
   AddSimulationFlags(*command, *flags);
   AddPlanFlags(*command, flags->plan, /*with_sequences=*/true);
+  AddReplicasFlag(*command, flags->plan);
   command->callback([flags, &invocation] {
     if (flags->model.empty() && !flags->devices) throw CLI::RequiredError("model");
     invocation.action = [flags] { return Plan(*flags); };

@@ -90,6 +90,15 @@ void AddPlanFlags(CLI::App& command, PlanFlags& flags, bool with_sequences) {
   }
 }
 
+void AddReplicasFlag(CLI::App& command, PlanFlags& flags) {
+  command
+      .add_option("--replicas", flags.replicas,
+                  "Pipelines beside each other, each with the whole model on workers of its own: a "
+                  "number, or auto (as many as give the most tokens per second); each request is "
+                  "answered by one of them, and the answer is the same")
+      ->capture_default_str();
+}
+
 void AddDraftModelFlag(CLI::App& command, PlanFlags& flags) {
   command.add_option(
       "--draft-model", flags.draft_model,
@@ -114,6 +123,25 @@ static absl::StatusOr<int64_t> ParseEmbedding(const std::string& place) {
   if (absl::SimpleAtoi(place, &stage) && stage > 0 && stage <= kMostStages) return stage;
   return absl::InvalidArgumentError(absl::StrCat(
       "--embedding can be auto, coordinator or the number of a stage, not '", place, "'"));
+}
+
+static absl::Status AddReplicas(const PlanFlags& flags, partition::PlanRequest& request) {
+  if (flags.replicas == "auto") {
+    request.max_replicas = partition::kMaxReplicas;
+  } else if (!absl::SimpleAtoi(flags.replicas, &request.max_replicas) || request.max_replicas < 1 ||
+             request.max_replicas > partition::kMaxReplicas) {
+    return absl::InvalidArgumentError(absl::StrCat("--replicas can be auto, or a number from 1 to ",
+                                                   partition::kMaxReplicas, ", not '",
+                                                   flags.replicas, "'"));
+  } else {
+    request.min_replicas = request.max_replicas;
+  }
+  if (request.max_replicas > 1 && request.objective != partition::Objective::kManyStreams) {
+    return absl::InvalidArgumentError(
+        "replicas are for many requests at one time: with --replicas, say --objective many-streams "
+        "too");
+  }
+  return absl::OkStatus();
 }
 
 // The part of the request that says which rows of the output matrix are near.
@@ -156,6 +184,7 @@ absl::StatusOr<partition::PlanRequest> ToPlanRequest(const PlanFlags& flags,
   request.objective = flags.objective == "one-stream" ? partition::Objective::kOneStream
                                                       : partition::Objective::kManyStreams;
   request.tensor_parallel = flags.tensor_parallel;
+  RENGA_RETURN_IF_ERROR(AddReplicas(flags, request));
   RENGA_ASSIGN_OR_RETURN(request.embedding_stage, ParseEmbedding(flags.embedding));
   request.lazy = flags.lazy;
   RENGA_ASSIGN_OR_RETURN(request.approximation, ToApproximation(flags.approximation, config));

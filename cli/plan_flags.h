@@ -24,6 +24,7 @@ struct PlanFlags {
   std::string wire = "f32";
   std::string objective = "many-streams";
   int64_t tensor_parallel = 1;  // as partition::PlanRequest's
+  std::string replicas = "1";   // a number, or "auto"
   std::string embedding = "auto";
   bool lazy = false;
   std::string near_rows;  // "25%"; empty: blocks of the head are ranges of ids
@@ -36,8 +37,12 @@ inline constexpr int64_t kDefaultContext = 4096;
 inline constexpr int64_t kDefaultServedSequences = 4;
 
 // Adds --context, --kv, --wire, --head-blocks, --objective, --tensor-parallel, --embedding,
-// --lazy, --near-rows, --optimistic and --speculation; with `with_sequences` also --sequences.
+// --lazy, --near-rows, --optimistic and --speculation; with `with_sequences` also
+// --sequences.
 void AddPlanFlags(CLI::App& command, PlanFlags& flags, bool with_sequences);
+
+// --replicas, for commands that answer many requests at one time.
+void AddReplicasFlag(CLI::App& command, PlanFlags& flags);
 
 // --draft-model, for commands that run the model.
 void AddDraftModelFlag(CLI::App& command, PlanFlags& flags);

@@ -115,23 +115,25 @@ std::string TimesText(const Plan& plan) {
   return text;
 }
 
-}  // namespace
-
-std::string ExplainPlan(const Plan& plan, const std::vector<WorkerProfile>& workers) {
-  const bool with_slices = HasGroups(plan);
+Row Titles(bool with_slices) {
   Row titles = {"worker", "layers"};
   if (with_slices) titles.insert(titles.end(), {"heads", "ff columns"});
   titles.insert(titles.end(),
                 {"head rows", "weights", "KV cache", "scratch", "total / offered", "predicted ms"});
-  std::vector<Row> rows = {titles};
-  for (const int i : BusyWorkers(plan)) {
-    rows.push_back(WorkerRow(workers[i], plan.workers[i], with_slices));
-  }
-  std::string text = FormatTable(rows);
+  return titles;
+}
+
+std::string IdleText(const Plan& plan, const std::vector<WorkerProfile>& workers) {
+  std::string text;
   for (size_t i = 0; i < plan.workers.size(); ++i) {
     if (!plan.workers[i].idle()) continue;
     absl::StrAppend(&text, workers[i].id, "  idle: ", plan.workers[i].idle_reason, "\n");
   }
+  return text;
+}
+
+// What is to be said of a pipeline below the table.
+void AppendParts(const Plan& plan, const std::vector<WorkerProfile>& workers, std::string& text) {
   for (size_t i = 0; i < plan.workers.size(); ++i) {
     if (plan.workers[i].streamed_bytes <= 0) continue;
     absl::StrAppend(&text, workers[i].id, " reads ",
@@ -153,6 +155,53 @@ std::string ExplainPlan(const Plan& plan, const std::vector<WorkerProfile>& work
                           plan.bound_ms);
   }
   for (const std::string& note : plan.notes) absl::StrAppend(&text, "note: ", note, "\n");
+}
+
+}  // namespace
+
+std::string ExplainPlan(const Plan& plan, const std::vector<WorkerProfile>& workers) {
+  const bool with_slices = HasGroups(plan);
+  std::vector<Row> rows = {Titles(with_slices)};
+  for (const int i : BusyWorkers(plan)) {
+    rows.push_back(WorkerRow(workers[i], plan.workers[i], with_slices));
+  }
+  std::string text = FormatTable(rows) + IdleText(plan, workers);
+  AppendParts(plan, workers, text);
+  return text;
+}
+
+std::string ExplainReplicas(const Replicas& replicas, const std::vector<WorkerProfile>& workers) {
+  if (replicas.plans.size() == 1) return ExplainPlan(replicas.plans.front(), workers);
+  const bool with_slices = std::any_of(replicas.plans.begin(), replicas.plans.end(), HasGroups);
+  std::vector<Row> rows = {Titles(with_slices)};
+  rows.front().insert(rows.front().begin() + 1, "replica");
+  std::vector<bool> busy(workers.size());
+  for (size_t replica = 0; replica < replicas.plans.size(); ++replica) {
+    const Plan& plan = replicas.plans[replica];
+    for (const int i : BusyWorkers(plan)) {
+      busy[i] = true;
+      rows.push_back(WorkerRow(workers[i], plan.workers[i], with_slices));
+      rows.back().insert(rows.back().begin() + 1, absl::StrCat(replica + 1));
+    }
+  }
+  std::string text = FormatTable(rows);
+  for (size_t i = 0; i < workers.size(); ++i) {
+    if (busy[i]) continue;
+    const std::string& reason = replicas.plans.front().workers[i].idle_reason;
+    absl::StrAppend(&text, workers[i].id, "  idle: ", reason, "\n");
+  }
+  for (size_t replica = 0; replica < replicas.plans.size(); ++replica) {
+    absl::StrAppend(&text, "replica ", replica + 1, ":\n");
+    AppendParts(replicas.plans[replica], workers, text);
+  }
+  absl::StrAppendFormat(&text, "all %d replicas: %.1f steps per second while all stages are busy\n",
+                        replicas.plans.size(), replicas.steps_per_second);
+  if (!replicas.exact) {
+    absl::StrAppendFormat(&text,
+                          "not every division of the workers was looked at: none can give more "
+                          "than %.1f steps per second\n",
+                          replicas.bound_steps_per_second);
+  }
   return text;
 }
 

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "partition/plan.h"
+#include "partition/replicas.h"
 #include "partition/what_if.h"
 
 namespace renga::partition {
@@ -14,6 +15,10 @@ namespace renga::partition {
 // workers, then the idle ones with their reasons; below it the limits, where a token's time goes,
 // and the notes. `workers` are the profiles the plan was made from. Ends with a newline.
 std::string ExplainPlan(const Plan& plan, const std::vector<WorkerProfile>& workers);
+
+// The same of several pipelines: one table, which says whose each worker is, and then each
+// replica's times and what all of them do together.
+std::string ExplainReplicas(const Replicas& replicas, const std::vector<WorkerProfile>& workers);
 
 // A line for each change, beside what the plan takes now.
 std::string ExplainChanges(const Plan& plan, Objective objective,

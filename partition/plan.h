@@ -43,11 +43,14 @@ inline constexpr double kAssumedPrefillGain = 8;
 struct PreviousShard {
   std::string worker_id;
   model::ShardSpec spec;
+  int64_t replica = 0;
 };
 
 // As PlanRequest::embedding_stage: the first stage, where it has room and tokens take clearly less
 // time to send than rows.
 inline constexpr int64_t kWhereItPays = -1;
+
+inline constexpr int64_t kMaxReplicas = 16;
 
 enum class Objective {
   kOneStream,    // least time per token of a single sequence
@@ -83,6 +86,11 @@ struct PlanRequest {
   // the time. Measured speeds vary by tens of percent: whom the user let join should not drop out
   // for that. 1: whenever it is faster.
   double worth_dropping = 0.75;
+  // Independent pipelines, each with the whole model on workers of its own: as many as give the
+  // most tokens per second. Sequences are shared out among them. Only PlanReplicas (replicas.h)
+  // makes more than one.
+  int64_t min_replicas = 1;
+  int64_t max_replicas = 1;
   // Use slow workers too, also where the plan would be faster without them.
   bool use_every_worker = false;
   // Where the model is larger than what the workers offer together, they hold a part of it and read

@@ -63,6 +63,15 @@ absl::Status CheckRequest(const PlanRequest& request) {
   if (!base::IsWireType(request.wire_type)) {
     return absl::InvalidArgumentError("activations travel as F32, F16 or Q8_0 only");
   }
+  if (request.min_replicas < 1 || request.max_replicas < request.min_replicas ||
+      request.max_replicas > kMaxReplicas) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("between ", request.min_replicas, " and ", request.max_replicas,
+                     " replicas were asked for: from 1 to ", kMaxReplicas, " can be planned"));
+  }
+  if (request.max_replicas > 1 && request.objective != Objective::kManyStreams) {
+    return absl::InvalidArgumentError("replicas are for many streams, not for one");
+  }
   if (!IsTime(request.coordinator_us) ||
       !(request.worth_dropping > 0 && request.worth_dropping <= 1)) {
     return absl::InvalidArgumentError(
@@ -259,17 +268,21 @@ absl::StatusOr<Plan> MakePlan(const model::Model& model, const model::ModelFootp
                               const std::vector<WorkerProfile>& workers,
                               const PlanRequest& request) {
   RENGA_RETURN_IF_ERROR(CheckPlanInput(model, footprint, workers, request));
+  std::optional<Plan> plan = FindPlan(model, footprint, workers, request);
+  if (plan) return *std::move(plan);
+  return ExplainRefusal(model, footprint, workers, request);
+}
+
+std::optional<Plan> FindPlan(const model::Model& model, const model::ModelFootprint& footprint,
+                             const std::vector<WorkerProfile>& workers,
+                             const PlanRequest& request) {
   std::optional<Plan> plan;
   if (const auto without = WithoutSpares(workers)) {
     plan = MakeMemoryPlan(model, footprint, *without, request);
   }
   if (!plan) plan = MakeMemoryPlan(model, footprint, workers, request);
-  if (plan) return *std::move(plan);
-  if (request.lazy) {
-    plan = MakeDiskPlan(model, footprint, workers, request);
-    if (plan) return *std::move(plan);
-  }
-  return ExplainRefusal(model, footprint, workers, request);
+  if (!plan && request.lazy) plan = MakeDiskPlan(model, footprint, workers, request);
+  return plan;
 }
 
 std::optional<Plan> MakeDiskPlan(const model::Model& model, const model::ModelFootprint& footprint,

@@ -41,6 +41,10 @@ absl::StatusOr<Plan> MakePlan(const model::Model& model, const model::ModelFootp
                               const std::vector<WorkerProfile>& workers,
                               const PlanRequest& request);
 
+// The same plan, without a sentence where there is none. The input must have passed CheckPlanInput.
+std::optional<Plan> FindPlan(const model::Model& model, const model::ModelFootprint& footprint,
+                             const std::vector<WorkerProfile>& workers, const PlanRequest& request);
+
 // The plan of a request that is lazy; for one that is not, what it would get. nullopt when even
 // that cannot be. The input must have passed CheckPlanInput.
 std::optional<Plan> MakeDiskPlan(const model::Model& model, const model::ModelFootprint& footprint,
