@@ -1,7 +1,6 @@
 #include "cli/hop_bench.h"
 
-#include <grpcpp/channel.h>
-#include <grpcpp/client_context.h>
+#include <atomic>
 
 #include "base/status_macros.h"
 #include "transport/dialer.h"
@@ -17,16 +16,15 @@ constexpr absl::Duration kTimeLimit = absl::Seconds(5);
 absl::StatusOr<std::vector<transport::RoundTrips>> MeasureHops(LocalCluster& cluster) {
   const cluster::ClusterStatus status = cluster.coordinator().manager().Status();
   if (status.workers.empty()) return absl::FailedPreconditionError("there is no worker to probe");
-  const auto channel = cluster.coordinator().dialer().Dial(
-      {.address = status.workers[0].address, .name = status.workers[0].id},
-      transport::ChannelPurpose::kActivations);
   const int64_t row_bytes = cluster.config().d_model * static_cast<int64_t>(sizeof(float));
-  grpc::ClientContext context;
-  return transport::ProbeLink(channel,
-                              {.payload_bytes = {row_bytes, 8 << 10, 16 << 10, 64 << 10, 1 << 20},
-                               .rounds = kRounds,
-                               .time_limit = kTimeLimit},
-                              context);
+  const std::atomic<bool> never = false;
+  return transport::ProbeLink(
+      cluster.coordinator().dialer(),
+      {.address = status.workers[0].data_address, .name = status.workers[0].id},
+      {.payload_bytes = {row_bytes, 8 << 10, 16 << 10, 64 << 10, 1 << 20},
+       .rounds = kRounds,
+       .time_limit = kTimeLimit},
+      never);
 }
 
 }  // namespace renga::cli

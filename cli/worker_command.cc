@@ -39,7 +39,7 @@ struct WorkerFlags {
   DeviceFlags devices;
   std::string memory_file;
   std::string listen = "0.0.0.0:0";
-  int group_port = 0;
+  int data_port = 0;
   std::string advertise;
   std::string model;
   std::string cache;
@@ -120,7 +120,7 @@ absl::StatusOr<worker::WorkerOptions> ToOptions(const WorkerFlags& flags, const 
   if (number == 0) options.memory_bytes_now = FollowedOffer(flags, offer);
   options.spare = offer.spare;
   RENGA_ASSIGN_OR_RETURN(options.listen_address, ListenAddress(flags.listen, number));
-  options.group_port = flags.group_port == 0 ? 0 : flags.group_port + number;
+  options.data_port = flags.data_port == 0 ? 0 : flags.data_port + number;
   options.advertise_host = flags.advertise;
   options.coordinator = {.address = flags.coordinator,
                          .name = std::string(transport::kCoordinatorName)};
@@ -243,8 +243,8 @@ void AddWorkerCommand(CLI::App& app, Invocation& invocation) {
   command->add_option("--listen", flags->listen, "HOST:PORT other workers reach this one at")
       ->capture_default_str();
   command
-      ->add_option("--group-port", flags->group_port,
-                   "Port where members of a tensor-parallel group connect (default: any)")
+      ->add_option("--data-port", flags->data_port,
+                   "Port where activations travel, beside that of --listen (default: any)")
       ->check(CLI::Range(0, 65535));
   command->add_option("--advertise", flags->advertise,
                       "Address others should use (default: the one the coordinator sees)");

@@ -16,6 +16,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "absl/synchronization/mutex.h"
+#include "transport/secure_socket.h"
 
 namespace renga::transport {
 namespace {
@@ -30,33 +31,28 @@ constexpr int kMinPingIntervalMs = 200;
 constexpr int kConnectTimeoutMs = 3000;
 constexpr int kInitialBackoffMs = 100;
 constexpr int kMaxBackoffMs = 1000;
-// A decode hop (16 KiB for a 7B model) and its header travel as one HTTP/2 frame, and prefill
-// frames in few.
+// A piece of a shard and its header travel as few HTTP/2 frames.
 constexpr int kHttp2FrameBytes = 4 << 20;
-// What a peer may send on a stream before anybody reads. Larger than a prefill chunk's
-// activations, so that a frame never waits for a window update; a fixed number, because probing
-// the bandwidth would send pings in the middle of steps.
-constexpr int kActivationWindowBytes = 16 << 20;
-// Shards: a few pieces; what is read ahead counts against the memory the worker offered.
-constexpr int kOtherWindowBytes = 4 << 20;
+// What a peer may send on a stream before anybody reads: a few pieces; what is read ahead counts
+// against the memory the worker offered. A fixed number, because probing the bandwidth would send
+// pings in the middle of steps.
+constexpr int kWindowBytes = 4 << 20;
 
 // What both ends set. `Arguments` is grpc::ChannelArguments or ServerBuilder behind SetInt.
 template <typename SetInt>
-void SetCommonArguments(const SetInt& set, int window_bytes) {
+void SetCommonArguments(const SetInt& set) {
   set(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveTimeMs);
   set(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kKeepaliveTimeoutMs);
   set(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
   set(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);  // no limit
   set(GRPC_ARG_HTTP2_MAX_FRAME_SIZE, kHttp2FrameBytes);
   set(GRPC_ARG_HTTP2_BDP_PROBE, 0);
-  set(GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, window_bytes);
+  set(GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, kWindowBytes);
 }
 
-grpc::ChannelArguments ClientArguments(ChannelPurpose purpose) {
+grpc::ChannelArguments ClientArguments() {
   grpc::ChannelArguments arguments;
-  SetCommonArguments(
-      [&arguments](const char* name, int value) { arguments.SetInt(name, value); },
-      purpose == ChannelPurpose::kActivations ? kActivationWindowBytes : kOtherWindowBytes);
+  SetCommonArguments([&arguments](const char* name, int value) { arguments.SetInt(name, value); });
   arguments.SetMaxReceiveMessageSize(kMaxControlMessageBytes);
   arguments.SetMaxSendMessageSize(kMaxControlMessageBytes);
   // Otherwise channels to one address would share a connection whatever their purpose.
@@ -80,30 +76,40 @@ std::shared_ptr<grpc::Channel> DeadChannel() {
 class TlsDialer : public Dialer {
  public:
   // `fixed_name`: what every peer must be called, or empty for PeerAddress::name.
-  TlsDialer(const grpc::SslCredentialsOptions& options, std::string fixed_name)
-      : credentials_(grpc::SslCredentials(options)), fixed_name_(std::move(fixed_name)) {}
+  TlsDialer(const grpc::SslCredentialsOptions& options, std::string fixed_name,
+            absl::StatusOr<std::shared_ptr<const SocketCredentials>> socket_credentials)
+      : credentials_(grpc::SslCredentials(options)),
+        fixed_name_(std::move(fixed_name)),
+        socket_credentials_(std::move(socket_credentials)) {}
 
-  std::shared_ptr<grpc::Channel> Dial(const PeerAddress& peer, ChannelPurpose purpose) override {
+  std::shared_ptr<grpc::Channel> Dial(const PeerAddress& peer, ChannelPurpose) override {
     const std::string& name = fixed_name_.empty() ? peer.name : fixed_name_;
     // Without a name to insist on, gRPC would compare the certificate with the address.
     if (!IsValidPeerName(name) || !ParseHostPort(peer.address).ok()) return DeadChannel();
-    grpc::ChannelArguments arguments = ClientArguments(purpose);
+    grpc::ChannelArguments arguments = ClientArguments();
     arguments.SetSslTargetNameOverride(name);
     return grpc::CreateCustomChannel(peer.address, credentials_, arguments);
+  }
+  absl::StatusOr<std::shared_ptr<const SocketCredentials>> socket_credentials() const override {
+    return socket_credentials_;
   }
 
  private:
   const std::shared_ptr<grpc::ChannelCredentials> credentials_;
   const std::string fixed_name_;
+  const absl::StatusOr<std::shared_ptr<const SocketCredentials>> socket_credentials_;
 };
 
 class InsecureLoopbackDialer : public Dialer {
  public:
-  std::shared_ptr<grpc::Channel> Dial(const PeerAddress& peer, ChannelPurpose purpose) override {
+  std::shared_ptr<grpc::Channel> Dial(const PeerAddress& peer, ChannelPurpose) override {
     const auto host_port = ParseHostPort(peer.address);
     if (!host_port.ok() || !IsLoopbackHost(host_port->host)) return DeadChannel();
     return grpc::CreateCustomChannel(peer.address, grpc::InsecureChannelCredentials(),
-                                     ClientArguments(purpose));
+                                     ClientArguments());
+  }
+  absl::StatusOr<std::shared_ptr<const SocketCredentials>> socket_credentials() const override {
+    return SocketCredentials::CreateInsecureLoopback();
   }
 };
 
@@ -121,7 +127,7 @@ std::unique_ptr<Dialer> CreateTlsDialer(Identity identity) {
   options.pem_root_certs = identity.authority_pem;
   options.pem_private_key = identity.private_key_pem;
   options.pem_cert_chain = Chain(identity);
-  return std::make_unique<TlsDialer>(options, "");
+  return std::make_unique<TlsDialer>(options, "", SocketCredentials::CreateTls(identity));
 }
 
 std::unique_ptr<Dialer> CreateInsecureLoopbackDialer() {
@@ -131,7 +137,9 @@ std::unique_ptr<Dialer> CreateInsecureLoopbackDialer() {
 std::unique_ptr<Dialer> CreateEnrollDialer(const std::string& authority_pem) {
   grpc::SslCredentialsOptions options;
   options.pem_root_certs = authority_pem;
-  return std::make_unique<TlsDialer>(options, std::string(kCoordinatorName));
+  return std::make_unique<TlsDialer>(
+      options, std::string(kCoordinatorName),
+      absl::FailedPreconditionError("this process has no certificate yet"));
 }
 
 struct InProcessDialer::Impl {
@@ -155,6 +163,12 @@ void InProcessDialer::Register(const std::string& name, grpc::Server* server,
                                std::shared_ptr<LocalWorker> worker) {
   absl::MutexLock lock(&impl_->mutex);
   impl_->peers[name] = {.server = server, .worker = std::move(worker)};
+}
+
+absl::StatusOr<std::shared_ptr<const SocketCredentials>> InProcessDialer::socket_credentials()
+    const {
+  if (impl_->next != nullptr) return impl_->next->socket_credentials();
+  return SocketCredentials::CreateInsecureLoopback();
 }
 
 std::shared_ptr<LocalWorker> InProcessDialer::FindLocal(const PeerAddress& peer) {
@@ -196,8 +210,7 @@ std::shared_ptr<grpc::ServerCredentials> InsecureServerCredentialsForLoopback() 
 
 void ConfigureServer(grpc::ServerBuilder& builder) {
   SetCommonArguments(
-      [&builder](const char* name, int value) { builder.AddChannelArgument(name, value); },
-      kActivationWindowBytes);
+      [&builder](const char* name, int value) { builder.AddChannelArgument(name, value); });
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS,
                              kMinPingIntervalMs);
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_PING_STRIKES, 0);  // never hang up over pings

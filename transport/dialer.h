@@ -20,20 +20,24 @@ class ServerCredentials;
 
 namespace renga::transport {
 
+class SocketCredentials;
+
 // Raised whenever a message changes its meaning.
-inline constexpr uint32_t kProtocolVersion = 3;
+inline constexpr uint32_t kProtocolVersion = 4;
 absl::string_view BuildVersion();
 
 // Pieces of tensors as shipped, hashed and cached.
 inline constexpr int64_t kPieceBytes = int64_t{1} << 20;
 // The largest message either side accepts on control and shard channels.
 inline constexpr int kMaxControlMessageBytes = 64 << 20;
+// And on connections to a data port.
+inline constexpr int kMaxMessageBytes = 64 << 20;
 // Frames in flight per edge.
 inline constexpr uint32_t kEdgeWindowFrames = 16;
 
 // What a channel is for. Each purpose has connections of its own, so that none waits behind
 // another.
-enum class ChannelPurpose { kControl, kActivations, kShards };
+enum class ChannelPurpose { kControl, kShards };
 
 // Who to reach: an address and the name the peer's certificate must carry.
 struct PeerAddress {
@@ -41,11 +45,13 @@ struct PeerAddress {
   std::string name;     // worker id or kCoordinatorName
 };
 
-// Makes channels. Thread-safe.
+// Makes channels, and knows what other connections show to peers. Thread-safe.
 class Dialer {
  public:
   virtual ~Dialer() = default;
   virtual std::shared_ptr<grpc::Channel> Dial(const PeerAddress& peer, ChannelPurpose purpose) = 0;
+  // For connections to data ports. kFailedPrecondition before this process has a certificate.
+  virtual absl::StatusOr<std::shared_ptr<const SocketCredentials>> socket_credentials() const = 0;
   // For steps to a worker of this process, which need no channel; null for any other peer.
   virtual std::shared_ptr<LocalWorker> FindLocal(const PeerAddress&) { return nullptr; }
 };
@@ -68,6 +74,8 @@ class InProcessDialer : public Dialer {
   void Register(const std::string& name, grpc::Server* server,
                 std::shared_ptr<LocalWorker> worker = nullptr);
   std::shared_ptr<grpc::Channel> Dial(const PeerAddress& peer, ChannelPurpose purpose) override;
+  // Of `next`; without one, of loopback.
+  absl::StatusOr<std::shared_ptr<const SocketCredentials>> socket_credentials() const override;
   std::shared_ptr<LocalWorker> FindLocal(const PeerAddress& peer) override;
 
  private:

@@ -1,25 +1,21 @@
 #include "transport/edge_sender.h"
 
 #include <gmock/gmock.h>
-#include <grpcpp/channel.h>
-#include <grpcpp/create_channel.h>
-#include <grpcpp/security/credentials.h>
-#include <grpcpp/server.h>
-#include <grpcpp/server_builder.h>
-#include <grpcpp/support/channel_arguments.h>
 #include <gtest/gtest.h>
 
-#include <atomic>
-#include <chrono>
 #include <cstdint>
 #include <memory>
+#include <string>
+#include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
 #include "absl/time/time.h"
 #include "base/testing/status_matchers.h"
-#include "proto/worker.grpc.pb.h"
+#include "transport/message_socket.h"
+#include "transport/peer_listener.h"
 
 namespace renga::transport {
 namespace {
@@ -27,90 +23,75 @@ namespace {
 using ::renga::testing::StatusIs;
 using ::testing::HasSubstr;
 
-// Takes frames and writes down their numbers; gives credits when told to.
-class Receiver : public proto::Worker::CallbackService {
+// A data port that takes one edge and writes down the numbers of its frames; gives credits when
+// told to.
+class Receiver {
  public:
-  class Stream : public grpc::ServerBidiReactor<proto::StepFrame, proto::StepCredit> {
-   public:
-    explicit Stream(Receiver* owner) : owner_(owner) { StartRead(&frame_); }
-    void OnReadDone(bool ok) override {
-      if (!ok) {
-        End(grpc::Status::OK);
-        return;
-      }
-      {
-        absl::MutexLock lock(&owner_->mutex_);
-        owner_->numbers_.push_back(frame_.step().number());
-      }
-      StartRead(&frame_);
-    }
-    void Grant(uint32_t frames) {
-      credit_.set_frames(frames);
-      StartWrite(&credit_);
-    }
-    void End(const grpc::Status& status) {
-      if (!ended_.exchange(true)) Finish(status);
-    }
-    void OnDone() override {
-      {
-        absl::MutexLock lock(&owner_->mutex_);
-        owner_->stream_ = nullptr;
-      }
-      delete this;
-    }
-
-   private:
-    Receiver* const owner_;
-    proto::StepFrame frame_;
-    proto::StepCredit credit_;
-    std::atomic<bool> ended_ = false;
-  };
-
-  grpc::ServerBidiReactor<proto::StepFrame, proto::StepCredit>* Steps(
-      grpc::CallbackServerContext*) override {
-    absl::MutexLock lock(&mutex_);
-    return stream_ = new Stream(this);
+  Receiver() {
+    auto listener = PeerListener::Start(
+        "127.0.0.1", 0, SocketCredentials::CreateInsecureLoopback(),
+        [this](const PeerHello& hello, std::unique_ptr<SecureSocket> connection) {
+          EXPECT_EQ(hello.purpose, PeerPurpose::kSteps);
+          edge_.Accept(std::move(connection));
+          connected_.Notify();
+        });
+    EXPECT_OK(listener);
+    listener_ = *std::move(listener);
   }
 
-  Stream* WaitForStream() {
-    absl::MutexLock lock(&mutex_);
-    mutex_.Await(absl::Condition(
-        +[](Receiver* r) { return r->stream_ != nullptr; }, this));
-    return stream_;
+  PeerAddress address() const {
+    return {.address = absl::StrCat("127.0.0.1:", listener_->port()), .name = "w"};
   }
-  // The numbers of the first `count` frames, or what came within a second.
+  void Grant(uint32_t frames) {
+    connected_.WaitForNotification();
+    proto::StepCredit credit;
+    credit.set_frames(frames);
+    EXPECT_OK(edge_.Send(credit));
+  }
+  void End(const absl::Status& why) {
+    connected_.WaitForNotification();
+    edge_.End(why);
+  }
+  // As a process that is killed.
+  void Close() {
+    connected_.WaitForNotification();
+    edge_.Close();
+  }
+  // The numbers of the first `count` frames, or what came within some seconds.
   std::vector<uint64_t> WaitForFrames(size_t count) {
     absl::MutexLock lock(&mutex_);
-    wanted_ = count;
-    mutex_.AwaitWithTimeout(
-        absl::Condition(
-            +[](Receiver* r) { return r->numbers_.size() >= r->wanted_; }, this),
-        absl::Seconds(count == 0 ? 0 : 10));
+    const auto enough = [&]()
+                            ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return numbers_.size() >= count; };
+    mutex_.AwaitWithTimeout(absl::Condition(&enough), absl::Seconds(10));
     return numbers_;
   }
 
  private:
+  absl::Status Take(const std::string& message) {
+    proto::StepFrame frame;
+    EXPECT_TRUE(frame.ParseFromString(message));
+    absl::MutexLock lock(&mutex_);
+    numbers_.push_back(frame.step().number());
+    return absl::OkStatus();
+  }
+
+  absl::Notification connected_;
   absl::Mutex mutex_;
-  Stream* stream_ = nullptr;
-  size_t wanted_ = 0;
-  std::vector<uint64_t> numbers_;
+  std::vector<uint64_t> numbers_ ABSL_GUARDED_BY(mutex_);
+  MessageSocket edge_{{.on_message = [this](std::string& message) { return Take(message); },
+                       .on_end = [](const absl::Status&) {}}};
+  std::unique_ptr<PeerListener> listener_;
 };
 
 class EdgeSenderTest : public ::testing::Test {
  protected:
-  void SetUp() override {
-    grpc::ServerBuilder builder;
-    builder.RegisterService(&receiver_);
-    server_ = builder.BuildAndStart();
-    sender_ = std::make_unique<EdgeSender>(server_->InProcessChannel(grpc::ChannelArguments()),
-                                           [this](const absl::Status& status) {
-                                             reason_ = status;
-                                             broken_.Notify();
-                                           });
-  }
-  void TearDown() override {
-    sender_.reset();
-    server_->Shutdown(std::chrono::system_clock::now());
+  EdgeSenderTest() : dialer_(CreateInsecureLoopbackDialer()) { Open(receiver_.address()); }
+
+  void Open(const PeerAddress& worker) {
+    sender_ = std::make_unique<EdgeSender>(*dialer_, worker, [this](const absl::Status& status) {
+      reason_ = status;
+      broken_.Notify();
+    });
   }
   absl::Status Send(uint64_t number) {
     proto::StepFrame frame;
@@ -120,7 +101,7 @@ class EdgeSenderTest : public ::testing::Test {
   }
 
   Receiver receiver_;
-  std::unique_ptr<grpc::Server> server_;
+  const std::unique_ptr<Dialer> dialer_;
   absl::Status reason_;
   absl::Notification broken_;
   std::unique_ptr<EdgeSender> sender_;
@@ -128,11 +109,10 @@ class EdgeSenderTest : public ::testing::Test {
 
 TEST_F(EdgeSenderTest, FramesWaitForCreditsAndKeepTheirOrder) {
   for (uint64_t i = 1; i <= 5; ++i) ASSERT_OK(Send(i));
-  Receiver::Stream* stream = receiver_.WaitForStream();
   EXPECT_TRUE(receiver_.WaitForFrames(0).empty());
-  stream->Grant(2);
+  receiver_.Grant(2);
   EXPECT_EQ(receiver_.WaitForFrames(2), (std::vector<uint64_t>{1, 2}));
-  stream->Grant(100);
+  receiver_.Grant(100);
   EXPECT_EQ(receiver_.WaitForFrames(5), (std::vector<uint64_t>{1, 2, 3, 4, 5}));
   for (uint64_t i = 6; i <= 40; ++i) ASSERT_OK(Send(i));
   const std::vector<uint64_t> all = receiver_.WaitForFrames(40);
@@ -150,44 +130,43 @@ TEST_F(EdgeSenderTest, TheQueueIsBounded) {
 }
 
 TEST_F(EdgeSenderTest, TheReceiversReasonReachesTheSender) {
-  Receiver::Stream* stream = receiver_.WaitForStream();
-  stream->End(grpc::Status(grpc::StatusCode::ABORTED, "an older plan"));
+  receiver_.End(absl::AbortedError("an older plan"));
   broken_.WaitForNotification();
   EXPECT_THAT(reason_, StatusIs(absl::StatusCode::kAborted, HasSubstr("older plan")));
   EXPECT_THAT(Send(1), StatusIs(absl::StatusCode::kAborted, HasSubstr("older plan")));
 }
 
 TEST_F(EdgeSenderTest, AnEndWithoutReasonIsAnErrorToo) {
-  receiver_.WaitForStream()->End(grpc::Status::OK);
+  receiver_.End(absl::OkStatus());
   broken_.WaitForNotification();
   EXPECT_THAT(reason_, StatusIs(absl::StatusCode::kUnavailable));
 }
 
 TEST_F(EdgeSenderTest, ClosingIsNotABreak) {
-  receiver_.WaitForStream()->Grant(1);
+  receiver_.Grant(1);
   ASSERT_OK(Send(1));
   sender_.reset();
   EXPECT_FALSE(broken_.HasBeenNotified());
 }
 
-TEST_F(EdgeSenderTest, AServerThatGoesAwayBreaksTheEdge) {
-  receiver_.WaitForStream();
-  server_->Shutdown(std::chrono::system_clock::now());
+TEST_F(EdgeSenderTest, AWorkerThatGoesAwayBreaksTheEdge) {
+  receiver_.Close();
   broken_.WaitForNotification();
-  EXPECT_FALSE(reason_.ok());
+  EXPECT_THAT(reason_, StatusIs(absl::StatusCode::kUnavailable));
 }
 
 TEST(EdgeSenderDeadPeerTest, AnUnreachablePeerIsABrokenEdge) {
+  const std::unique_ptr<Dialer> dialer = CreateInsecureLoopbackDialer();
   absl::Notification broken;
   absl::Status reason;
-  EdgeSender sender(
-      grpc::CreateCustomChannel("127.0.0.1:1", grpc::InsecureChannelCredentials(), {}),
-      [&](const absl::Status& status) {
-        reason = status;
-        broken.Notify();
-      });
+  EdgeSender sender(*dialer, {.address = "127.0.0.1:1", .name = "w"},
+                    [&](const absl::Status& status) {
+                      reason = status;
+                      broken.Notify();
+                    });
   broken.WaitForNotification();
   EXPECT_THAT(reason, StatusIs(absl::StatusCode::kUnavailable));
+  EXPECT_THAT(sender.Send({}), StatusIs(absl::StatusCode::kUnavailable));
 }
 
 }  // namespace

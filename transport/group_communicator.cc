@@ -63,12 +63,11 @@ absl::Status GroupCommunicator::ConnectLower() {
     const PeerAddress& peer = options_.members[to];
     auto socket = SecureSocket::Connect(peer, options_.credentials, deadline);
     if (!socket.ok()) {
-      return base::Annotate(socket.status(), absl::StrCat("the group's port of ", peer.name));
+      return base::Annotate(socket.status(), absl::StrCat("the data port of ", peer.name));
     }
-    const GroupHello hello = {.protocol_version = kProtocolVersion,
-                              .epoch = options_.epoch,
-                              .from_rank = static_cast<uint32_t>(rank()),
-                              .to_rank = static_cast<uint32_t>(to)};
+    const PeerHello hello = {.epoch = options_.epoch,
+                             .from_rank = static_cast<uint32_t>(rank()),
+                             .to_rank = static_cast<uint32_t>(to)};
     RENGA_RETURN_IF_ERROR((*socket)->WriteAll(std::as_bytes(std::span(&hello, 1)), deadline));
     links_[to].socket = *std::move(socket);
   }
@@ -78,10 +77,9 @@ absl::Status GroupCommunicator::ConnectLower() {
 absl::Status GroupCommunicator::ClaimHigher() {
   const absl::Time deadline = absl::Now() + options_.connect_timeout;
   for (int from = rank() + 1; from < size(); ++from) {
-    const GroupHello hello = {.protocol_version = kProtocolVersion,
-                              .epoch = options_.epoch,
-                              .from_rank = static_cast<uint32_t>(from),
-                              .to_rank = static_cast<uint32_t>(rank())};
+    const PeerHello hello = {.epoch = options_.epoch,
+                             .from_rank = static_cast<uint32_t>(from),
+                             .to_rank = static_cast<uint32_t>(rank())};
     RENGA_ASSIGN_OR_RETURN(auto socket, options_.listener->Claim(hello, options_.members[from].name,
                                                                  cancelled_, deadline));
     absl::MutexLock lock(&mutex_);

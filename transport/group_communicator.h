@@ -17,7 +17,7 @@
 #include "base/communicator.h"
 #include "base/data_type.h"
 #include "transport/dialer.h"
-#include "transport/group_listener.h"
+#include "transport/peer_listener.h"
 #include "transport/secure_socket.h"
 
 namespace renga::transport {
@@ -37,8 +37,8 @@ class GroupCommunicator : public base::Communicator {
   struct Options {
     uint64_t epoch = 0;
     int rank = 0;
-    std::vector<PeerAddress> members;   // in rank order, this one among them; group ports
-    GroupListener* listener = nullptr;  // outlives the communicator
+    std::vector<PeerAddress> members;  // in rank order, this one among them; data ports
+    PeerListener* listener = nullptr;  // outlives the communicator
     base::DataType wire_type = base::DataType::kF32;  // of the parts of sums; see base/wire_type.h
     std::shared_ptr<const SocketCredentials> credentials;
     absl::Duration connect_timeout = absl::Seconds(10);

@@ -41,7 +41,7 @@ class GroupTest : public ::testing::TestWithParam<bool> {
     for (int rank = 0; rank < size; ++rank) {
       credentials_.push_back(CredentialsOf(NameOf(rank), *authority_));
       ASSERT_OK_AND_ASSIGN(listeners_.emplace_back(),
-                           GroupListener::Start("127.0.0.1", 0, credentials_[rank]));
+                           PeerListener::Start("127.0.0.1", 0, credentials_[rank]));
       addresses_.push_back(
           {.address = absl::StrCat("127.0.0.1:", listeners_[rank]->port()), .name = NameOf(rank)});
     }
@@ -92,7 +92,7 @@ class GroupTest : public ::testing::TestWithParam<bool> {
 
   std::unique_ptr<Authority> authority_;
   std::vector<std::shared_ptr<const SocketCredentials>> credentials_;
-  std::vector<std::unique_ptr<GroupListener>> listeners_;
+  std::vector<std::unique_ptr<PeerListener>> listeners_;
   std::vector<PeerAddress> addresses_;
   base::DataType wire_type_ = base::DataType::kF32;
 };
@@ -236,19 +236,18 @@ TEST_P(GroupTest, StrangersAreNotClaimed) {
     std::byte end;
     (*socket)->ReadAll(std::span(&end, 1), absl::Now() + absl::Milliseconds(30)).IgnoreError();
   };
-  const auto text_of = [](const GroupHello& hello) {
+  const auto text_of = [](const PeerHello& hello) {
     return std::string(reinterpret_cast<const char*>(&hello), sizeof(hello));
   };
-  GroupHello hello = {
+  PeerHello hello = {
       .protocol_version = kProtocolVersion, .epoch = 1, .from_rank = 1, .to_rank = 0};
   say("");
   say("GET / HTTP/1.1\r\n\r\n12345678");
-  for (const auto& change : std::vector<std::function<void(GroupHello&)>>{
-           [](GroupHello& other) { other.epoch = 2; },
-           [](GroupHello& other) { other.from_rank = 2; },
-           [](GroupHello& other) { other.to_rank = 1; },
-           [](GroupHello& other) { other.protocol_version = kProtocolVersion + 1; }}) {
-    GroupHello other = hello;
+  for (const auto& change : std::vector<std::function<void(PeerHello&)>>{
+           [](PeerHello& other) { other.epoch = 2; }, [](PeerHello& other) { other.from_rank = 2; },
+           [](PeerHello& other) { other.to_rank = 1; },
+           [](PeerHello& other) { other.protocol_version = kProtocolVersion + 1; }}) {
+    PeerHello other = hello;
     change(other);
     say(text_of(other));
   }

@@ -1,20 +1,16 @@
-// Measuring a link with messages like those it will carry: round trips over the peer's Probe
-// stream, through the same channel settings, encryption and threads as activations.
+// Measuring a link with messages like those it will carry: round trips to the peer's data port,
+// through the same sockets, encryption and threads as activations.
 #ifndef RENGA_TRANSPORT_LINK_PROBE_H_
 #define RENGA_TRANSPORT_LINK_PROBE_H_
 
+#include <atomic>
 #include <cstdint>
-#include <memory>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
-
-namespace grpc {
-class Channel;
-class ClientContext;
-}  // namespace grpc
+#include "transport/dialer.h"
 
 namespace renga::transport {
 
@@ -41,12 +37,13 @@ struct RoundTrips {
   double minimum_us = 0;
 };
 
-// One element per size, in order. Blocks for about the time limit, on any thread; `context` is a
-// fresh one, with which another thread may cancel. kInvalidArgument for a bad probe; kUnavailable
-// and the like when the peer does not answer.
-absl::StatusOr<std::vector<RoundTrips>> ProbeLink(std::shared_ptr<grpc::Channel> channel,
+// One element per size, in order. Blocks for about the time limit, on any thread, or until another
+// one sets `cancelled` (kCancelled). kInvalidArgument for a bad probe; kUnavailable and the like
+// when the peer does not answer. To a worker of this process messages take no time: one round of 1
+// us.
+absl::StatusOr<std::vector<RoundTrips>> ProbeLink(Dialer& dialer, const PeerAddress& peer,
                                                   const LinkProbe& probe,
-                                                  grpc::ClientContext& context);
+                                                  const std::atomic<bool>& cancelled);
 
 }  // namespace renga::transport
 

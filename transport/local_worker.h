@@ -1,8 +1,6 @@
 // A worker in the coordinator's own process: steps and results are handed over as they are.
 //
-// Everything else goes through gRPC's in-process channel, as to any other worker. Steps do not: for
-// each token they would wake two of gRPC's threads more, which on a small model takes longer than
-// all that is not arithmetic.
+// Everything else goes through gRPC's in-process channel, as to any other worker.
 #ifndef RENGA_TRANSPORT_LOCAL_WORKER_H_
 #define RENGA_TRANSPORT_LOCAL_WORKER_H_
 
@@ -17,7 +15,7 @@
 
 namespace renga::transport {
 
-// Where a worker writes the results of an epoch: a gRPC stream, or the coordinator itself.
+// Where a worker writes the results of an epoch: a connection, or the coordinator itself.
 // Thread-safe.
 class ResultSink {
  public:
@@ -32,8 +30,8 @@ class ResultSink {
 class LocalWorker {
  public:
   struct Functions {
-    // As the stream of Worker.Steps and the call Worker.Results. Neither blocks, and results are
-    // written on another thread than run_frame's.
+    // As connections for steps and for results. Neither blocks, and results are written on another
+    // thread than run_frame's.
     std::function<void(proto::StepFrame)> run_frame;
     std::function<void(uint64_t epoch, std::shared_ptr<ResultSink>)> attach_results;
   };

@@ -102,16 +102,16 @@ SecureSocket::~SecureSocket() { SSL_free(AsSsl(ssl_)); }
 
 absl::StatusOr<std::unique_ptr<SecureSocket>> SecureSocket::Connect(
     const PeerAddress& peer, const std::shared_ptr<const SocketCredentials>& credentials,
-    absl::Time deadline) {
+    WaitLimit limit) {
   RENGA_ASSIGN_OR_RETURN(const HostPort host_port, ParseHostPort(peer.address));
   if (!credentials->secure() && !IsLoopbackHost(host_port.host)) {
     return absl::InvalidArgumentError(absl::StrCat(
         "without certificates connections are to loopback only, not to ", peer.address));
   }
-  RENGA_ASSIGN_OR_RETURN(base::ScopedFd fd, ConnectTcp(peer.address, deadline));
+  RENGA_ASSIGN_OR_RETURN(base::ScopedFd fd, ConnectTcp(peer.address, limit));
   std::unique_ptr<SecureSocket> socket(new SecureSocket(std::move(fd), credentials));
   if (!credentials->secure()) return socket;
-  RENGA_RETURN_IF_ERROR(base::Annotate(socket->Handshake(false, deadline), peer.address));
+  RENGA_RETURN_IF_ERROR(base::Annotate(socket->Handshake(false, limit), peer.address));
   if (socket->peer_name_ != peer.name) {
     return absl::PermissionDeniedError(
         absl::StrCat("at ", peer.address, " is ", socket->peer_name_, " and not ", peer.name));
@@ -121,14 +121,14 @@ absl::StatusOr<std::unique_ptr<SecureSocket>> SecureSocket::Connect(
 
 absl::StatusOr<std::unique_ptr<SecureSocket>> SecureSocket::Accept(
     base::ScopedFd fd, const std::shared_ptr<const SocketCredentials>& credentials,
-    absl::Time deadline) {
+    WaitLimit limit) {
   TuneTcp(fd.get());
   std::unique_ptr<SecureSocket> socket(new SecureSocket(std::move(fd), credentials));
-  if (credentials->secure()) RENGA_RETURN_IF_ERROR(socket->Handshake(true, deadline));
+  if (credentials->secure()) RENGA_RETURN_IF_ERROR(socket->Handshake(true, limit));
   return socket;
 }
 
-absl::Status SecureSocket::Handshake(bool accepting, absl::Time deadline) {
+absl::Status SecureSocket::Handshake(bool accepting, WaitLimit limit) {
   ssl_ = SSL_new(static_cast<SSL_CTX*>(credentials_->context_));
   BIO* bio = ssl_ == nullptr ? nullptr : BIO_new(SocketBio());
   if (bio == nullptr) return OpenSslError("cannot start TLS");
@@ -141,7 +141,7 @@ absl::Status SecureSocket::Handshake(bool accepting, absl::Time deadline) {
     if (result == 1) break;
     short wants = 0;
     RENGA_RETURN_IF_ERROR(Judge(result, wants).status());
-    if (!WaitForSocket(socket_.get(), wants, deadline)) {
+    if (!WaitForSocket(socket_.get(), wants, limit)) {
       return absl::UnavailableError("the peer does not answer");
     }
   }
@@ -198,27 +198,29 @@ absl::StatusOr<size_t> SecureSocket::TryRead(std::span<std::byte> bytes) {
   return 0;
 }
 
-absl::Status SecureSocket::WriteAll(std::span<const std::byte> bytes, absl::Time deadline) {
+absl::Status SecureSocket::WriteAll(std::span<const std::byte> bytes, WaitLimit limit) {
   while (!bytes.empty()) {
     RENGA_ASSIGN_OR_RETURN(const size_t moved, TryWrite(bytes));
     bytes = bytes.subspan(moved);
-    if (moved == 0 && !WaitForSocket(socket_.get(), write_wants_, deadline)) {
+    if (moved == 0 && !WaitForSocket(socket_.get(), write_wants_, limit)) {
       return absl::UnavailableError("the peer takes nothing");
     }
   }
   return absl::OkStatus();
 }
 
-absl::Status SecureSocket::ReadAll(std::span<std::byte> bytes, absl::Time deadline) {
+absl::Status SecureSocket::ReadAll(std::span<std::byte> bytes, WaitLimit limit) {
   while (!bytes.empty()) {
     RENGA_ASSIGN_OR_RETURN(const size_t moved, TryRead(bytes));
     bytes = bytes.subspan(moved);
-    if (moved == 0 && !WaitForSocket(socket_.get(), read_wants_, deadline)) {
+    if (moved == 0 && !WaitForSocket(socket_.get(), read_wants_, limit)) {
       return absl::UnavailableError("the peer says nothing");
     }
   }
   return absl::OkStatus();
 }
+
+void SecureSocket::FinishWriting() { ::shutdown(socket_.get(), SHUT_WR); }
 
 void SecureSocket::Cancel() { ::shutdown(socket_.get(), SHUT_RDWR); }
 

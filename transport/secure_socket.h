@@ -14,6 +14,7 @@
 #include "base/scoped_fd.h"
 #include "transport/dialer.h"
 #include "transport/identity.h"
+#include "transport/tcp.h"
 
 namespace renga::transport {
 
@@ -42,14 +43,14 @@ class SocketCredentials {
 class SecureSocket {
  public:
   // Connects and checks that the peer is who `peer` names. kUnavailable when nobody answers before
-  // the deadline, kPermissionDenied for another peer or one without a certificate.
+  // the limit, kPermissionDenied for another peer or one without a certificate.
   static absl::StatusOr<std::unique_ptr<SecureSocket>> Connect(
       const PeerAddress& peer, const std::shared_ptr<const SocketCredentials>& credentials,
-      absl::Time deadline);
+      WaitLimit limit);
   // The same for a connection that was accepted; any member of the cluster may be at its other end.
   static absl::StatusOr<std::unique_ptr<SecureSocket>> Accept(
       base::ScopedFd socket, const std::shared_ptr<const SocketCredentials>& credentials,
-      absl::Time deadline);
+      WaitLimit limit);
   ~SecureSocket();
 
   // The name in the peer's certificate; "" on a plain connection.
@@ -65,16 +66,18 @@ class SecureSocket {
   short write_wants() const { return write_wants_; }
   short read_wants() const { return read_wants_; }
 
-  // All of it, waiting until the deadline.
-  absl::Status WriteAll(std::span<const std::byte> bytes, absl::Time deadline);
-  absl::Status ReadAll(std::span<std::byte> bytes, absl::Time deadline);
+  // All of it, waiting until the limit.
+  absl::Status WriteAll(std::span<const std::byte> bytes, WaitLimit limit);
+  absl::Status ReadAll(std::span<std::byte> bytes, WaitLimit limit);
 
+  // Nothing more is written; the peer reads what was, then an end.
+  void FinishWriting();
   // Ends the connection for both sides.
   void Cancel();
 
  private:
   SecureSocket(base::ScopedFd socket, std::shared_ptr<const SocketCredentials> credentials);
-  absl::Status Handshake(bool accepting, absl::Time deadline);
+  absl::Status Handshake(bool accepting, WaitLimit limit);
   absl::StatusOr<size_t> Judge(int result, short& wants);
 
   const base::ScopedFd socket_;

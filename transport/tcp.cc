@@ -47,7 +47,7 @@ ScopedFd NewSocket(const addrinfo& address) {
 }
 
 // A connected socket, or the errno of the failure in `error`.
-ScopedFd ConnectTo(const addrinfo& address, absl::Time deadline, int& error) {
+ScopedFd ConnectTo(const addrinfo& address, WaitLimit limit, int& error) {
   ScopedFd socket = NewSocket(address);
   if (socket.get() < 0) {
     error = errno;
@@ -58,7 +58,7 @@ ScopedFd ConnectTo(const addrinfo& address, absl::Time deadline, int& error) {
     error = errno;
     return ScopedFd();
   }
-  if (!WaitForSocket(socket.get(), POLLOUT, deadline)) {
+  if (!WaitForSocket(socket.get(), POLLOUT, limit)) {
     error = ETIMEDOUT;
     return ScopedFd();
   }
@@ -95,13 +95,15 @@ absl::StatusOr<int> PortOf(int socket) {
 
 }  // namespace
 
-bool WaitForSocket(int socket, short events, absl::Time deadline) {
+bool WaitForSocket(int socket, short events, WaitLimit limit) {
   while (true) {
-    const int64_t left_ms = absl::ToInt64Milliseconds(deadline - absl::Now());
+    const int64_t left_ms = absl::ToInt64Milliseconds(limit.until - absl::Now());
     if (left_ms <= 0) return false;
-    pollfd entry = {.fd = socket, .events = events, .revents = 0};
-    const int ready = ::poll(&entry, 1, static_cast<int>(std::min<int64_t>(left_ms, 60'000)));
-    if (ready > 0) return true;
+    // poll ignores negative descriptors.
+    pollfd entries[] = {{.fd = socket, .events = events, .revents = 0},
+                        {.fd = limit.cancel_fd, .events = POLLIN, .revents = 0}};
+    const int ready = ::poll(entries, 2, static_cast<int>(std::min<int64_t>(left_ms, 60'000)));
+    if (ready > 0) return entries[1].revents == 0;
     if (ready < 0 && errno != EINTR) return false;
   }
 }
@@ -116,13 +118,13 @@ void TuneTcp(int socket) {
   ::setsockopt(socket, IPPROTO_TCP, TCP_USER_TIMEOUT, &kUserTimeoutMs, sizeof(kUserTimeoutMs));
 }
 
-absl::StatusOr<ScopedFd> ConnectTcp(const std::string& address, absl::Time deadline) {
+absl::StatusOr<ScopedFd> ConnectTcp(const std::string& address, WaitLimit limit) {
   RENGA_ASSIGN_OR_RETURN(const HostPort host_port, ParseHostPort(address));
   RENGA_ASSIGN_OR_RETURN(const Addresses addresses, Resolve(host_port.host, host_port.port, 0));
   int error = 0;
   for (const addrinfo* entry = addresses.get(); entry != nullptr; entry = entry->ai_next) {
     error = 0;
-    ScopedFd socket = ConnectTo(*entry, deadline, error);
+    ScopedFd socket = ConnectTo(*entry, limit, error);
     if (socket.get() < 0) continue;
     TuneTcp(socket.get());
     return socket;

@@ -10,9 +10,18 @@
 
 namespace renga::transport {
 
+// Until when to wait.
+struct WaitLimit {
+  WaitLimit(absl::Time time, int cancel = -1)  // NOLINT: a time alone is one
+      : until(time), cancel_fd(cancel) {}
+
+  absl::Time until;
+  int cancel_fd;  // waiting ends at once when this can be read (an eventfd); -1: none
+};
+
 // A connection to "host:port" that does not block. kUnavailable when nothing accepts it before the
-// deadline, kInvalidArgument for a bad address.
-absl::StatusOr<base::ScopedFd> ConnectTcp(const std::string& address, absl::Time deadline);
+// limit, kInvalidArgument for a bad address.
+absl::StatusOr<base::ScopedFd> ConnectTcp(const std::string& address, WaitLimit limit);
 
 // Listens on `host`; 0 is any free port. kUnavailable when the port is in use or the host not here.
 struct TcpListener {
@@ -24,8 +33,8 @@ absl::StatusOr<TcpListener> ListenTcp(const std::string& host, int port);
 // Sends at once what is written, and notices within seconds a machine that is gone.
 void TuneTcp(int socket);
 
-// True when one of `events` (as in poll) came before the deadline.
-bool WaitForSocket(int socket, short events, absl::Time deadline);
+// True when one of `events` (as in poll) came within the limit.
+bool WaitForSocket(int socket, short events, WaitLimit limit);
 
 }  // namespace renga::transport
 

@@ -437,6 +437,7 @@ void ClusterManager::Impl::RememberPlacement() {
 
 void ClusterManager::Impl::StartPipeline() {
   PipelineOptions options;
+  options.dialer = options_.dialer;
   options.model = options_.store->model();
   options.limits = last_placement_->limits;
   options.stages = last_placement_->stages;
@@ -449,15 +450,12 @@ void ClusterManager::Impl::StartPipeline() {
   options.on_broken = [wake = wake_] { wake->Signal(); };
   for (const PlacedWorker& placed : last_placement_->workers) {
     const Member& member = placed.member;
-    const transport::PeerAddress peer = {.address = member.address, .name = member.id};
-    options.workers.push_back(
-        {.id = member.id,
-         .name = DescribeWorker(member),
-         .channel = options_.dialer->Dial(peer, transport::ChannelPurpose::kActivations),
-         .local = options_.dialer->FindLocal(peer),
-         .head_rows =
-             model::BlockRows::At(placed.spec.head_rows, last_placement_->limits.near_rows.get(),
-                                  options.model.config.vocab_size)});
+    options.workers.push_back({.id = member.id,
+                               .name = DescribeWorker(member),
+                               .address = member.data_address,
+                               .head_rows = model::BlockRows::At(
+                                   placed.spec.head_rows, last_placement_->limits.near_rows.get(),
+                                   options.model.config.vocab_size)});
     failures_.Forgive(member.id);
   }
   loads_.clear();

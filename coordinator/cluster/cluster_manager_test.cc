@@ -135,7 +135,7 @@ TEST_F(ClusterManagerTest, WaitsForWorkersThenLoadsThemAndRuns) {
   EXPECT_EQ(first.layers().end(), second.layers().begin());
   EXPECT_EQ(second.layers().end(), 6);
   EXPECT_EQ(first.next_stage(0).worker_id(), "w-b");
-  EXPECT_EQ(first.next_stage(0).address(), "inproc:w-b");
+  EXPECT_EQ(first.next_stage(0).address(), workers_[1]->data_address());
   EXPECT_EQ(first.heads_size(), 0);
   EXPECT_EQ(second.next_stage_size(), 0);
   EXPECT_EQ(second.heads_size(), 2);

@@ -43,6 +43,7 @@ struct WorkerStatus {
   std::string id;
   std::string name;
   std::string address;
+  std::string data_address;  // where steps and results travel
   WorkerState state = WorkerState::kIdle;
   absl::Duration in_state;  // how long it has been a member, or lost
   std::string detail;       // why it is lost, idle or left out; may be empty

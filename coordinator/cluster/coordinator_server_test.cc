@@ -36,6 +36,7 @@ proto::Hello GoodHello() {
   *hello.mutable_build() = transport::ThisBuild();
   hello.set_worker_name("ada");
   hello.set_listen_port(7421);
+  hello.set_data_port(7422);
   hello.mutable_offer()->set_device_path("cpu-portable-1");
   hello.mutable_offer()->set_memory_bytes(100 << 20);
   hello.mutable_offer()->set_memory_available_bytes(200 << 20);
@@ -183,6 +184,7 @@ TEST_F(CoordinatorServerTest, AnEnrolledWorkerJoinsUnderTheNameInItsCertificate)
   EXPECT_EQ(member.id, identity.name);
   EXPECT_EQ(member.name, "ada");
   EXPECT_EQ(member.address, "127.0.0.1:7421") << "the host the coordinator sees";
+  EXPECT_EQ(member.data_address, "127.0.0.1:7422");
   EXPECT_EQ(member.offer.memory_bytes, 100 << 20);
   EXPECT_EQ(member.offer.disk_bytes_per_second, 5e8);
   ASSERT_EQ(member.offer.kernels.size(), 1u);
@@ -299,6 +301,8 @@ TEST_F(CoordinatorServerTest, AbsurdHellosAreRefused) {
       changed([](proto::Hello& h) { h.set_worker_name("a\nb"); }),
       changed([](proto::Hello& h) { h.set_listen_port(0); }),
       changed([](proto::Hello& h) { h.set_listen_port(65536); }),
+      changed([](proto::Hello& h) { h.set_data_port(0); }),
+      changed([](proto::Hello& h) { h.set_data_port(65536); }),
       changed([](proto::Hello& h) { h.set_advertise_host("inproc:x"); }),
       changed([](proto::Hello& h) { h.set_advertise_host(std::string(300, 'x')); }),
       changed([](proto::Hello& h) { h.set_resident_epoch(~uint64_t{0}); }),
@@ -336,7 +340,7 @@ TEST_F(CoordinatorServerTest, DamagedReportsNeverBringItDown) {
   const std::string bytes = good.SerializeAsString();
   std::mt19937 random(7);
   int sent = 0;
-  for (int i = 0; i < 400; ++i) {
+  for (int i = 0; i < 500; ++i) {
     std::string damaged = bytes;
     for (int k = 0; k <= i % 3; ++k) {
       damaged[random() % damaged.size()] = static_cast<char>(random());
@@ -472,6 +476,7 @@ TEST_F(CoordinatorServerTest, InProcessWorkersNeedNoCertificate) {
   ASSERT_TRUE(notice.has_value());
   EXPECT_FALSE(notice->welcome().worker_id().empty());
   EXPECT_EQ(membership_.Members()[0].address, "inproc:local");
+  EXPECT_EQ(membership_.Members()[0].data_address, "inproc:local");
 }
 
 }  // namespace

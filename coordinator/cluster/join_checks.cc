@@ -143,11 +143,11 @@ absl::StatusOr<std::string> AddressOf(const proto::Hello& hello, const HelloSour
   return AddressAt(host, hello.listen_port());
 }
 
-// "" when the worker joins no groups.
-absl::StatusOr<std::string> GroupAddressOf(const proto::Hello& hello, const std::string& address) {
-  const auto host_port = transport::ParseHostPort(address);
-  if (hello.group_port() == 0 || !host_port.ok()) return "";
-  return AddressAt(host_port->host, hello.group_port());
+// Where steps travel: beside `address`, where gRPC is.
+absl::StatusOr<std::string> DataAddressOf(const proto::Hello& hello, const std::string& address) {
+  if (absl::StartsWith(address, "inproc:")) return address;
+  RENGA_ASSIGN_OR_RETURN(const transport::HostPort host_port, transport::ParseHostPort(address));
+  return AddressAt(host_port.host, hello.data_port());
 }
 
 }  // namespace
@@ -177,7 +177,7 @@ absl::StatusOr<JoinRequest> CheckHello(const proto::Hello& hello, const HelloSou
   JoinRequest request;
   RENGA_ASSIGN_OR_RETURN(request.offer, CheckOffer(hello.offer()));
   RENGA_ASSIGN_OR_RETURN(request.address, AddressOf(hello, source));
-  RENGA_ASSIGN_OR_RETURN(request.group_address, GroupAddressOf(hello, request.address));
+  RENGA_ASSIGN_OR_RETURN(request.data_address, DataAddressOf(hello, request.address));
   request.id = source.id;
   request.name = hello.worker_name().empty() ? request.address : hello.worker_name();
   request.resident_epoch = hello.resident_epoch();

@@ -4,6 +4,7 @@
 #include <grpcpp/client_context.h>
 
 #include <algorithm>
+#include <atomic>
 #include <optional>
 #include <set>
 #include <string>
@@ -39,7 +40,8 @@ constexpr size_t kMaxAtOnce = 32;
 // An end of a link: a worker, or with no address the coordinator.
 struct LinkEnd {
   std::string id;
-  std::string address;
+  std::string address;       // where it is asked to measure
+  std::string data_address;  // to which others measure
   uint64_t incarnation = 0;
 };
 
@@ -50,10 +52,11 @@ struct LinkEnds {
 
 // Every pair once, the coordinator's own first; ends in a fixed order.
 std::vector<LinkEnds> PairsOf(const std::vector<Member>& members) {
-  std::vector<LinkEnd> ends = {{std::string(transport::kCoordinatorName), "", 0}};
+  std::vector<LinkEnd> ends = {{std::string(transport::kCoordinatorName), "", "", 0}};
   for (const Member& member : members) {
     if (ends.size() > kMaxSurveyed) break;
-    if (member.alive) ends.push_back({member.id, member.address, member.incarnation});
+    if (member.alive)
+      ends.push_back({member.id, member.address, member.data_address, member.incarnation});
   }
   std::sort(ends.begin() + 1, ends.end(),
             [](const LinkEnd& a, const LinkEnd& b) { return a.id < b.id; });
@@ -95,7 +98,7 @@ class LinkSurvey::Impl {
     {
       absl::MutexLock lock(&mutex_);
       stopping_ = true;
-      for (grpc::ClientContext* context : running_) context->TryCancel();
+      for (Asking* asking : running_) asking->Cancel();
     }
     thread_.join();
   }
@@ -120,6 +123,16 @@ class LinkSurvey::Impl {
   }
 
  private:
+  // A measurement that runs: one of the two is used.
+  struct Asking {
+    grpc::ClientContext context;
+    std::atomic<bool> cancelled = false;
+    void Cancel() {
+      context.TryCancel();
+      cancelled = true;
+    }
+  };
+
   // A try to measure, whatever came of it. Whoever joins again is tried again.
   using Try = std::tuple<std::string, uint64_t, std::string, uint64_t>;
   static Try TryOf(const LinkEnds& pair) {
@@ -146,8 +159,7 @@ class LinkSurvey::Impl {
                                   const std::vector<LinkEnds>& pairs);
   void MeasureAll(const std::vector<LinkEnds>& pairs);
   void Measure(const LinkEnds& pair);
-  absl::StatusOr<std::vector<LinkTime>> Ask(const LinkEnds& pair,
-                                            grpc::ClientContext& context) const;
+  absl::StatusOr<std::vector<LinkTime>> Ask(const LinkEnds& pair, Asking& asking) const;
 
   const Options options_;
   int listener_ = 0;
@@ -162,7 +174,7 @@ class LinkSurvey::Impl {
   bool woken_ ABSL_GUARDED_BY(mutex_) = true;
   LinkBook book_ ABSL_GUARDED_BY(mutex_);
   std::set<Try> tried_ ABSL_GUARDED_BY(mutex_);
-  std::set<grpc::ClientContext*> running_ ABSL_GUARDED_BY(mutex_);
+  std::set<Asking*> running_ ABSL_GUARDED_BY(mutex_);
   std::thread thread_;  // last: it uses the rest
 };
 
@@ -264,21 +276,21 @@ void LinkSurvey::Impl::MeasureAll(const std::vector<LinkEnds>& pairs) {
 }
 
 void LinkSurvey::Impl::Measure(const LinkEnds& pair) {
-  grpc::ClientContext context;
+  Asking asking;
   {
     absl::MutexLock lock(&mutex_);
     if (stopping_) return;
-    running_.insert(&context);
+    running_.insert(&asking);
   }
   absl::StatusOr<LinkProfile> link = absl::UnknownError("");
-  if (absl::StatusOr<std::vector<LinkTime>> times = Ask(pair, context); times.ok()) {
+  if (absl::StatusOr<std::vector<LinkTime>> times = Ask(pair, asking); times.ok()) {
     link = MakeLinkProfile(pair.from.id, pair.to.id, *std::move(times),
                            absl::ToUnixSeconds(absl::Now()));
   } else {
     link = times.status();
   }
   absl::MutexLock lock(&mutex_);
-  running_.erase(&context);
+  running_.erase(&asking);
   tried_.insert(TryOf(pair));
   if (link.ok()) {
     book_.Put(*std::move(link));
@@ -289,20 +301,19 @@ void LinkSurvey::Impl::Measure(const LinkEnds& pair) {
 }
 
 absl::StatusOr<std::vector<LinkTime>> LinkSurvey::Impl::Ask(const LinkEnds& pair,
-                                                            grpc::ClientContext& context) const {
+                                                            Asking& asking) const {
   if (pair.from.address.empty()) {
     RENGA_ASSIGN_OR_RETURN(
         const std::vector<transport::RoundTrips> results,
-        transport::ProbeLink(options_.dialer->Dial({pair.to.address, pair.to.id},
-                                                   transport::ChannelPurpose::kActivations),
+        transport::ProbeLink(*options_.dialer, {pair.to.data_address, pair.to.id},
                              {.payload_bytes = options_.payload_bytes,
                               .rounds = options_.rounds,
                               .time_limit = options_.time_per_link},
-                             context));
+                             asking.cancelled));
     return TimesOf(results);
   }
   proto::MeasureLinkRequest request;
-  request.mutable_peer()->set_address(pair.to.address);
+  request.mutable_peer()->set_address(pair.to.data_address);
   request.mutable_peer()->set_worker_id(pair.to.id);
   for (const int64_t bytes : options_.payload_bytes) {
     request.add_payload_bytes(static_cast<uint32_t>(bytes));
@@ -310,11 +321,12 @@ absl::StatusOr<std::vector<LinkTime>> LinkSurvey::Impl::Ask(const LinkEnds& pair
   request.set_rounds(static_cast<uint32_t>(options_.rounds));
   request.set_time_limit_ms(
       static_cast<uint32_t>(absl::ToInt64Milliseconds(options_.time_per_link)));
-  context.set_deadline(absl::ToChronoTime(absl::Now() + options_.time_per_link + kAnswerGrace));
+  asking.context.set_deadline(
+      absl::ToChronoTime(absl::Now() + options_.time_per_link + kAnswerGrace));
   const auto stub = proto::Worker::NewStub(options_.dialer->Dial(
       {pair.from.address, pair.from.id}, transport::ChannelPurpose::kControl));
   proto::MeasureLinkReply reply;
-  const grpc::Status status = stub->MeasureLink(&context, request, &reply);
+  const grpc::Status status = stub->MeasureLink(&asking.context, request, &reply);
   if (!status.ok()) return transport::FromGrpcStatus(status, "measuring a link");
   return TimesOf(reply);
 }

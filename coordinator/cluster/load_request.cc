@@ -16,7 +16,7 @@ void SetRange(const model::Range& range, proto::Range& message) {
 void SetPeer(const Placement& placement, uint32_t worker, proto::Peer& message) {
   const Member& member = placement.workers[worker].member;
   message.set_worker_index(worker);
-  message.set_address(member.address);
+  message.set_address(member.data_address);
   message.set_worker_id(member.id);
 }
 
@@ -51,9 +51,7 @@ void SetGroup(const Placement& placement, const std::vector<uint32_t>& stage, si
   SetRange(slice.ff, *request.mutable_slice()->mutable_ff());
   request.mutable_group()->set_rank(static_cast<uint32_t>(rank));
   for (const uint32_t member : stage) {
-    proto::Peer& peer = *request.mutable_group()->add_members();
-    SetPeer(placement, member, peer);
-    peer.set_address(placement.workers[member].member.group_address);
+    SetPeer(placement, member, *request.mutable_group()->add_members());
   }
 }
 

@@ -85,7 +85,9 @@ class LocalPipelineTest : public ::testing::Test {
   static constexpr int64_t kVocabulary = AnsweringWorker::kVocabulary;
 
   void Start() {
+    dialer_.Register("w-a", nullptr, worker_.door());
     PipelineOptions options;
+    options.dialer = &dialer_;
     options.epoch = AnsweringWorker::kEpoch;
     options.model.config.d_model = kWidth;
     options.model.config.vocab_size = kVocabulary;
@@ -96,8 +98,7 @@ class LocalPipelineTest : public ::testing::Test {
     options.on_broken = [this] { broken_.set_value(); };
     options.workers.push_back({.id = "w-a",
                                .name = "name-of-w-a",
-                               .channel = nullptr,
-                               .local = worker_.door(),
+                               .address = "inproc:w-a",
                                .head_rows = model::BlockRows(0, kVocabulary)});
     pipeline_ = std::make_shared<PipelineImpl>(std::move(options));
   }
@@ -125,6 +126,7 @@ class LocalPipelineTest : public ::testing::Test {
     return future;
   }
 
+  transport::InProcessDialer dialer_{nullptr};
   AnsweringWorker worker_;
   std::promise<void> broken_;
   std::shared_ptr<PipelineImpl> pipeline_;

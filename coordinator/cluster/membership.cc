@@ -91,7 +91,7 @@ absl::StatusOr<Member> Membership::Join(const JoinRequest& request) {
     }
     joined.name = request.name;
     joined.address = request.address;
-    joined.group_address = request.group_address;
+    joined.data_address = request.data_address;
     joined.offer = request.offer;
     joined.resident_epoch = request.resident_epoch;
     joined.incarnation = ++incarnations_;

@@ -50,7 +50,7 @@ struct JoinRequest {
   std::string id;       // from its certificate; empty where links carry none: one is given
   std::string name;     // for people
   std::string address;  // where it serves: "host:port" or "inproc:NAME"
-  std::string group_address = "";  // where members of its group connect; "": it joins no groups
+  std::string data_address = "";  // where steps and results travel; "inproc:NAME" in this process
   WorkerOffer offer;
   uint64_t resident_epoch = 0;
 };
@@ -75,7 +75,7 @@ struct Member {
   std::string id;
   std::string name;
   std::string address;
-  std::string group_address;
+  std::string data_address;
   WorkerOffer offer;
   uint64_t incarnation = 0;  // grows with every join, over all members
   bool alive = false;

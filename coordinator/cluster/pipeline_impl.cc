@@ -105,25 +105,6 @@ class PipelineImpl::Core {
   const PipelineOptions& options() const { return options_; }
 
  private:
-  // The way of steps to a first worker: a stream, or a call to a worker of this process, whose
-  // results say when it ends.
-  class Sender {
-   public:
-    Sender(const PipelineOptions::Worker& worker,
-           std::function<void(const absl::Status&)> on_broken)
-        : local_(worker.local) {
-      if (local_ != nullptr) return;
-      edge_ = std::make_unique<transport::EdgeSender>(worker.channel, std::move(on_broken));
-    }
-    absl::Status Send(proto::StepFrame frame) {
-      return local_ != nullptr ? local_->RunFrame(std::move(frame)) : edge_->Send(std::move(frame));
-    }
-
-   private:
-    const std::shared_ptr<transport::LocalWorker> local_;
-    std::unique_ptr<transport::EdgeSender> edge_;
-  };
-
   struct ArrivedAnswer {
     uint32_t worker;
     absl::StatusOr<StepAnswer> answer;
@@ -136,6 +117,9 @@ class PipelineImpl::Core {
       blocks.push_back(worker.head_rows);
     }
     return blocks;
+  }
+  transport::PeerAddress AddressOf(uint32_t worker) const {
+    return {.address = options_.workers[worker].address, .name = options_.workers[worker].id};
   }
   absl::Status LossOf(uint32_t worker, const absl::Status& reason) const {
     return absl::UnavailableError(
@@ -169,7 +153,7 @@ class PipelineImpl::Core {
   std::deque<ArrivedAnswer> arrived_ ABSL_GUARDED_BY(mutex_);
   std::deque<FinishedStep> finished_ ABSL_GUARDED_BY(mutex_);
   std::vector<EarlyAnswer> early_ ABSL_GUARDED_BY(mutex_);
-  std::vector<std::unique_ptr<Sender>> senders_ ABSL_GUARDED_BY(mutex_);
+  std::vector<std::unique_ptr<transport::EdgeSender>> senders_ ABSL_GUARDED_BY(mutex_);
   std::vector<std::unique_ptr<ResultsReader>> readers_ ABSL_GUARDED_BY(mutex_);
 };
 
@@ -183,11 +167,11 @@ void PipelineImpl::Core::Start(std::shared_ptr<Core> self) {
 // the thread ends them before it lets go of this object.
 void PipelineImpl::Core::OpenStreams() {
   std::vector<std::unique_ptr<ResultsReader>> readers;
-  std::vector<std::unique_ptr<Sender>> senders;
+  std::vector<std::unique_ptr<transport::EdgeSender>> senders;
   for (uint32_t worker = 0; worker < options_.workers.size(); ++worker) {
     readers.push_back(std::make_unique<ResultsReader>(ResultsReader::Options{
-        .channel = options_.workers[worker].channel,
-        .local = options_.workers[worker].local,
+        .dialer = options_.dialer,
+        .worker = AddressOf(worker),
         .epoch = options_.epoch,
         .worker_index = worker,
         .worker_count = options_.workers.size(),
@@ -199,8 +183,8 @@ void PipelineImpl::Core::OpenStreams() {
                       worker](const absl::Status& status) { Break(LossOf(worker, status)); }}));
   }
   for (const uint32_t worker : first_) {
-    senders.push_back(std::make_unique<Sender>(
-        options_.workers[worker],
+    senders.push_back(std::make_unique<transport::EdgeSender>(
+        *options_.dialer, AddressOf(worker),
         [this, worker](const absl::Status& status) { Break(LossOf(worker, status)); }));
   }
   absl::MutexLock lock(&mutex_);
@@ -347,7 +331,7 @@ void PipelineImpl::Core::JudgeAnswers() {
 
 // The streams go too: a worker need not keep them for an epoch that is over.
 void PipelineImpl::Core::TellBroken() {
-  std::vector<std::unique_ptr<Sender>> senders;
+  std::vector<std::unique_ptr<transport::EdgeSender>> senders;
   std::vector<std::unique_ptr<ResultsReader>> readers;
   {
     absl::MutexLock lock(&mutex_);

@@ -19,24 +19,20 @@
 #include "model/architecture.h"
 #include "model/block_rows.h"
 #include "model/shard_spec.h"
-#include "transport/local_worker.h"
-
-namespace grpc {
-class Channel;
-}  // namespace grpc
+#include "transport/dialer.h"
 
 namespace renga::cluster {
 
 struct PipelineOptions {
   struct Worker {
     std::string id;
-    std::string name;  // in errors: "ada (w-12ab)"
-    std::shared_ptr<grpc::Channel> channel;
-    std::shared_ptr<transport::LocalWorker> local = nullptr;  // where given, instead of the channel
+    std::string name;          // in errors: "ada (w-12ab)"
+    std::string address = "";  // of its data port, or "inproc:NAME"
     model::BlockRows head_rows;
   };
 
   uint64_t epoch = 0;
+  transport::Dialer* dialer = nullptr;  // outlives the pipeline
   model::Model model;
   model::RuntimeLimits limits;
   std::vector<Worker> workers;  // by worker index
@@ -54,10 +50,10 @@ struct PipelineOptions {
   std::function<void()> on_broken;
 };
 
-// Owns one thread, which judges answers, merges them and runs callbacks; gRPC's threads only hand
-// over. A step that fails on a worker leaves the stages in different states, so that breaks the
-// pipeline as the loss of a worker does. Destroying it (from any thread, a callback too) fails the
-// steps that are on their way.
+// Owns one thread, which judges answers, merges them and runs callbacks; the threads of connections
+// only hand over. A step that fails on a worker leaves the stages in different states, so that
+// breaks the pipeline as the loss of a worker does. Destroying it (from any thread, a callback too)
+// fails the steps that are on their way.
 class PipelineImpl : public Pipeline {
  public:
   explicit PipelineImpl(PipelineOptions options);

@@ -62,6 +62,7 @@ class PipelineImplTest : public ::testing::Test {
   void Start(absl::Duration step_deadline = absl::Seconds(30)) {
     PipelineOptions options;
     options.epoch = kEpoch;
+    options.dialer = dialer_.get();
     options.model.config.d_model = kWidth;
     options.model.config.vocab_size = kVocabulary;
     options.limits.max_step_tokens = 16;
@@ -73,7 +74,7 @@ class PipelineImplTest : public ::testing::Test {
     for (uint32_t i = 0; i < workers_.size(); ++i) {
       options.workers.push_back({.id = workers_[i]->id(),
                                  .name = absl::StrCat("name-of-", workers_[i]->id()),
-                                 .channel = Channel(i),
+                                 .address = workers_[i]->data_address(),
                                  .head_rows = head_rows_[i]});
     }
     pipeline_ = std::make_shared<PipelineImpl>(std::move(options));
@@ -122,6 +123,7 @@ class PipelineImplTest : public ::testing::Test {
     return Run(SomeStep(5), SomeTokens(6, 1)).status();
   }
 
+  const std::unique_ptr<transport::Dialer> dialer_ = transport::CreateInsecureLoopbackDialer();
   FakeWorkers fakes_;
   std::vector<std::unique_ptr<FakeWorker>> workers_;
   std::vector<model::Range> head_rows_;

@@ -1,10 +1,5 @@
 #include "coordinator/cluster/results_reader.h"
 
-#include <grpcpp/channel.h>
-#include <grpcpp/client_context.h>
-#include <grpcpp/support/client_callback.h>
-
-#include <atomic>
 #include <optional>
 #include <string>
 #include <utility>
@@ -13,9 +8,8 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
-#include "absl/synchronization/notification.h"
 #include "base/status_macros.h"
-#include "proto/worker.grpc.pb.h"
+#include "proto/step.pb.h"
 #include "transport/grpc_status.h"
 #include "transport/wire.h"
 
@@ -85,55 +79,11 @@ absl::StatusOr<std::optional<StepAnswer>> ReadAnswer(const proto::StepResult& me
   return answer;
 }
 
-class ResultsReader::Reactor : public grpc::ClientReadReactor<proto::StepResult> {
+// What answers come to; a worker of this process may hold on to it for longer than the reader
+// lives.
+class ResultsReader::Sink : public transport::ResultSink {
  public:
-  explicit Reactor(Options options)
-      : options_(std::move(options)), stub_(proto::Worker::NewStub(options_.channel)) {
-    request_.set_epoch(options_.epoch);
-    stub_->async()->Results(&context_, &request_, this);
-    StartRead(&message_);
-    StartCall();
-  }
-
-  ~Reactor() override {
-    closing_ = true;
-    context_.TryCancel();
-    done_.WaitForNotification();
-  }
-
-  void OnReadDone(bool ok) override {
-    if (!ok) return;
-    absl::StatusOr<std::optional<StepAnswer>> answer = ReadAnswer(message_, options_);
-    if (!answer.ok()) {
-      options_.on_answer(answer.status());
-      context_.TryCancel();
-      return;
-    }
-    if (answer->has_value()) options_.on_answer(**std::move(answer));
-    StartRead(&message_);
-  }
-
-  void OnDone(const grpc::Status& status) override {
-    absl::Status reason = transport::FromGrpcStatus(status, "the stream of results");
-    if (reason.ok()) reason = absl::UnavailableError("the worker ended the stream of results");
-    if (!closing_) options_.on_broken(reason);
-    done_.Notify();
-  }
-
- private:
-  const Options options_;
-  const std::unique_ptr<proto::Worker::Stub> stub_;
-  proto::ResultsRequest request_;
-  grpc::ClientContext context_;
-  proto::StepResult message_;  // gRPC's between StartRead and OnReadDone
-  std::atomic<bool> closing_ = false;
-  absl::Notification done_;
-};
-
-// What a worker of this process writes to; it may hold on to it for longer than the reader lives.
-class ResultsReader::LocalSink : public transport::ResultSink {
- public:
-  explicit LocalSink(Options options) : options_(std::move(options)) {}
+  explicit Sink(Options options) : options_(std::move(options)) {}
 
   void Write(proto::StepResult result) override {
     absl::MutexLock lock(&mutex_);
@@ -149,8 +99,8 @@ class ResultsReader::LocalSink : public transport::ResultSink {
   void End(const absl::Status& status) override {
     absl::MutexLock lock(&mutex_);
     if (std::exchange(ended_, true)) return;
-    options_.on_broken(
-        status.ok() ? absl::UnavailableError("the worker ended the stream of results") : status);
+    options_.on_broken(status.ok() ? absl::UnavailableError("the worker ended its results")
+                                   : status);
   }
   // Nothing is called any more.
   void Close() {
@@ -165,18 +115,29 @@ class ResultsReader::LocalSink : public transport::ResultSink {
 };
 
 ResultsReader::ResultsReader(Options options) {
-  if (options.local == nullptr) {
-    reactor_ = std::make_unique<Reactor>(std::move(options));
+  const uint64_t epoch = options.epoch;
+  const transport::PeerAddress worker = options.worker;
+  transport::Dialer& dialer = *options.dialer;
+  sink_ = std::make_shared<Sink>(std::move(options));
+  if (const auto local = dialer.FindLocal(worker); local != nullptr) {
+    local->AttachResults(epoch, sink_);
     return;
   }
-  const std::shared_ptr<transport::LocalWorker> local = options.local;
-  const uint64_t epoch = options.epoch;
-  sink_ = std::make_shared<LocalSink>(std::move(options));
-  local->AttachResults(epoch, sink_);
+  socket_ = std::make_unique<transport::MessageSocket>(transport::MessageSocket::Handlers{
+      .on_message =
+          [sink = sink_](const std::string& message) {
+            proto::StepResult result;
+            if (!result.ParseFromString(message)) {
+              return absl::InvalidArgumentError("the worker sends what is no result");
+            }
+            sink->Write(std::move(result));
+            return absl::OkStatus();
+          },
+      .on_end = [sink = sink_](const absl::Status& reason) { sink->End(reason); }});
+  socket_->Connect(worker, dialer.socket_credentials(),
+                   {.epoch = epoch, .purpose = transport::PeerPurpose::kResults});
 }
 
-ResultsReader::~ResultsReader() {
-  if (sink_ != nullptr) sink_->Close();
-}
+ResultsReader::~ResultsReader() { sink_->Close(); }
 
 }  // namespace renga::cluster

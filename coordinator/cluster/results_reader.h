@@ -1,5 +1,5 @@
-// One Worker.Results stream, or its like in this process: what a worker answers to the steps of an
-// epoch.
+// What a worker answers to the steps of an epoch: over a connection to its data port, or handed
+// over in this process.
 #ifndef RENGA_COORDINATOR_CLUSTER_RESULTS_READER_H_
 #define RENGA_COORDINATOR_CLUSTER_RESULTS_READER_H_
 
@@ -11,11 +11,9 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "coordinator/cluster/step_tracker.h"
+#include "transport/dialer.h"
 #include "transport/local_worker.h"
-
-namespace grpc {
-class Channel;
-}  // namespace grpc
+#include "transport/message_socket.h"
 
 namespace renga::proto {
 class StepResult;
@@ -27,31 +25,30 @@ namespace renga::cluster {
 class ResultsReader {
  public:
   struct Options {
-    std::shared_ptr<grpc::Channel> channel;
-    std::shared_ptr<transport::LocalWorker> local = nullptr;  // where given, instead of the channel
+    transport::Dialer* dialer = nullptr;  // outlives the reader
+    transport::PeerAddress worker;        // its data port
     uint64_t epoch = 0;
     uint32_t worker_index = 0;
     size_t worker_count = 0;  // of the plan: bounds the timings of an answer
     int64_t vocabulary = 0;
     int64_t max_outputs = 0;
-    // Every answer in order, on gRPC's threads or a local worker's. An error is an answer that
-    // can't be understood: after it no more come. Must neither block nor destroy the reader.
+    // Every answer in order, on a thread of the connection or of a local worker. An error is an
+    // answer that can't be understood: after it no more come. Must neither block nor destroy the
+    // reader.
     std::function<void(absl::StatusOr<StepAnswer>)> on_answer;
     // At most once: the stream ended, and not by the end of this object. Likewise.
     std::function<void(const absl::Status&)> on_broken;
   };
   explicit ResultsReader(Options options);
-  // Cancels the stream and waits until nothing of it runs any more.
+  // Hangs up and waits until nothing of it runs any more.
   ~ResultsReader();
   ResultsReader(const ResultsReader&) = delete;
   ResultsReader& operator=(const ResultsReader&) = delete;
 
  private:
-  class Reactor;
-  class LocalSink;
-  // One of the two.
-  std::unique_ptr<Reactor> reactor_;
-  std::shared_ptr<LocalSink> sink_;
+  class Sink;
+  std::shared_ptr<Sink> sink_;
+  std::unique_ptr<transport::MessageSocket> socket_;  // null: a worker of this process
 };
 
 // What a message says, checked as far as that needs no step: `options` say who sent it and what

@@ -14,6 +14,7 @@ WorkerStatus StatusOf(const Member& member, absl::Duration now) {
   status.id = member.id;
   status.name = member.name;
   status.address = member.address;
+  status.data_address = member.data_address;
   status.state = member.alive ? WorkerState::kIdle : WorkerState::kLost;
   status.in_state = now - member.since;
   status.detail = member.lost_reason;

@@ -23,10 +23,11 @@ void JobQueue::Push(Job job) {
   size_.fetch_add(1, std::memory_order_release);
 }
 
-JobQueue::Job JobQueue::Pop() {
+JobQueue::Job JobQueue::Pop(const std::function<void()>& look) {
   const Clock::time_point began = Clock::now();
   // Yielding lets others of a busy machine run; on an idle core it returns at once.
   while (size_.load(std::memory_order_acquire) == 0 && Clock::now() - began < spin_) {
+    if (look) look();
     std::this_thread::yield();
   }
   absl::MutexLock lock(&mutex_);

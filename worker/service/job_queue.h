@@ -6,6 +6,7 @@
 #include <chrono>
 #include <cstddef>
 #include <deque>
+#include <functional>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/functional/any_invocable.h"
@@ -24,7 +25,8 @@ class JobQueue {
   // The next job; an empty one after Close. For one thread. Looks for work before it sleeps, for
   // about as long as it had to wait last time where that was some milliseconds: waking a sleeping
   // thread and core takes a good part of a step. Without work it sleeps.
-  Job Pop();
+  // `look`, if given, is called again and again while it does: it may push.
+  Job Pop(const std::function<void()>& look = nullptr);
   // Drops what waits.
   void Close();
 

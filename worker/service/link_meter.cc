@@ -1,7 +1,5 @@
 #include "worker/service/link_meter.h"
 
-#include <grpcpp/client_context.h>
-
 #include <algorithm>
 #include <utility>
 #include <vector>
@@ -40,32 +38,27 @@ void LinkMeter::Measure(const proto::MeasureLinkRequest& request, Done done) {
   {
     absl::MutexLock lock(&mutex_);
     if (refusal.ok() && stopped_) refusal = absl::CancelledError("the worker is leaving");
-    if (refusal.ok() && running_ != nullptr) {
+    if (refusal.ok() && running_) {
       refusal = absl::ResourceExhaustedError("this worker is measuring another link");
     }
     if (refusal.ok()) {
       if (thread_.joinable()) thread_.join();  // it has only to return
-      auto context = std::make_unique<grpc::ClientContext>();
-      running_ = context.get();
-      thread_ = std::thread([this, request, context = std::move(context), done = std::move(done)] {
-        Run(request, *context, done);
-      });
+      running_ = true;
+      thread_ = std::thread([this, request, done = std::move(done)] { Run(request, done); });
       return;
     }
   }
   done(refusal);
 }
 
-void LinkMeter::Run(const proto::MeasureLinkRequest& request, grpc::ClientContext& context,
-                    const Done& done) {
+void LinkMeter::Run(const proto::MeasureLinkRequest& request, const Done& done) {
   const auto results = transport::ProbeLink(
-      dialer_->Dial({.address = request.peer().address(), .name = request.peer().worker_id()},
-                    transport::ChannelPurpose::kActivations),
-      ProbeOf(request), context);
+      *dialer_, {.address = request.peer().address(), .name = request.peer().worker_id()},
+      ProbeOf(request), cancelled_);
   {
     // First: whoever gets the answer may ask for the next measurement at once.
     absl::MutexLock lock(&mutex_);
-    running_ = nullptr;
+    running_ = false;
   }
   if (results.ok()) {
     done(ToReply(*results));
@@ -79,7 +72,7 @@ void LinkMeter::Stop() {
   {
     absl::MutexLock lock(&mutex_);
     stopped_ = true;
-    if (running_ != nullptr) running_->TryCancel();
+    cancelled_ = true;
     last = std::move(thread_);
   }
   if (last.joinable()) last.join();

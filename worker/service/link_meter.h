@@ -2,6 +2,7 @@
 #ifndef RENGA_WORKER_SERVICE_LINK_METER_H_
 #define RENGA_WORKER_SERVICE_LINK_METER_H_
 
+#include <atomic>
 #include <functional>
 #include <memory>
 #include <thread>
@@ -12,10 +13,6 @@
 #include "absl/synchronization/mutex.h"
 #include "proto/worker.pb.h"
 #include "transport/dialer.h"
-
-namespace grpc {
-class ClientContext;
-}  // namespace grpc
 
 namespace renga::worker {
 
@@ -39,13 +36,13 @@ class LinkMeter {
   void Stop();
 
  private:
-  void Run(const proto::MeasureLinkRequest& request, grpc::ClientContext& context,
-           const Done& done);
+  void Run(const proto::MeasureLinkRequest& request, const Done& done);
 
   transport::Dialer* const dialer_;
   absl::Mutex mutex_;
   bool stopped_ ABSL_GUARDED_BY(mutex_) = false;
-  grpc::ClientContext* running_ ABSL_GUARDED_BY(mutex_) = nullptr;  // null: no measurement
+  bool running_ ABSL_GUARDED_BY(mutex_) = false;
+  std::atomic<bool> cancelled_ = false;
   std::thread thread_ ABSL_GUARDED_BY(mutex_);
 };
 

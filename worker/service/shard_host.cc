@@ -122,7 +122,7 @@ ShardHost::ShardHost(Options options)
 ShardHost::~ShardHost() { Stop(); }
 
 void ShardHost::RunJobs() {
-  while (JobQueue::Job job = jobs_.Pop()) job();
+  while (JobQueue::Job job = jobs_.Pop(options_.look_for_frames)) job();
   stage_.reset();
   // Its members are destroyed in another order.
   DropShard();
@@ -307,7 +307,7 @@ void ShardHost::TellHolding(const LoadOrder& order, const proto::LoadProgress& p
 
 absl::Status ShardHost::JoinGroup(const LoadOrder& order) {
   if (!order.group.has_value()) return absl::OkStatus();
-  if (options_.group_listener == nullptr) {
+  if (options_.listener == nullptr) {
     return absl::FailedPreconditionError(
         "this worker has no port for tensor-parallel groups: start it with --listen, or plan with "
         "--tensor-parallel 1");
@@ -317,9 +317,9 @@ absl::Status ShardHost::JoinGroup(const LoadOrder& order) {
       transport::GroupCommunicator::Create({.epoch = order.epoch,
                                             .rank = order.group->rank,
                                             .members = order.group->members,
-                                            .listener = options_.group_listener,
+                                            .listener = options_.listener,
                                             .wire_type = order.limits.wire_type,
-                                            .credentials = options_.group_credentials}));
+                                            .credentials = options_.socket_credentials}));
   absl::MutexLock lock(&mutex_);
   if (stopped_) return absl::CancelledError("the worker is leaving");
   group_ = std::move(group);

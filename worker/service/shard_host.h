@@ -17,7 +17,7 @@
 #include "proto/worker.pb.h"
 #include "transport/dialer.h"
 #include "transport/group_communicator.h"
-#include "transport/group_listener.h"
+#include "transport/peer_listener.h"
 #include "transport/secure_socket.h"
 #include "worker/engine/memory_budget.h"
 #include "worker/engine/shard.h"
@@ -48,10 +48,13 @@ class ShardHost {
     // Where screens of heads are (engine::ScreenPath); "": heads are loaded whole.
     std::string screen_directory;
     // For tensor-parallel groups; null: this worker joins none. Both outlive the host.
-    transport::GroupListener* group_listener = nullptr;
-    std::shared_ptr<const transport::SocketCredentials> group_credentials;
+    transport::PeerListener* listener = nullptr;
+    std::shared_ptr<const transport::SocketCredentials> socket_credentials;
     // A plan was loaded: edges may send, with this window. On the engine's thread.
     std::function<void(uint32_t window)> on_loaded;
+    // Takes frames that have come to RunFrame, on the engine's thread while it waits for some; may
+    // be empty: they come without it, a little later.
+    std::function<void()> look_for_frames;
     // A line for people when a shard is held. On the engine's thread; may be empty.
     std::function<void(const std::string& line)> on_event;
   };

@@ -48,7 +48,7 @@ Stage::Edge Stage::OpenEdge(const RoutePeer& peer) {
   Edge edge = {.peer = peer.address.name, .last_sent = 0, .sender = nullptr};
   if (peer.worker_index == options_.worker_index) return edge;
   edge.sender = std::make_unique<transport::EdgeSender>(
-      options_.dialer->Dial(peer.address, transport::ChannelPurpose::kActivations),
+      *options_.dialer, peer.address,
       [tell = options_.on_edge_broken, name = peer.address.name](const absl::Status& status) {
         tell(name, status);
       });

@@ -44,7 +44,7 @@ TEST_F(WorkerEmbeddingTest, TheEmbeddingOnAnyWorkerGivesTheSameBits) {
       std::vector<std::unique_ptr<WorkerDriver>> drivers;
       for (int i = 0; i <= std::max(holder, 0); ++i) {
         workers.push_back(Start(Options()));
-        drivers.push_back(std::make_unique<WorkerDriver>(dialer_.get(), AddressOf(*workers[i])));
+        drivers.push_back(std::make_unique<WorkerDriver>(dialer_.get(), *workers[i]));
       }
       for (int i = 0; i <= std::max(holder, 0); ++i) {
         model::ShardSpec spec = i == 0 ? testing::WholeSpec(SmallModel()) : model::ShardSpec();
@@ -80,7 +80,7 @@ TEST_F(WorkerEmbeddingTest, TheEmbeddingOnAnyWorkerGivesTheSameBits) {
 
 TEST_F(WorkerEmbeddingTest, BadTokensAreRefused) {
   const auto worker = Start(Options());
-  WorkerDriver driver(dialer_.get(), AddressOf(*worker));
+  WorkerDriver driver(dialer_.get(), *worker);
   model::ShardSpec spec = testing::WholeSpec(SmallModel());
   spec.embedding = true;
   proto::LoadRequest order = Order(5, spec);

@@ -42,7 +42,7 @@ class WorkerLazyTest : public testing::WorkerTest {
     options.packed_directory = keeps_packed_ ? folder_ : "";
     options.memory_bytes = memory_bytes;
     worker_ = Start(options);
-    driver_ = std::make_unique<WorkerDriver>(dialer_.get(), AddressOf(*worker_));
+    driver_ = std::make_unique<WorkerDriver>(dialer_.get(), *worker_);
     return Load();
   }
   absl::StatusOr<proto::LoadProgress> Load() {

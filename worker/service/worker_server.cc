@@ -18,12 +18,13 @@
 #include "base/log.h"
 #include "base/machine_limits.h"
 #include "base/status_macros.h"
-#include "transport/group_listener.h"
 #include "transport/hello.h"
 #include "transport/peer_identity.h"
+#include "transport/peer_listener.h"
 #include "transport/secure_socket.h"
 #include "worker/engine/memory_budget.h"
 #include "worker/service/coordinator_link.h"
+#include "worker/service/data_port.h"
 #include "worker/service/disk_probe.h"
 #include "worker/service/link_meter.h"
 #include "worker/service/local_model.h"
@@ -64,6 +65,11 @@ std::string NameOf(const std::string& device) {
   return absl::StrCat(card->name, " (", base::FormatByteSize(card->total_bytes), ")");
 }
 
+transport::PeerPolicy PolicyOf(const WorkerOptions& options) {
+  return options.identity.has_value() ? transport::PeerPolicy::kMutualTls
+                                      : transport::PeerPolicy::kTrustEveryone;
+}
+
 class WorkerServerImpl : public WorkerServer {
  public:
   WorkerServerImpl(const WorkerOptions& options, std::unique_ptr<kernels::Backend> backend,
@@ -75,8 +81,8 @@ class WorkerServerImpl : public WorkerServer {
         device_path_(backend_->path_name()),
         device_name_(NameOf(options.device.device)),
         link_meter_(options.dialer),
-        service_(options.identity.has_value() ? transport::PeerPolicy::kMutualTls
-                                              : transport::PeerPolicy::kTrustEveryone) {
+        service_(PolicyOf(options)),
+        data_port_(PolicyOf(options)) {
     if (!kernels::IsCard(options.device.device)) return;
     memory_watch_.emplace(
         [device = options.device.device] { return kernels::AvailableBytesOf(device); },
@@ -85,7 +91,10 @@ class WorkerServerImpl : public WorkerServer {
           if (on_event) on_event(line);
         });
   }
-  ~WorkerServerImpl() override { Shutdown(); }
+  ~WorkerServerImpl() override {
+    Shutdown();
+    listener_.reset();  // its thread hands over to what goes away now
+  }
 
   absl::Status MeasureSpeed() {
     weight_bytes_per_second_ = options_.assumed_weight_bytes_per_second;
@@ -102,20 +111,21 @@ class WorkerServerImpl : public WorkerServer {
   }
 
   absl::Status Serve() {
-    RENGA_RETURN_IF_ERROR(ListenForGroups());
-    host_ = std::make_unique<ShardHost>(
-        ShardHost::Options{.backend = backend_.get(),
-                           .budget = &budget_,
-                           .dialer = options_.dialer,
-                           .coordinator = options_.coordinator,
-                           .cache_directory = options_.cache_directory,
-                           .packed_directory = options_.packed_directory,
-                           .local_model = local_model_.get(),
-                           .screen_directory = options_.screen_directory,
-                           .group_listener = group_listener_.get(),
-                           .group_credentials = group_credentials_,
-                           .on_loaded = [this](uint32_t window) { service_.GrantWindows(window); },
-                           .on_event = options_.on_event});
+    RENGA_RETURN_IF_ERROR(ListenForPeers());
+    host_ = std::make_unique<ShardHost>(ShardHost::Options{
+        .backend = backend_.get(),
+        .budget = &budget_,
+        .dialer = options_.dialer,
+        .coordinator = options_.coordinator,
+        .cache_directory = options_.cache_directory,
+        .packed_directory = options_.packed_directory,
+        .local_model = local_model_.get(),
+        .screen_directory = options_.screen_directory,
+        .listener = listener_.get(),
+        .socket_credentials = socket_credentials_,
+        .on_loaded = [this](uint32_t window) { data_port_.GrantWindows(window); },
+        .look_for_frames = [this] { data_port_.Poll(); },
+        .on_event = options_.on_event});
     local_worker_ = std::make_shared<transport::LocalWorker>(transport::LocalWorker::Functions{
         .run_frame = [host = host_.get()](
                          proto::StepFrame frame) { host->RunFrame(std::move(frame), [] {}); },
@@ -124,6 +134,7 @@ class WorkerServerImpl : public WorkerServer {
               host->AttachResults(epoch, std::move(sink));
             }});
     service_.SetHost(host_.get());
+    data_port_.SetHost(host_.get());
     service_.SetLinkMeter(&link_meter_);
     grpc::ServerBuilder builder;
     transport::ConfigureServer(builder);
@@ -184,12 +195,14 @@ class WorkerServerImpl : public WorkerServer {
     link_meter_.Stop();
     if (local_worker_ != nullptr) local_worker_->Close();
     if (host_ != nullptr) host_->Stop();
+    data_port_.Close();
     if (server_ != nullptr) server_->Shutdown(std::chrono::system_clock::now());
   }
 
   grpc::Server* grpc_server() override { return server_.get(); }
   std::shared_ptr<transport::LocalWorker> local_worker() override { return local_worker_; }
   int port() const override { return port_; }
+  int data_port() const override { return listener_ == nullptr ? 0 : listener_->port(); }
   const std::string& device_path() const override { return device_path_; }
 
  private:
@@ -198,19 +211,22 @@ class WorkerServerImpl : public WorkerServer {
     return link_.get();
   }
 
-  absl::Status ListenForGroups() {
+  absl::Status ListenForPeers() {
     if (options_.listen_address.empty()) return absl::OkStatus();
     RENGA_ASSIGN_OR_RETURN(const transport::HostPort host_port,
                            transport::ParseHostPort(options_.listen_address));
     if (options_.identity.has_value()) {
-      RENGA_ASSIGN_OR_RETURN(group_credentials_,
+      RENGA_ASSIGN_OR_RETURN(socket_credentials_,
                              transport::SocketCredentials::CreateTls(*options_.identity));
     } else {
-      group_credentials_ = transport::SocketCredentials::CreateInsecureLoopback();
+      socket_credentials_ = transport::SocketCredentials::CreateInsecureLoopback();
     }
-    RENGA_ASSIGN_OR_RETURN(
-        group_listener_,
-        transport::GroupListener::Start(host_port.host, options_.group_port, group_credentials_));
+    RENGA_ASSIGN_OR_RETURN(listener_, transport::PeerListener::Start(
+                                          host_port.host, options_.data_port, socket_credentials_,
+                                          [this](const transport::PeerHello& hello,
+                                                 std::unique_ptr<transport::SecureSocket> socket) {
+                                            data_port_.Serve(hello, std::move(socket));
+                                          }));
     return absl::OkStatus();
   }
 
@@ -248,9 +264,7 @@ class WorkerServerImpl : public WorkerServer {
     *hello.mutable_build() = transport::ThisBuild();
     hello.set_worker_name(options_.name);
     hello.set_listen_port(static_cast<uint32_t>(port_));
-    if (group_listener_ != nullptr) {
-      hello.set_group_port(static_cast<uint32_t>(group_listener_->port()));
-    }
+    hello.set_data_port(static_cast<uint32_t>(data_port()));
     hello.set_advertise_host(options_.advertise_host);
     hello.set_resident_epoch(host_->epoch());
     proto::DeviceOffer& offer = *hello.mutable_offer();
@@ -300,13 +314,14 @@ class WorkerServerImpl : public WorkerServer {
   const std::string device_path_;
   const std::string device_name_;  // for people
   double weight_bytes_per_second_ = 0;
-  std::shared_ptr<const transport::SocketCredentials> group_credentials_;
-  std::unique_ptr<transport::GroupListener> group_listener_;  // null: no port
+  std::shared_ptr<const transport::SocketCredentials> socket_credentials_;
+  std::unique_ptr<transport::PeerListener> listener_;  // null: no port
   DeviceSpeed speed_;
   bool disk_is_slow_ = false;  // the link's thread's own
   LinkMeter link_meter_;
   WorkerService service_;
   std::unique_ptr<ShardHost> host_;
+  DataPort data_port_;                                    // after host_, which its connections use
   std::optional<MemoryWatch> memory_watch_;               // of a card
   std::shared_ptr<transport::LocalWorker> local_worker_;  // calls host_ until it is closed
   std::unique_ptr<grpc::Server> server_;

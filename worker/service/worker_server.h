@@ -43,8 +43,8 @@ struct WorkerOptions {
   // loopback address or, with an empty listen_address, inside this process only.
   std::optional<transport::Identity> identity;
   std::string listen_address;  // "0.0.0.0:0"; port 0 is any free one; "" is no port
-  // Where members of a tensor-parallel group connect, at the same host; 0 is any free one.
-  int group_port = 0;
+  // Where steps and results travel, at the same host; 0 is any free one.
+  int data_port = 0;
   // How the coordinator and other workers reach this one: "" is the address the coordinator sees
   // it under; "inproc:NAME" without a port.
   std::string advertise_host;
@@ -92,7 +92,8 @@ class WorkerServer {
   virtual grpc::Server* grpc_server() = 0;
   // For a coordinator in this process.
   virtual std::shared_ptr<transport::LocalWorker> local_worker() = 0;
-  virtual int port() const = 0;  // 0: none
+  virtual int port() const = 0;       // of gRPC; 0: none
+  virtual int data_port() const = 0;  // 0: none
   virtual const std::string& device_path() const = 0;
 };
 

@@ -57,7 +57,7 @@ TEST_F(WorkerServerTest, MeasuresItsSpeed) {
 
 TEST_F(WorkerServerTest, TellsWhatItHoldsAndDoes) {
   const auto worker = Start(Options());
-  WorkerDriver driver(dialer_.get(), AddressOf(*worker));
+  WorkerDriver driver(dialer_.get(), *worker);
   ASSERT_OK(driver.Load(OrderWhole(5)));
   driver.OpenResults(5);
   ASSERT_OK(driver.SendStep(testing::MakeStep(5, 1, 0, 3), testing::MakeRows(3, 128, 1)));
@@ -72,7 +72,7 @@ TEST_F(WorkerServerTest, TellsWhatItHoldsAndDoes) {
 
 TEST_F(WorkerServerTest, LeavesWithAWord) {
   auto worker = Start(Options());
-  WorkerDriver driver(dialer_.get(), AddressOf(*worker));
+  WorkerDriver driver(dialer_.get(), *worker);
   ASSERT_OK(driver.Load(OrderWhole(5)));
   driver.OpenResults(5);
   // Once there is an answer the stream is known to be there.
@@ -94,7 +94,7 @@ TEST_F(WorkerServerTest, LeavesWithAWord) {
 
 TEST_F(WorkerServerTest, ShutdownInMidLoadWaitsForNobody) {
   auto worker = Start(Options());
-  WorkerDriver driver(dialer_.get(), AddressOf(*worker));
+  WorkerDriver driver(dialer_.get(), *worker);
   coordinator_.StallFetchAfter(2);
   std::thread load([&] { EXPECT_FALSE(driver.Load(OrderWhole(5)).ok()); });
   while (coordinator_.pieces_sent() < 2) std::this_thread::yield();
@@ -105,7 +105,7 @@ TEST_F(WorkerServerTest, ShutdownInMidLoadWaitsForNobody) {
 
 TEST_F(WorkerServerTest, JoinsAgainWithTheShardItHolds) {
   const auto worker = Start(Options());
-  WorkerDriver driver(dialer_.get(), AddressOf(*worker));
+  WorkerDriver driver(dialer_.get(), *worker);
   ASSERT_OK(driver.Load(OrderWhole(5)));
   const int pieces = coordinator_.pieces_sent();
   EXPECT_GT(pieces, 0);
@@ -166,7 +166,7 @@ proto::MeasureLinkRequest LinkRequest(const transport::PeerAddress& peer) {
 TEST_F(WorkerServerTest, MeasuresItsLinkToAnotherWorker) {
   const auto worker = Start(Options());
   const auto other = Start(Options());
-  WorkerDriver driver(dialer_.get(), AddressOf(*worker));
+  WorkerDriver driver(dialer_.get(), *worker);
   for (int i = 0; i < 3; ++i) {
     ASSERT_OK_AND_ASSIGN(const proto::MeasureLinkReply reply,
                          driver.MeasureLink(LinkRequest(AddressOf(*other))));
@@ -184,7 +184,7 @@ TEST_F(WorkerServerTest, MeasuresItsLinkToAnotherWorker) {
 
 TEST_F(WorkerServerTest, MeasurementsOutOfBoundsAreRefused) {
   const auto worker = Start(Options());
-  WorkerDriver driver(dialer_.get(), AddressOf(*worker));
+  WorkerDriver driver(dialer_.get(), *worker);
   const std::function<void(proto::MeasureLinkRequest&)> damages[] = {
       [](auto& r) { r.clear_payload_bytes(); },
       [](auto& r) { r.add_payload_bytes(0); },
@@ -211,7 +211,7 @@ TEST_F(WorkerServerTest, MeasurementsOutOfBoundsAreRefused) {
 TEST_F(WorkerServerTest, LeavesWhileALinkIsMeasured) {
   const auto worker = Start(Options());
   const auto other = Start(Options());
-  WorkerDriver driver(dialer_.get(), AddressOf(*worker));
+  WorkerDriver driver(dialer_.get(), *worker);
   proto::MeasureLinkRequest request = LinkRequest(AddressOf(*other));
   request.set_rounds(1000);
   std::thread measuring([&] { (void)driver.MeasureLink(request); });
@@ -221,7 +221,7 @@ TEST_F(WorkerServerTest, LeavesWhileALinkIsMeasured) {
 
 TEST_F(WorkerServerTest, ProbeAnswersWhatItGets) {
   const auto worker = Start(Options());
-  WorkerDriver driver(dialer_.get(), AddressOf(*worker));
+  WorkerDriver driver(dialer_.get(), *worker);
   EXPECT_THAT(driver.Probe("hello"), IsOkAndHolds("hello"));
   EXPECT_THAT(driver.Probe(std::string(1 << 20, 'x')), IsOkAndHolds(std::string(1 << 20, 'x')));
 }
@@ -248,7 +248,7 @@ class WorkerTlsTest : public WorkerServerTest {
   // Loads a shard as `identity`.
   absl::Status LoadAs(const transport::Identity& identity) {
     const auto dialer = transport::CreateTlsDialer(identity);
-    return WorkerDriver(dialer.get(), AddressOf(*worker_, "w-1")).Load(OrderWhole(1)).status();
+    return WorkerDriver(dialer.get(), *worker_, "w-1").Load(OrderWhole(1)).status();
   }
 
   std::unique_ptr<transport::Authority> authority_;
@@ -260,7 +260,7 @@ class WorkerTlsTest : public WorkerServerTest {
 TEST_F(WorkerTlsTest, OnlyTheCoordinatorGivesOrders) {
   EXPECT_THAT(LoadAs(Issue("w-2")), StatusIs(absl::StatusCode::kPermissionDenied));
   const auto dialer = transport::CreateTlsDialer(Issue("w-2"));
-  WorkerDriver member(dialer.get(), AddressOf(*worker_, "w-1"));
+  WorkerDriver member(dialer.get(), *worker_, "w-1");
   EXPECT_THAT(member.Unload(1), StatusIs(absl::StatusCode::kPermissionDenied));
   member.OpenResults(1);
   EXPECT_THAT(member.NextResult(), StatusIs(absl::StatusCode::kPermissionDenied));
@@ -278,7 +278,7 @@ TEST_F(WorkerTlsTest, StrangersAreNotHeard) {
   forged.authority_pem = authority_->certificate_pem();
   EXPECT_THAT(LoadAs(forged), StatusIs(absl::StatusCode::kUnavailable));
   const auto plain = transport::CreateInsecureLoopbackDialer();
-  EXPECT_THAT(WorkerDriver(plain.get(), AddressOf(*worker_)).Load(OrderWhole(1)),
+  EXPECT_THAT(WorkerDriver(plain.get(), *worker_).Load(OrderWhole(1)),
               StatusIs(absl::StatusCode::kUnavailable));
   EXPECT_OK(LoadAs(Issue("coordinator")));
 }

@@ -2,7 +2,6 @@
 #ifndef RENGA_WORKER_SERVICE_WORKER_SERVICE_H_
 #define RENGA_WORKER_SERVICE_WORKER_SERVICE_H_
 
-#include <cstdint>
 #include <memory>
 
 #include "transport/peer_identity.h"
@@ -15,8 +14,7 @@ class Service;
 
 namespace renga::worker {
 
-// Thread-safe. Load, Unload, Results and MeasureLink are the coordinator's alone; steps come from
-// it and from other members.
+// Thread-safe. All of its calls are the coordinator's alone.
 class WorkerService {
  public:
   explicit WorkerService(transport::PeerPolicy policy);
@@ -28,8 +26,6 @@ class WorkerService {
   // The same.
   void SetLinkMeter(LinkMeter* meter);
   grpc::Service* service();
-  // Edges that were opened before there was a plan may send now.
-  void GrantWindows(uint32_t window);
 
  private:
   class Impl;

@@ -34,7 +34,7 @@ class WorkerShippingTest : public testing::WorkerTest {
     options.cache_directory = cache_;
     options.local_model_path = local_model_;
     const auto worker = Start(options);
-    return WorkerDriver(dialer_.get(), AddressOf(*worker)).Load(request);
+    return WorkerDriver(dialer_.get(), *worker).Load(request);
   }
   std::vector<std::filesystem::path> CachedFiles() const {
     std::vector<std::filesystem::path> files;
@@ -162,7 +162,7 @@ TEST_F(WorkerShippingTest, WhatExceedsTheOfferIsRefusedWithNumbers) {
   WorkerOptions options = Options();
   options.memory_bytes = 6 << 20;
   const auto worker = Start(options);
-  WorkerDriver driver(dialer_.get(), AddressOf(*worker));
+  WorkerDriver driver(dialer_.get(), *worker);
   EXPECT_THAT(driver.Load(OrderWhole(1)),
               StatusIs(absl::StatusCode::kResourceExhausted, HasSubstr("6.0 MiB")));
   EXPECT_EQ(coordinator_.fetches(), 0);
@@ -173,7 +173,7 @@ TEST_F(WorkerShippingTest, WhatExceedsTheOfferIsRefusedWithNumbers) {
 
 TEST_F(WorkerShippingTest, EpochsOnlyGrow) {
   const auto worker = Start(Options());
-  WorkerDriver driver(dialer_.get(), AddressOf(*worker));
+  WorkerDriver driver(dialer_.get(), *worker);
   ASSERT_OK(driver.Load(OrderWhole(7)));
   EXPECT_THAT(driver.Load(OrderWhole(7)),
               StatusIs(absl::StatusCode::kAborted, AllOf(HasSubstr("7"), HasSubstr("newer"))));
@@ -183,7 +183,7 @@ TEST_F(WorkerShippingTest, EpochsOnlyGrow) {
 
 TEST_F(WorkerShippingTest, UnloadFreesTheShardOfItsEpochOnly) {
   const auto worker = Start(Options());
-  WorkerDriver driver(dialer_.get(), AddressOf(*worker));
+  WorkerDriver driver(dialer_.get(), *worker);
   ASSERT_OK(driver.Load(OrderWhole(7)));
   const int pieces = coordinator_.pieces_sent();
   ASSERT_OK(driver.Unload(6));
@@ -201,7 +201,7 @@ TEST_F(WorkerShippingTest, UnloadFreesTheShardOfItsEpochOnly) {
 
 TEST_F(WorkerShippingTest, BadOrdersLeaveTheWorkerAsItWas) {
   const auto worker = Start(Options());
-  WorkerDriver driver(dialer_.get(), AddressOf(*worker));
+  WorkerDriver driver(dialer_.get(), *worker);
   ASSERT_OK(driver.Load(OrderWhole(7)));
   proto::LoadRequest order = OrderWhole(8);
   order.mutable_manifest()->mutable_tensors(3)->set_byte_size(int64_t{1} << 40);
@@ -240,8 +240,8 @@ TEST_F(WorkerShippingTest, ATensorIndexThatLiesMakesTheLoadFail) {
 
 TEST_F(WorkerShippingTest, ANewerLoadEndsTheOneUnderWay) {
   const auto worker = Start(Options());
-  WorkerDriver first(dialer_.get(), AddressOf(*worker));
-  WorkerDriver second(dialer_.get(), AddressOf(*worker));
+  WorkerDriver first(dialer_.get(), *worker);
+  WorkerDriver second(dialer_.get(), *worker);
   coordinator_.StallFetchAfter(3);
   absl::Status ended;
   std::thread thread([&] { ended = first.Load(OrderWhole(1)).status(); });

@@ -47,7 +47,7 @@ class WorkerStepsTest : public testing::WorkerTest {
   // A worker with the whole model under epoch 5 and its driver, results open.
   void StartWhole() {
     worker_ = Start(Options());
-    driver_ = std::make_unique<WorkerDriver>(dialer_.get(), AddressOf(*worker_));
+    driver_ = std::make_unique<WorkerDriver>(dialer_.get(), *worker_);
     ASSERT_OK(driver_->Load(OrderWhole(5)));
     driver_->OpenResults(5);
   }
@@ -95,7 +95,7 @@ TEST_F(WorkerStepsTest, StagesAndHeadBlocksGiveTheSameBits) {
   std::vector<proto::LoadRequest> orders;
   for (uint32_t i = 0; i < 3; ++i) {
     workers.push_back(Start(Options()));
-    drivers.push_back(std::make_unique<WorkerDriver>(dialer_.get(), AddressOf(*workers[i])));
+    drivers.push_back(std::make_unique<WorkerDriver>(dialer_.get(), *workers[i]));
     orders.push_back(SmallModel().MakeRequest(9, specs[i], testing::SmallLimits()));
     orders[i].set_worker_index(i);
   }
@@ -173,7 +173,7 @@ TEST_F(WorkerStepsTest, AllHeadBlocksSeeTheSameNarrowRows) {
     std::vector<proto::LoadRequest> orders;
     for (uint32_t i = 0; i < 2; ++i) {
       workers.push_back(Start(Options()));
-      drivers.push_back(std::make_unique<WorkerDriver>(dialer_.get(), AddressOf(*workers[i])));
+      drivers.push_back(std::make_unique<WorkerDriver>(dialer_.get(), *workers[i]));
       orders.push_back(SmallModel().MakeRequest(9, specs[i], testing::SmallLimits()));
       orders[i].set_worker_index(i);
       orders[i].set_activation_type(proto::ACTIVATION_TYPE_Q8_0);
@@ -207,7 +207,7 @@ TEST_F(WorkerStepsTest, AllHeadBlocksSeeTheSameNarrowRows) {
 
 TEST_F(WorkerStepsTest, AResultWaitsForItsReader) {
   worker_ = Start(Options());
-  driver_ = std::make_unique<WorkerDriver>(dialer_.get(), AddressOf(*worker_));
+  driver_ = std::make_unique<WorkerDriver>(dialer_.get(), *worker_);
   ASSERT_OK(driver_->Load(OrderWhole(5)));
   ASSERT_OK(driver_->SendStep(Steps(5)[0], RowsOf(Steps(5)[0])));
   while (coordinator_.WaitForHeartbeat().steps_done() == 0) {
@@ -219,7 +219,7 @@ TEST_F(WorkerStepsTest, AResultWaitsForItsReader) {
 
 TEST_F(WorkerStepsTest, OnlyThePresentEpochIsAnswered) {
   StartWhole();
-  WorkerDriver late(dialer_.get(), AddressOf(*worker_));
+  WorkerDriver late(dialer_.get(), *worker_);
   late.OpenResults(4);
   EXPECT_THAT(late.NextResult(), StatusIs(absl::StatusCode::kAborted));
   late.OpenResults(6);
@@ -250,7 +250,7 @@ TEST_F(WorkerStepsTest, EachStepIsDoneOnce) {
 TEST_F(WorkerStepsTest, ANewReaderOfResultsReplacesTheOld) {
   StartWhole();
   ExpectRightAnswer(0, 1);
-  WorkerDriver second(dialer_.get(), AddressOf(*worker_));
+  WorkerDriver second(dialer_.get(), *worker_);
   second.OpenResults(5);
   EXPECT_THAT(driver_->NextResult(), StatusIs(absl::StatusCode::kAborted));
   ASSERT_OK(driver_->SendStep(Steps(5)[1], RowsOf(Steps(5)[1])));
@@ -260,7 +260,7 @@ TEST_F(WorkerStepsTest, ANewReaderOfResultsReplacesTheOld) {
 
 TEST_F(WorkerStepsTest, ALostNextStageIsReported) {
   worker_ = Start(Options());
-  driver_ = std::make_unique<WorkerDriver>(dialer_.get(), AddressOf(*worker_));
+  driver_ = std::make_unique<WorkerDriver>(dialer_.get(), *worker_);
   ASSERT_OK(driver_->Load(Order(5, {.layers = {0, 2}, .head_rows = {}})));
   driver_->OpenResults(5);
   ASSERT_OK(driver_->SendStep(Steps(5)[0], RowsOf(Steps(5)[0])));
@@ -349,7 +349,7 @@ TEST_F(WorkerStepsTest, BadHeadFramesAreRefused) {
   EXPECT_THAT(ErrorOf(result), StatusIs(absl::StatusCode::kInvalidArgument));
 
   // A stage without head rows is asked for some.
-  WorkerDriver other(dialer_.get(), AddressOf(*worker_));
+  WorkerDriver other(dialer_.get(), *worker_);
   ASSERT_OK(other.Load(Order(6, {.layers = {0, 2}, .head_rows = {}})));
   other.OpenResults(6);
   frame.mutable_step()->set_epoch(6);
@@ -362,14 +362,8 @@ TEST_F(WorkerStepsTest, BadHeadFramesAreRefused) {
 // Frames beyond the window, and before there is any.
 TEST_F(WorkerStepsTest, WhoIgnoresCreditsIsCutOff) {
   worker_ = Start(Options());
-  const auto channel = dialer_->Dial(AddressOf(*worker_), transport::ChannelPurpose::kActivations);
-  const auto stub = proto::Worker::NewStub(channel);
-  grpc::ClientContext context;
-  const auto stream = stub->Steps(&context);
-  stream->Write(proto::StepFrame());
-  proto::StepCredit credit;
-  EXPECT_FALSE(stream->Read(&credit));
-  EXPECT_EQ(stream->Finish().error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  driver_ = std::make_unique<WorkerDriver>(dialer_.get(), *worker_);
+  EXPECT_THAT(driver_->SendWithoutCredit(), StatusIs(absl::StatusCode::kResourceExhausted));
 }
 
 TEST_F(WorkerStepsTest, AFrameLargerThanThePlanAllowsEndsItsStream) {
@@ -384,28 +378,16 @@ TEST_F(WorkerStepsTest, AFrameLargerThanThePlanAllowsEndsItsStream) {
   ExpectRightAnswer(0, 1);
 }
 
-TEST_F(WorkerStepsTest, StreamsAreCounted) {
+TEST_F(WorkerStepsTest, ConnectionsAreCounted) {
   StartWhole();
-  ExpectRightAnswer(0, 1);  // on a stream of its own, from before
-  const auto channel = dialer_->Dial(AddressOf(*worker_), transport::ChannelPurpose::kActivations);
-  const auto stub = proto::Worker::NewStub(channel);
-  struct Call {
-    grpc::ClientContext context;
-    std::unique_ptr<grpc::ClientReaderWriter<proto::StepFrame, proto::StepCredit>> stream;
-  };
-  std::vector<std::unique_ptr<Call>> calls;
-  proto::StepCredit credit;
-  bool refused = false;
-  while (!refused && calls.size() < 1000) {
-    calls.push_back(std::make_unique<Call>());
-    calls.back()->stream = stub->Steps(&calls.back()->context);
-    refused = !calls.back()->stream->Read(&credit);
-  }
-  EXPECT_GT(calls.size(), 100u);
-  EXPECT_EQ(calls.back()->stream->Finish().error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
-  calls.pop_back();
-  for (const auto& call : calls) call->context.TryCancel();
-  for (const auto& call : calls) call->stream->Finish();
+  ExpectRightAnswer(0, 1);  // on an edge of its own, from before
+  WorkerDriver other(dialer_.get(), *worker_);
+  absl::Status last;
+  int opened = 0;
+  for (; last.ok() && opened < 1000; ++opened) last = other.OpenEdge().status();
+  EXPECT_GT(opened, 100);
+  EXPECT_THAT(last, StatusIs(absl::StatusCode::kResourceExhausted));
+  other.CloseEdges();
   ExpectRightAnswer(1, 2);
 }
 
@@ -434,7 +416,7 @@ TEST_F(WorkerStepsTest, DamagedFramesNeverBringItDown) {
   }
   ASSERT_GT(number, 100u);
   // Whatever state that left: a new plan begins afresh.
-  driver_ = std::make_unique<WorkerDriver>(dialer_.get(), AddressOf(*worker_));
+  driver_ = std::make_unique<WorkerDriver>(dialer_.get(), *worker_);
   ASSERT_OK(driver_->Load(OrderWhole(6)));
   driver_->OpenResults(6);
   ASSERT_OK(driver_->SendStep(MakeStep(6, 1, 0, 20), MakeRows(20, kDModel, 1)));

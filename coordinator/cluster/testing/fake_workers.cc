@@ -14,6 +14,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "proto/worker.grpc.pb.h"
+#include "transport/message_socket.h"
 #include "transport/wire.h"
 
 namespace renga::cluster {
@@ -88,53 +89,40 @@ class FakeWorker::Service : public proto::Worker::Service {
     return grpc::Status::OK;
   }
 
-  grpc::Status Steps(
-      grpc::ServerContext*,
-      grpc::ServerReaderWriter<proto::StepCredit, proto::StepFrame>* stream) override {
-    proto::StepCredit credit;
-    credit.set_frames(transport::kEdgeWindowFrames);
-    stream->Write(credit);
-    credit.set_frames(1);
-    proto::StepFrame frame;
-    while (stream->Read(&frame)) {
-      others_->Answer(frame);
-      stream->Write(credit);
+  // A connection to the data port.
+  void Serve(const transport::PeerHello& hello, std::unique_ptr<transport::SecureSocket> socket) {
+    transport::MessageSocket* connection = nullptr;
+    {
+      absl::MutexLock lock(&mutex_);
+      if (killed_ || (hello.purpose == transport::PeerPurpose::kProbe &&
+                      misbehaviour_ == Misbehaviour::kDiesOnStep)) {
+        return;
+      }
+      connections_.push_back(Open(hello.purpose));
+      connection = connections_.back().get();
+      if (hello.purpose == transport::PeerPurpose::kResults) {
+        results_socket_ = hello.epoch == request_.epoch() ? connection : nullptr;
+      }
     }
-    return grpc::Status::OK;
+    connection->Accept(std::move(socket));
+    if (hello.purpose == transport::PeerPurpose::kSteps) {
+      proto::StepCredit credit;
+      credit.set_frames(transport::kEdgeWindowFrames);
+      connection->Send(credit).IgnoreError();
+    }
+    absl::MutexLock lock(&mutex_);
+    SendResults();
   }
 
-  grpc::Status Results(grpc::ServerContext* context, const proto::ResultsRequest* request,
-                       grpc::ServerWriter<proto::StepResult>* writer) override {
-    while (true) {
-      std::deque<proto::StepResult> results;
-      {
-        absl::MutexLock lock(&mutex_);
-        auto woken = [this]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
-          return killed_ || !results_.empty();
-        };
-        mutex_.AwaitWithTimeout(absl::Condition(&woken), absl::Milliseconds(10));
-        if (killed_) return {grpc::StatusCode::UNAVAILABLE, "killed"};
-        if (context->IsCancelled() || request->epoch() != request_.epoch()) {
-          return grpc::Status::CANCELLED;
-        }
-        results.swap(results_);
-      }
-      for (const proto::StepResult& result : results) writer->Write(result);
+  // By the thread that ends the worker: its connections end with it.
+  void EndConnections() {
+    std::vector<std::unique_ptr<transport::MessageSocket>> connections;
+    {
+      absl::MutexLock lock(&mutex_);
+      killed_ = true;
+      results_socket_ = nullptr;
+      connections.swap(connections_);
     }
-  }
-
-  grpc::Status Probe(
-      grpc::ServerContext*,
-      grpc::ServerReaderWriter<proto::ProbeMessage, proto::ProbeMessage>* stream) override {
-    proto::ProbeMessage message;
-    while (stream->Read(&message)) {
-      {
-        absl::MutexLock lock(&mutex_);
-        if (misbehaviour_ == Misbehaviour::kDiesOnStep) return DeadStatus();
-      }
-      stream->Write(message);
-    }
-    return grpc::Status::OK;
   }
 
   static grpc::Status DeadStatus() { return {grpc::StatusCode::UNAVAILABLE, "killed"}; }
@@ -157,6 +145,8 @@ class FakeWorker::Service : public proto::Worker::Service {
   void Answer(const proto::StepFrame& frame);
 
   absl::Mutex mutex_;
+  std::vector<std::unique_ptr<transport::MessageSocket>> connections_ ABSL_GUARDED_BY(mutex_);
+  transport::MessageSocket* results_socket_ ABSL_GUARDED_BY(mutex_) = nullptr;
   std::vector<std::string> measured_ ABSL_GUARDED_BY(mutex_);
   bool killed_ ABSL_GUARDED_BY(mutex_) = false;
   int load_count_ ABSL_GUARDED_BY(mutex_) = 0;
@@ -165,7 +155,30 @@ class FakeWorker::Service : public proto::Worker::Service {
   std::deque<proto::StepResult> results_ ABSL_GUARDED_BY(mutex_);
 
  private:
+  std::unique_ptr<transport::MessageSocket> Open(transport::PeerPurpose purpose) {
+    auto holder = std::make_shared<transport::MessageSocket*>(nullptr);
+    auto socket = std::make_unique<transport::MessageSocket>(transport::MessageSocket::Handlers{
+        .on_message = [this, purpose, holder](const std::string& message) -> absl::Status {
+          if (purpose == transport::PeerPurpose::kProbe) return (*holder)->SendBytes(message);
+          proto::StepFrame frame;
+          if (!frame.ParseFromString(message)) return absl::InvalidArgumentError("no frame");
+          others_->Answer(frame);
+          proto::StepCredit credit;
+          credit.set_frames(1);
+          return (*holder)->Send(credit);
+        },
+        .on_end = [](const absl::Status&) {}});
+    *holder = socket.get();
+    return socket;
+  }
   void Spoil(proto::StepResult& result) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void SendResults() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    if (results_socket_ == nullptr) return;
+    if (killed_) return results_socket_->End(absl::UnavailableError("killed"));
+    for (; !results_.empty(); results_.pop_front()) {
+      results_socket_->Send(results_.front()).IgnoreError();
+    }
+  }
 
   FakeWorkers* const others_;
 };
@@ -194,6 +207,7 @@ void FakeWorker::Service::Answer(const proto::StepFrame& frame) {
   head->set_head(true);
   head->set_compute_us(7);
   Spoil(result);
+  SendResults();
 }
 
 void FakeWorker::Service::Spoil(proto::StepResult& result) {
@@ -252,6 +266,21 @@ void FakeWorker::StartInProcess() {
   transport::ConfigureServer(builder);
   builder.RegisterService(service_.get());
   server_ = builder.BuildAndStart();
+  Listen(transport::SocketCredentials::CreateInsecureLoopback());
+}
+
+void FakeWorker::Listen(std::shared_ptr<const transport::SocketCredentials> credentials) {
+  listener_ = transport::PeerListener::Start(
+                  "127.0.0.1", 0, std::move(credentials),
+                  [service = service_.get()](const transport::PeerHello& hello,
+                                             std::unique_ptr<transport::SecureSocket> socket) {
+                    service->Serve(hello, std::move(socket));
+                  })
+                  .value();
+}
+
+std::string FakeWorker::data_address() const {
+  return absl::StrCat("127.0.0.1:", listener_->port());
 }
 
 void FakeWorker::StartTls(const transport::Identity& identity) {
@@ -260,13 +289,12 @@ void FakeWorker::StartTls(const transport::Identity& identity) {
   builder.AddListeningPort("127.0.0.1:0", transport::TlsServerCredentials(identity, true), &port_);
   builder.RegisterService(service_.get());
   server_ = builder.BuildAndStart();
+  Listen(transport::SocketCredentials::CreateTls(identity).value());
 }
 
 void FakeWorker::Kill() {
-  {
-    absl::MutexLock lock(&service_->mutex_);
-    service_->killed_ = true;
-  }
+  listener_.reset();
+  service_->EndConnections();
   // The server object stays, because in-process channels may still point to it.
   if (server_ != nullptr) server_->Shutdown(std::chrono::system_clock::now());
 }
@@ -296,6 +324,7 @@ JoinRequest FakeWorker::AsMember(int64_t memory_bytes) const {
   request.id = id_;
   request.name = absl::StrCat("name-of-", id_);
   request.address = absl::StrCat("inproc:", id_);
+  request.data_address = data_address();
   request.offer.device_path = "fake-1";
   request.offer.memory_bytes = memory_bytes;
   request.offer.weight_bytes_per_second = 1e9;

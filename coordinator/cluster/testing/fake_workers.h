@@ -1,5 +1,5 @@
-// Workers without engines, for tests of the coordinator: they serve the real Worker service, answer
-// steps with logits anybody can compute, and misbehave on demand.
+// Workers without engines, for tests of the coordinator: they serve the real Worker service and
+// a data port, answer steps with logits anybody can compute, and misbehave on demand.
 #ifndef RENGA_COORDINATOR_CLUSTER_TESTING_FAKE_WORKERS_H_
 #define RENGA_COORDINATOR_CLUSTER_TESTING_FAKE_WORKERS_H_
 
@@ -17,6 +17,8 @@
 #include "proto/worker.pb.h"
 #include "transport/dialer.h"
 #include "transport/identity.h"
+#include "transport/peer_listener.h"
+#include "transport/secure_socket.h"
 
 namespace renga::cluster {
 
@@ -48,7 +50,7 @@ enum class Misbehaviour {
 class FakeWorkers;
 
 // One worker process. Frames reach the other workers of the plan through the FakeWorkers they share
-// rather than over gRPC: the first stage passes every frame to all who have a head block.
+// rather than over connections: the first stage passes every frame to all who have a head block.
 class FakeWorker {
  public:
   FakeWorker(FakeWorkers* others, std::string id);
@@ -64,6 +66,8 @@ class FakeWorker {
 
   grpc::Server* server() const { return server_.get(); }
   int port() const { return port_; }
+  // "host:port" of its data port.
+  std::string data_address() const;
   const std::string& id() const { return id_; }
   void set_misbehaviour(Misbehaviour misbehaviour);
   // The last one received; empty when there was none.
@@ -78,10 +82,12 @@ class FakeWorker {
  private:
   friend class FakeWorkers;
   class Service;
+  void Listen(std::shared_ptr<const transport::SocketCredentials> credentials);
   const std::string id_;
   std::unique_ptr<Service> service_;
   std::unique_ptr<grpc::Server> server_;
   int port_ = 0;
+  std::unique_ptr<transport::PeerListener> listener_;
 };
 
 // All fake workers of a test, which outlive their last step. Thread-safe.

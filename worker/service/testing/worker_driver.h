@@ -15,22 +15,24 @@
 #include "proto/step.pb.h"
 #include "proto/worker.pb.h"
 #include "transport/dialer.h"
+#include "worker/service/worker_server.h"
 
 namespace renga::worker::testing {
 
 // One thread at a time.
 class WorkerDriver {
  public:
-  WorkerDriver(transport::Dialer* dialer, const transport::PeerAddress& worker);
+  // `name`: that of the worker's certificate, where it has one.
+  WorkerDriver(transport::Dialer* dialer, WorkerServer& worker, const std::string& name = "w");
   ~WorkerDriver();
 
   // The last progress message, which says ready, or the load's error.
   absl::StatusOr<proto::LoadProgress> Load(const proto::LoadRequest& request);
   absl::Status Unload(uint64_t epoch);
 
-  // Opens the stream of results.
+  // Connects for results.
   void OpenResults(uint64_t epoch);
-  // The next result; the stream's error; kDeadlineExceeded after some seconds.
+  // The next result; the connection's error; kDeadlineExceeded after some seconds.
   absl::StatusOr<proto::StepResult> NextResult();
 
   // Sends a frame on an edge that is opened with the first one.
@@ -41,11 +43,18 @@ class WorkerDriver {
   // Waits for the edge's end, whoever brings it.
   absl::Status WaitForBrokenEdge();
 
-  // Sends `payload` to Probe and returns what comes back.
+  // Opens one more edge, which stays open: the credits it gets.
+  absl::StatusOr<uint32_t> OpenEdge();
+  void CloseEdges();
+  // How an edge ends on which a frame is sent that no credit allows.
+  absl::Status SendWithoutCredit();
+
+  // Sends `payload` to be sent back, and returns what comes.
   absl::StatusOr<std::string> Probe(const std::string& payload);
   absl::StatusOr<proto::MeasureLinkReply> MeasureLink(const proto::MeasureLinkRequest& request);
 
  private:
+  class Messages;
   struct Impl;
   const std::unique_ptr<Impl> impl_;
 };

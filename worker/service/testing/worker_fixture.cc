@@ -44,7 +44,7 @@ std::unique_ptr<WorkerServer> WorkerTest::Start(const WorkerOptions& options) {
 }
 
 transport::PeerAddress WorkerTest::AddressOf(WorkerServer& worker, const std::string& name) {
-  return {.address = absl::StrCat("127.0.0.1:", worker.port()), .name = name};
+  return {.address = absl::StrCat("127.0.0.1:", worker.data_port()), .name = name};
 }
 
 proto::LoadRequest WorkerTest::Order(uint64_t epoch, const model::ShardSpec& spec) {

@@ -39,7 +39,7 @@ class WorkerTest : public ::testing::Test {
   WorkerOptions Options();
   // A worker that has been welcomed.
   std::unique_ptr<WorkerServer> Start(const WorkerOptions& options);
-  // The name in a certificate that is not checked here.
+  // Its data port. The name in a certificate is not checked here.
   static transport::PeerAddress AddressOf(WorkerServer& worker, const std::string& name = "w");
 
   // An order of the small model for worker 0: as the last stage it answers for its own head block,

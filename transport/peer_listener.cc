@@ -1,4 +1,4 @@
-#include "transport/group_listener.h"
+#include "transport/peer_listener.h"
 
 #include <poll.h>
 #include <sys/socket.h>
@@ -17,7 +17,7 @@
 namespace renga::transport {
 namespace {
 
-static_assert(sizeof(GroupHello) == 24 && std::is_trivially_copyable_v<GroupHello>);
+static_assert(sizeof(PeerHello) == 32 && std::is_trivially_copyable_v<PeerHello>);
 
 // A stranger who connects and says nothing keeps the others waiting for this long.
 constexpr absl::Duration kHelloTimeout = absl::Seconds(1);
@@ -27,31 +27,33 @@ constexpr size_t kMaxWaiting = 64;
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<GroupListener>> GroupListener::Start(
-    const std::string& host, int port, std::shared_ptr<const SocketCredentials> credentials) {
+absl::StatusOr<std::unique_ptr<PeerListener>> PeerListener::Start(
+    const std::string& host, int port, std::shared_ptr<const SocketCredentials> credentials,
+    Serve serve) {
   if (!credentials->secure() && !IsLoopbackHost(host)) {
     return absl::InvalidArgumentError(
-        absl::StrCat("without certificates groups listen on loopback only, not on ", host));
+        absl::StrCat("without certificates workers listen on loopback only, not on ", host));
   }
   RENGA_ASSIGN_OR_RETURN(TcpListener listener, ListenTcp(host, port));
-  return std::unique_ptr<GroupListener>(
-      new GroupListener(std::move(listener.socket), listener.port, std::move(credentials)));
+  return std::unique_ptr<PeerListener>(new PeerListener(std::move(listener.socket), listener.port,
+                                                        std::move(credentials), std::move(serve)));
 }
 
-GroupListener::GroupListener(base::ScopedFd socket, int port,
-                             std::shared_ptr<const SocketCredentials> credentials)
+PeerListener::PeerListener(base::ScopedFd socket, int port,
+                           std::shared_ptr<const SocketCredentials> credentials, Serve serve)
     : socket_(std::move(socket)),
       port_(port),
       credentials_(std::move(credentials)),
+      serve_(std::move(serve)),
       thread_([this] { Listen(); }) {}
 
-GroupListener::~GroupListener() {
+PeerListener::~PeerListener() {
   stopped_ = true;
   ::shutdown(socket_.get(), SHUT_RDWR);  // wakes the thread
   thread_.join();
 }
 
-void GroupListener::Listen() {
+void PeerListener::Listen() {
   while (!stopped_) {
     if (!WaitForSocket(socket_.get(), POLLIN, absl::Now() + kPollInterval)) continue;
     base::ScopedFd connection(
@@ -60,21 +62,24 @@ void GroupListener::Listen() {
   }
 }
 
-void GroupListener::Welcome(base::ScopedFd connection) {
+void PeerListener::Welcome(base::ScopedFd connection) {
   const absl::Time deadline = absl::Now() + kHelloTimeout;
   auto socket = SecureSocket::Accept(std::move(connection), credentials_, deadline);
   if (!socket.ok()) {
-    RENGA_LOG(INFO) << "a connection to the group's port was refused: "
-                    << socket.status().message();
+    RENGA_LOG(INFO) << "a connection to the data port was refused: " << socket.status().message();
     return;
   }
   Waiting waiting = {.hello = {}, .socket = *std::move(socket)};
   const absl::Status read =
       waiting.socket->ReadAll(std::as_writable_bytes(std::span(&waiting.hello, 1)), deadline);
-  if (!read.ok() || waiting.hello.magic != GroupHello().magic) return;
+  if (!read.ok() || waiting.hello.magic != PeerHello().magic) return;
   if (waiting.hello.protocol_version != kProtocolVersion) {
     RENGA_LOG(WARNING) << waiting.socket->peer_name() << " speaks protocol "
                        << waiting.hello.protocol_version << ", this process " << kProtocolVersion;
+    return;
+  }
+  if (waiting.hello.purpose != PeerPurpose::kGroup) {
+    if (serve_) serve_(waiting.hello, std::move(waiting.socket));
     return;
   }
   absl::MutexLock lock(&mutex_);
@@ -82,8 +87,8 @@ void GroupListener::Welcome(base::ScopedFd connection) {
   waiting_.push_back(std::move(waiting));
 }
 
-absl::StatusOr<std::unique_ptr<SecureSocket>> GroupListener::Claim(
-    const GroupHello& hello, const std::string& peer_name, const std::atomic<bool>& cancelled,
+absl::StatusOr<std::unique_ptr<SecureSocket>> PeerListener::Claim(
+    const PeerHello& hello, const std::string& peer_name, const std::atomic<bool>& cancelled,
     absl::Time deadline) {
   absl::MutexLock lock(&mutex_);
   while (true) {
@@ -101,7 +106,7 @@ absl::StatusOr<std::unique_ptr<SecureSocket>> GroupListener::Claim(
     if (cancelled) return absl::CancelledError("the group was given up");
     if (absl::Now() >= deadline) {
       return absl::UnavailableError(
-          absl::StrCat(peer_name, " did not connect to this worker's group port ", port_,
+          absl::StrCat(peer_name, " did not connect to this worker's data port ", port_,
                        ": open that port for the other workers, or plan with --tensor-parallel 1"));
     }
     // Arrivals are few; asking again is simpler than a condition for each.
