@@ -8,6 +8,7 @@
 #ifndef RENGA_MODEL_GUMBEL_H_
 #define RENGA_MODEL_GUMBEL_H_
 
+#include <bit>
 #include <cstdint>
 
 namespace renga::model {
@@ -26,11 +27,40 @@ class GumbelNoise {
   double AtMost(int32_t token) const;
 
  private:
-  // Uniform in [0, 2^52).
+  static constexpr uint64_t kGoldenGamma = 0x9e3779b97f4a7c15u;
+  static constexpr uint64_t kNumbers = uint64_t{1} << 52;
+
+  static uint64_t Mix(uint64_t x);
+  // Uniform in [0, kNumbers).
   uint64_t Bits(int32_t token) const;
 
   uint64_t start_;
 };
+
+// Here, since heads ask for every row of a vocabulary.
+
+// SplitMix64's output function: a bijection of 64 bits that mixes them well.
+inline uint64_t GumbelNoise::Mix(uint64_t x) {
+  x ^= x >> 30;
+  x *= 0xbf58476d1ce4e5b9u;
+  x ^= x >> 27;
+  x *= 0x94d049bb133111ebu;
+  return x ^ (x >> 31);
+}
+
+inline uint64_t GumbelNoise::Bits(int32_t token) const {
+  const auto index = static_cast<uint64_t>(static_cast<uint32_t>(token));
+  return Mix(start_ + kGoldenGamma * (index + 1)) >> 12;
+}
+
+// With y = 1 - u: -ln(1 - y) >= y, so the noise is at most -ln y. And y is at least half of
+// 2^-52 times the power of two below the number of parts that are left.
+inline double GumbelNoise::AtMost(int32_t token) const {
+  // ln 2, rounded up.
+  constexpr double kLn2 = 0.6931471805599454;
+  const int left = std::bit_width(kNumbers - Bits(token)) - 1;
+  return static_cast<double>(53 - left) * kLn2;
+}
 
 }  // namespace renga::model
 

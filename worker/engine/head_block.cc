@@ -165,10 +165,8 @@ absl::Status HeadBlock::AnswerByScreen(int64_t first, int64_t count, const Asked
   ScreenedHead::Wanted wanted{.top_k = std::min(asked.top_k, rows_.size())};
   if (asked.within > 0) wanted.within = asked.within;
   if (asked.draw_temperature > 0) {
-    wanted.added = [t = asked.draw_temperature,
-                    noise = model::GumbelNoise(asked.draw_seed, asked.draw_position)](int32_t id) {
-      return t * noise.Of(id);
-    };
+    wanted.noise = {.gumbel = model::GumbelNoise(asked.draw_seed, asked.draw_position),
+                    .temperature = asked.draw_temperature};
   }
   for (int64_t i = first; i < first + count; ++i) {
     const absl::Time begin = absl::Now();
@@ -176,7 +174,7 @@ absl::Status HeadBlock::AnswerByScreen(int64_t first, int64_t count, const Asked
                            screened_->Find(Input(i, 1), wanted));
     screened_time_ += absl::Now() - begin;
     if (found.has_value()) {
-      if (wanted.added) SortByLogit(*found);
+      if (wanted.noise.has_value()) SortByLogit(*found);
       answers.push_back(*std::move(found));
       continue;
     }

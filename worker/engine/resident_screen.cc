@@ -14,11 +14,15 @@ int64_t BlocksOf(const model::Range& rows) {
   return (rows.end + kScreenBlockRows - 1) / kScreenBlockRows - rows.begin / kScreenBlockRows;
 }
 
-// `bound` plus what is added, rounded up to a float.
-float WithAdded(float bound, int32_t id, const ResidentScreen::Added& added) {
-  if (!added) return bound;
-  const auto sum = static_cast<float>(bound + added(id));
-  return std::nextafter(sum, std::numeric_limits<float>::infinity());
+// A float that is no less, whatever the number was rounded to: an error of a few units in the last
+// place, or of the smallest number, is made good.
+float RoundedUp(double number) {
+  const auto near = static_cast<float>(number);
+  return near + (std::abs(near) * 0x1p-22F + std::numeric_limits<float>::min());
+}
+
+float WithNoise(float bound, int32_t id, const ResidentScreen::Noise& noise) {
+  return noise.has_value() ? RoundedUp(bound + noise->Of(id)) : bound;
 }
 
 }  // namespace
@@ -47,7 +51,7 @@ int64_t ResidentScreen::ResidentBytes(const ScreenBasis& basis, const model::Ran
          (basis.block_bytes() + static_cast<int64_t>(sizeof(BlockBounds) + sizeof(BlockPeak)));
 }
 
-void ResidentScreen::Scan(const ScreenQuery& query, const Added& added, base::ThreadPool& pool) {
+void ResidentScreen::Scan(const ScreenQuery& query, const Noise& noise, base::ThreadPool& pool) {
   // Pairs lie half the screen apart: memory is read in two places at a time.
   constexpr int64_t kPairsAtOnce = 32;
   const size_t half = (bounds_.size() + 1) / 2;
@@ -59,42 +63,48 @@ void ResidentScreen::Scan(const ScreenQuery& query, const Added& added, base::Th
           query.Bound({Codes(block), Codes(other)}, {&bounds_[block], &bounds_[other]});
       peaks_[block] = peaks[0];
       peaks_[other] = peaks[1];
-      if (!added) continue;
-      Correct(block, added);
-      if (other != block) Correct(other, added);
+      if (!noise.has_value()) continue;
+      AddNoise(block, *noise);
+      if (other != block) AddNoise(other, *noise);
     }
   });
-  // With nothing added only the first block and the last can have rows of others.
-  if (!added) {
-    Correct(0, added);
-    Correct(bounds_.size() - 1, added);
-  }
+  Trim(0);
+  Trim(bounds_.size() - 1);
 }
 
-void ResidentScreen::Correct(size_t block, const Added& added) {
+void ResidentScreen::AddNoise(size_t block, const DrawNoise& noise) {
+  BlockBounds& bounds = bounds_[block];
+  const auto first =
+      static_cast<int32_t>((first_block_ + static_cast<int64_t>(block)) * kScreenBlockRows);
+  BlockPeak peak = {.estimate = kNothing, .upper = kNothing};
+  for (int32_t r = 0; r < kScreenBlockRows; ++r) {
+    const double most = noise.AtMost(first + r);
+    bounds.upper[r] = RoundedUp(bounds.upper[r] + most);
+    peak.upper = std::max(peak.upper, bounds.upper[r]);
+    peak.estimate = std::max(peak.estimate, static_cast<float>(bounds.estimate[r] + most));
+  }
+  peaks_[block] = peak;
+}
+
+void ResidentScreen::Trim(size_t block) {
   BlockBounds& bounds = bounds_[block];
   const int64_t first = (first_block_ + static_cast<int64_t>(block)) * kScreenBlockRows;
+  if (first >= rows_.begin && first + kScreenBlockRows <= rows_.end) return;
   for (int64_t r = 0; r < kScreenBlockRows; ++r) {
-    const bool own = first + r >= rows_.begin && first + r < rows_.end;
-    if (!own) bounds.estimate[r] = kNothing;
-    bounds.upper[r] =
-        own ? WithAdded(bounds.upper[r], static_cast<int32_t>(first + r), added) : kNothing;
+    if (first + r < rows_.begin || first + r >= rows_.end) {
+      bounds.estimate[r] = bounds.upper[r] = kNothing;
+    }
   }
-  BlockPeak& peak = peaks_[block];
-  peak.upper = *std::max_element(bounds.upper.begin(), bounds.upper.end());
-  peak.estimate = kNothing;
-  for (int64_t r = 0; r < kScreenBlockRows; ++r) {
-    if (bounds.upper[r] == kNothing) continue;
-    peak.estimate = std::max(peak.estimate,
-                             WithAdded(bounds.estimate[r], static_cast<int32_t>(first + r), added));
-  }
+  // A peak may stay that of a row which is out: it only says where to look.
 }
 
-std::vector<int32_t> ResidentScreen::Promising(int64_t count, const Added& added) const {
-  // The best rows lie in the blocks with the best rows.
+std::vector<int32_t> ResidentScreen::Promising(int64_t count, const Noise& noise) const {
+  // The best rows lie in the blocks with the best rows. What peaks say of noise is rough.
+  constexpr int64_t kMoreBlocks = 8;
   std::vector<size_t> blocks(peaks_.size());
   std::iota(blocks.begin(), blocks.end(), size_t{0});
-  const size_t kept = std::min(blocks.size(), static_cast<size_t>(count));
+  const size_t kept =
+      std::min(blocks.size(), static_cast<size_t>(noise.has_value() ? kMoreBlocks * count : count));
   std::nth_element(blocks.begin(), blocks.begin() + static_cast<int64_t>(kept) - 1, blocks.end(),
                    [&](size_t a, size_t b) { return peaks_[a].estimate > peaks_[b].estimate; });
   blocks.resize(kept);
@@ -104,7 +114,7 @@ std::vector<int32_t> ResidentScreen::Promising(int64_t count, const Added& added
     for (int64_t r = 0; r < kScreenBlockRows; ++r) {
       if (bounds_[block].upper[r] == kNothing) continue;
       const auto id = static_cast<int32_t>(first + r);
-      rows.emplace_back(WithAdded(bounds_[block].estimate[r], id, added), id);
+      rows.emplace_back(WithNoise(bounds_[block].estimate[r], id, noise), id);
     }
   }
   const size_t best = std::min(rows.size(), static_cast<size_t>(count));
@@ -118,27 +128,31 @@ std::vector<int32_t> ResidentScreen::Promising(int64_t count, const Added& added
   return ids;
 }
 
-std::vector<int32_t> ResidentScreen::Survivors(float threshold) const {
+std::vector<int32_t> ResidentScreen::Survivors(float threshold, const Noise& noise) {
   std::vector<int32_t> ids;
   for (size_t block = 0; block < peaks_.size(); ++block) {
     if (peaks_[block].upper < threshold) continue;
     const int64_t first = (first_block_ + static_cast<int64_t>(block)) * kScreenBlockRows;
     for (int64_t r = 0; r < kScreenBlockRows; ++r) {
-      const float upper = bounds_[block].upper[r];
-      if (upper >= threshold && upper != kNothing) ids.push_back(static_cast<int32_t>(first + r));
+      float& upper = bounds_[block].upper[r];
+      if (upper < threshold || upper == kNothing) continue;
+      const auto id = static_cast<int32_t>(first + r);
+      // What the noise is in place of the most that it could be.
+      if (noise.has_value()) upper = RoundedUp(upper - (noise->AtMost(id) - noise->Of(id)));
+      if (upper >= threshold) ids.push_back(id);
     }
   }
   return ids;
 }
 
 void ResidentScreen::Refine(int32_t id, const ScreenQuery& query, std::span<const std::byte> fine,
-                            const Added& added) {
+                            const Noise& noise) {
   BlockBounds& bounds = bounds_[BlockOf(id)];
   const size_t row = RowOf(id);
   const float scale = ScaleOf(Codes(BlockOf(id)), static_cast<int64_t>(row), basis_);
   const RowBound bound = query.Refine(bounds.estimate[row], scale, fine);
   bounds.estimate[row] = bound.estimate;
-  bounds.upper[row] = WithAdded(bound.upper, id, added);
+  bounds.upper[row] = WithNoise(bound.upper, id, noise);
 }
 
 }  // namespace renga::engine

@@ -5,15 +5,16 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <limits>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "base/thread_pool.h"
 #include "model/shard_spec.h"
+#include "worker/engine/draw_noise.h"
 #include "worker/engine/head_screen.h"
 #include "worker/engine/screen_file.h"
 #include "worker/kernels/page_memory.h"
@@ -25,9 +26,8 @@ class ResidentScreen {
  public:
   static constexpr float kNothing = -std::numeric_limits<float>::infinity();
 
-  // What a row's logit is compared with others' by: the logit and what is added, by vocabulary id,
-  // the same for the same id each time. Null: the logit alone.
-  using Added = std::function<double(int32_t id)>;
+  // Rows are compared by logit + noise; nullopt: by logit alone.
+  using Noise = std::optional<DrawNoise>;
 
   // Rows [rows.begin, rows.end), inside the file's. kDataLoss for a damaged file.
   static absl::StatusOr<std::unique_ptr<ResidentScreen>> Read(const ScreenFile& file,
@@ -36,19 +36,19 @@ class ResidentScreen {
   static int64_t ResidentBytes(const ScreenBasis& basis, const model::Range& rows);
 
   // Bounds every row, `query` being of the file's basis.
-  void Scan(const ScreenQuery& query, const Added& added, base::ThreadPool& pool);
+  void Scan(const ScreenQuery& query, const Noise& noise, base::ThreadPool& pool);
 
-  // Of the last Scan: the `count` rows whose estimates are best, in order of ids.
-  std::vector<int32_t> Promising(int64_t count, const Added& added) const;
+  // Of the last Scan: about the `count` rows whose estimates are best, in order of ids.
+  std::vector<int32_t> Promising(int64_t count, const Noise& noise) const;
   // Rows whose bounds reach the threshold, in order of ids.
-  std::vector<int32_t> Survivors(float threshold) const;
+  std::vector<int32_t> Survivors(float threshold, const Noise& noise);
   float upper(int32_t id) const { return bounds_[BlockOf(id)].upper[RowOf(id)]; }
 
   // A row is known now, and survives nothing.
   void Exclude(int32_t id) { bounds_[BlockOf(id)].upper[RowOf(id)] = kNothing; }
   // Bounds a row anew by its second level. Safe from several threads with different rows.
   void Refine(int32_t id, const ScreenQuery& query, std::span<const std::byte> fine,
-              const Added& added);
+              const Noise& noise);
 
  private:
   ResidentScreen(const ScreenBasis* basis, const model::Range& rows, kernels::PageMemory blocks);
@@ -60,15 +60,17 @@ class ResidentScreen {
   const std::byte* Codes(size_t block) const {
     return blocks_.data() + block * static_cast<size_t>(basis_.block_bytes());
   }
-  // What is not as the scan of whole blocks has it: rows beyond the head's, and what is added.
-  void Correct(size_t block, const Added& added);
+  // Adds to a block's uppers the most that the noise can be.
+  void AddNoise(size_t block, const DrawNoise& noise);
+  // Takes out the rows of the first block or the last that are not the head's.
+  void Trim(size_t block);
 
   const ScreenBasis& basis_;
   const model::Range rows_;
   const int64_t first_block_;
   kernels::PageMemory blocks_;
-  // By block. Uppers include what is added, estimates do not; kNothing for rows that are not the
-  // head's.
+  // By block. Uppers include noise, after a scan the most that it can be; estimates do not.
+  // kNothing for rows that are not the head's.
   std::vector<BlockBounds> bounds_;
   std::vector<BlockPeak> peaks_;  // as scanned; uppers only fall after that
 };

@@ -31,9 +31,10 @@ struct NibbleTables {
 void ScanPair(const std::array<const std::byte*, 2>& blocks, int64_t columns,
               const NibbleTables& tables, int32_t* sums);
 
-// The plain form of it, for tests and other processors.
-void ScanPairPortably(const std::array<const std::byte*, 2>& blocks, int64_t columns,
-                      const NibbleTables& tables, int32_t* sums);
+// The forms of it that this processor runs, for tests: the plain one first, the fastest last.
+using ScanPath = void (*)(const std::array<const std::byte*, 2>& blocks, int64_t columns,
+                          const NibbleTables& tables, int32_t* sums);
+std::vector<ScanPath> ScanPaths();
 
 inline constexpr int64_t kErrorNorms = 7;  // of as many groups of directions
 

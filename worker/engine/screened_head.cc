@@ -78,7 +78,7 @@ bool CanScreen(base::DataType type) {
 // The rows computed so far, and which others can still matter.
 struct ScreenedHead::Search {
   struct Exact {
-    double value;  // logit + what is added
+    double value;  // logit + noise
     float logit;
     int32_t id;
   };
@@ -200,8 +200,8 @@ absl::Status ScreenedHead::ComputeRows(kernels::ConstRowsView hidden, std::vecto
   std::vector<float> logits(count);
   RENGA_RETURN_IF_ERROR(backend_->Download(*out_, 0, std::as_writable_bytes(std::span(logits))));
   for (size_t i = 0; i < count; ++i) {
-    const double added = wanted.added ? wanted.added(ids[i]) : 0;
-    search.exact.push_back({.value = logits[i] + added, .logit = logits[i], .id = ids[i]});
+    const double noise = wanted.noise.has_value() ? wanted.noise->Of(ids[i]) : 0;
+    search.exact.push_back({.value = logits[i] + noise, .logit = logits[i], .id = ids[i]});
   }
   search.exact_rows += static_cast<int64_t>(count);
   search.bytes_read += bytes;
@@ -226,7 +226,7 @@ absl::Status ScreenedHead::ReadSecondLevels(const ScreenQuery& query, const Want
       absl::StatusOr<int64_t>& read = bytes[static_cast<size_t>(piece)];
       read = file_->ReadFine(ids, fine);
       for (size_t i = 0; i < ids.size() && read.ok(); ++i) {
-        screen_->Refine(ids[i], query, std::span(fine).subspan(i * each, each), wanted.added);
+        screen_->Refine(ids[i], query, std::span(fine).subspan(i * each, each), wanted.noise);
       }
     }
   });
@@ -258,26 +258,27 @@ absl::StatusOr<std::optional<model::HeadRow>> ScreenedHead::Find(kernels::ConstR
     return std::nullopt;
   }
   const ScreenQuery query(&file_->basis(), seen);
-  screen_->Scan(query, wanted.added, pool_);
+  screen_->Scan(query, wanted.noise, pool_);
   Search search;
   const int64_t promising = std::min(std::max<int64_t>(wanted.top_k, 1) + kMorePromising,
                                      std::min(rows_.size(), kGatherRows));
-  const std::vector<int32_t> first = screen_->Promising(promising, wanted.added);
+  const std::vector<int32_t> first = screen_->Promising(promising, wanted.noise);
   RENGA_RETURN_IF_ERROR(ComputeRows(hidden, first, wanted, search));
   search.Raise(wanted);
   for (const int32_t id : first) screen_->Exclude(id);
   // Rounded down to a float.
-  search.survivors =
-      screen_->Survivors(std::nextafter(static_cast<float>(search.threshold), kNothing));
+  search.survivors = screen_->Survivors(
+      std::nextafter(static_cast<float>(search.threshold), kNothing), wanted.noise);
   RENGA_RETURN_IF_ERROR(Refine(query, wanted, search));
   if (static_cast<int64_t>(search.survivors.size()) > rows_.size() / kMostSurvivorsDivisor) {
     return std::nullopt;
   }
   std::span<const int32_t> left = search.survivors;
+  size_t limit = left.size() > kGatherRows ? kGatherRows : kFewRows;
   while (!left.empty() && screen_->upper(left.front()) >= search.threshold) {
-    // Few at first: they may rule out the rest.
-    const size_t limit = left.size() > kGatherRows ? kGatherRows : kFewRows;
+    // Few at first: they may rule out the rest. Where they do not, each call costs as well.
     const auto now = left.first(std::min(left.size(), limit));
+    limit = std::min<size_t>(2 * limit, kGatherRows);
     RENGA_RETURN_IF_ERROR(
         ComputeRows(hidden, std::vector<int32_t>(now.begin(), now.end()), wanted, search));
     search.Raise(wanted);
@@ -307,7 +308,7 @@ absl::StatusOr<std::optional<model::HeadRow>> ScreenedHead::Find(kernels::ConstR
 
 absl::StatusOr<int64_t> ScreenedHead::ReadRows(std::span<const int32_t> ids,
                                                std::span<std::byte> out) {
-  constexpr size_t kRowsAtOnce = 128;
+  constexpr size_t kRowsAtOnce = 32;
   const auto each = static_cast<size_t>(file_->row_bytes());
   std::vector<absl::StatusOr<int64_t>> read((ids.size() + kRowsAtOnce - 1) / kRowsAtOnce, 0);
   pool_.ParallelFor(static_cast<int64_t>(read.size()), 1, [&](int64_t begin, int64_t end) {

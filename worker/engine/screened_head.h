@@ -42,13 +42,12 @@ struct ScreenCounts {
 // Not thread-safe.
 class ScreenedHead {
  public:
-  // What is looked for. Rows are compared by logit + what `added` says of the row (by vocabulary
-  // id, the same number for the same id each time): 0 without it, the noise of a seeded draw by
-  // the Gumbel-max trick otherwise.
+  // What is looked for. Rows are compared by their logits, or with the noise of a draw by the sum
+  // of both.
   struct Wanted {
     int64_t top_k = 0;                 // at least that many best rows; 0: `within` alone counts
     std::optional<float> within = {};  // and all that are no further than this from the best
-    ResidentScreen::Added added = {};
+    std::optional<DrawNoise> noise = {};
   };
 
   // Rows [rows.begin, rows.end), inside the file's. `backend` outlives the head. kDataLoss for a

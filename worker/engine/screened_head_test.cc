@@ -69,8 +69,12 @@ TEST(ScreenScanTest, EveryProcessorGivesTheSameSums) {
       }
       int32_t got[2 * kScreenBlockRows];
       int32_t want[2 * kScreenBlockRows];
+      ScanPaths().front()(blocks, columns, tables, want);
+      for (const ScanPath scan : ScanPaths()) {
+        scan(blocks, columns, tables, got);
+        EXPECT_TRUE(std::equal(std::begin(got), std::end(got), want)) << columns << " " << wide;
+      }
       ScanPair(blocks, columns, tables, got);
-      ScanPairPortably(blocks, columns, tables, want);
       EXPECT_TRUE(std::equal(std::begin(got), std::end(got), want)) << columns << " " << wide;
     }
   }
@@ -168,11 +172,15 @@ class ScreenedHeadTest : public ::testing::Test {
     return logits;
   }
 
+  static DrawNoise Noise(uint64_t seed, double temperature) {
+    return {.gumbel = model::GumbelNoise(seed, 3), .temperature = temperature};
+  }
+
   // What Find must give, from all logits.
   static void ExpectWanted(const std::vector<float>& logits, model::Range rows,
                            const ScreenedHead::Wanted& wanted, const model::HeadRow& got) {
     const auto value = [&](int32_t id) {
-      return logits[id] + (wanted.added ? wanted.added(id) : 0.0);
+      return logits[id] + (wanted.noise.has_value() ? wanted.noise->Of(id) : 0.0);
     };
     std::vector<int32_t> order(static_cast<size_t>(rows.size()));
     std::iota(order.begin(), order.end(), static_cast<int32_t>(rows.begin));
@@ -236,10 +244,6 @@ TEST_F(ScreenedHeadTest, FindsTheFullHeadsRowsAndBits) {
                         Kind{DataType::kBF16, 48, "cpu"}, Kind{DataType::kF32, 70, "cpu"}}) {
     SCOPED_TRACE(absl::StrCat(base::GetDataTypeInfo(c.type).name, " on ", c.device));
     ASSERT_NO_FATAL_FAILURE(Make(c.type, 1003, c.width, c.device, c.bits));
-    const auto noise = [](int32_t id) {
-      const double u = (static_cast<double>(static_cast<uint32_t>(id) * 2654435761u) + 1) / 0x1p32;
-      return -std::log(-std::log(std::min(u, 1 - 1e-12)));
-    };
     int64_t answered = 0;
     for (const model::Range rows : {model::Range{0, 1003}, model::Range{37, 600}}) {
       ASSERT_OK_AND_ASSIGN(const auto head, Head(rows));
@@ -250,7 +254,8 @@ TEST_F(ScreenedHeadTest, FindsTheFullHeadsRowsAndBits) {
              {ScreenedHead::Wanted{.top_k = 1}, ScreenedHead::Wanted{.top_k = 40},
               ScreenedHead::Wanted{.top_k = 1, .within = 3.0F},
               ScreenedHead::Wanted{.within = 0.5F},
-              ScreenedHead::Wanted{.top_k = 1, .added = noise}}) {
+              ScreenedHead::Wanted{.top_k = 1, .noise = Noise(7, 0.7)},
+              ScreenedHead::Wanted{.within = 2.0F, .noise = Noise(8, 3)}}) {
           ASSERT_OK_AND_ASSIGN(const auto found, head->Find(view, wanted));
           if (!found.has_value()) continue;  // the full head decides
           ++answered;
