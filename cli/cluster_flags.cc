@@ -1,5 +1,6 @@
 #include "cli/cluster_flags.h"
 
+#include "absl/strings/str_cat.h"
 #include "base/log.h"
 
 namespace renga::cli {
@@ -31,7 +32,8 @@ void AddClusterFlags(CLI::App& command, ClusterFlags& flags) {
   AddApproximationFlags(command, flags.plan.approximation);
   AddDraftModelFlag(command, flags.plan);
   AddPackedCacheFlag(command, flags.keep_packed);
-  AddLazyHeadFlag(command, flags.lazy_head);
+  AddLazyHeadFlag(command, flags.lazy_head,
+                  "where the model would not fit otherwise, of local workers");
   AddVerbosityFlags(command, flags.quiet, flags.verbose);
 }
 
@@ -41,10 +43,13 @@ void AddListenFlag(CLI::App& command, ClusterFlags& flags) {
                      "that is printed, instead of starting them");
 }
 
-void AddLazyHeadFlag(CLI::App& command, bool& lazy_head) {
-  command.add_flag("--lazy-head,!--no-lazy-head", lazy_head,
-                   "Leave the output matrix on disk and read only rows that can matter, with the "
-                   "screen that `renga regions` has built; the answer is the same (default: no)");
+void AddLazyHeadFlag(CLI::App& command, std::optional<bool>& lazy_head,
+                     const std::string& otherwise) {
+  command.add_flag_function(
+      "--lazy-head,!--no-lazy-head", [&lazy_head](int64_t count) { lazy_head = count > 0; },
+      absl::StrCat("Leave the output matrix on disk and read only rows that can matter, with the "
+                   "screen that `renga regions` has built; the answer is the same (default: ",
+                   otherwise, ")"));
 }
 
 void AddPackedCacheFlag(CLI::App& command, bool& keep_packed) {

@@ -4,6 +4,7 @@
 #define RENGA_CLI_CLUSTER_FLAGS_H_
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "CLI/App.hpp"
@@ -22,7 +23,8 @@ struct ClusterFlags {
   DeviceFlags devices;  // memory: of each worker; "": what is available, shared out
   PlanFlags plan;
   bool keep_packed = true;  // matrices as the device wants them, on disk
-  bool lazy_head = false;   // rows of the output matrix stay on disk, behind a screen
+  // Rows of the output matrix stay on disk, behind a screen. nullopt: where the model fits only so.
+  std::optional<bool> lazy_head = std::nullopt;
   bool quiet = false;
   bool verbose = false;
 };
@@ -33,8 +35,10 @@ void AddClusterFlags(CLI::App& command, ClusterFlags& flags);
 void AddListenFlag(CLI::App& command, ClusterFlags& flags);
 // --packed-cache: whether packed matrices are kept on disk.
 void AddPackedCacheFlag(CLI::App& command, bool& keep_packed);
-// --lazy-head: whether rows of the output matrix stay on disk.
-void AddLazyHeadFlag(CLI::App& command, bool& lazy_head);
+// --lazy-head: whether rows of the output matrix stay on disk. `otherwise` says what happens
+// without either flag.
+void AddLazyHeadFlag(CLI::App& command, std::optional<bool>& lazy_head,
+                     const std::string& otherwise);
 // --quiet and --verbose: what the log and progress show.
 void AddVerbosityFlags(CLI::App& command, bool& quiet, bool& verbose);
 void ApplyVerbosity(bool quiet, bool verbose);

@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "base/status_macros.h"
 #include "coordinator/cluster/manifest.h"
+#include "partition/planner.h"
 #include "worker/engine/head_block.h"
 #include "worker/engine/screen_file.h"
 #include "worker/engine/screened_head.h"
@@ -26,17 +27,34 @@ std::string PlacementFile(const std::string& state_directory, const cluster::Man
 }
 
 // Plans count what workers hold of a head that stays on disk: a part of the screen each, and what
-// computes rows. Without a screen workers say so and hold all rows.
-void CountScreen(const CoordinatorOptions& options, cluster::ModelStore& store) {
+// computes rows. Without a screen, which is false, workers say so and hold all rows.
+bool CountScreen(const CoordinatorOptions& options, cluster::ModelStore& store) {
   const std::string id = absl::BytesToHexString(cluster::WireBytes(store.manifest().model_id));
   const auto screen = engine::ScreenFile::Open(engine::ScreenPath(options.screen_directory, id));
   const model::ModelConfig& config = store.model().config;
   if (!screen.ok() || !engine::HeadBlock::CanUse(**screen, config, store.footprint().head_type)) {
-    return;
+    return false;
   }
   const int64_t whole = engine::ScreenedHead::ResidentBytes(**screen, {0, config.vocab_size});
   const int64_t least = engine::ScreenedHead::ResidentBytes(**screen, {0, 1});
   store.CountHead(whole + (std::max(1, options.expected_workers) - 1) * least);
+  return true;
+}
+
+// Whether a plan without the disk has room for the model and all of its head.
+bool WholeHeadFits(const CoordinatorOptions& options, const cluster::ModelStore& store) {
+  absl::StatusOr<partition::PlanRequest> request =
+      ToPlanRequest(options.plan, store.model().config);
+  if (!request.ok()) return true;  // said where the plan is made
+  request->lazy = false;
+  std::vector<partition::WorkerProfile> workers;
+  for (const int64_t bytes : options.whole_head_within) {
+    // Whether something fits has nothing to do with speed.
+    workers.push_back({.id = absl::StrCat("worker ", workers.size() + 1),
+                       .memory_bytes = bytes,
+                       .bytes_per_second = 1e9});
+  }
+  return partition::MakePlan(store.model(), store.footprint(), workers, *request).ok();
 }
 
 }  // namespace
@@ -45,7 +63,16 @@ absl::Status Coordinator::OpenModel(const CoordinatorOptions& options) {
   cluster::ModelStore::Options store_options;
   store_options.progress = options.on_hash_progress;
   RENGA_ASSIGN_OR_RETURN(store_, cluster::ModelStore::Open(options.model_path, store_options));
-  if (!options.screen_directory.empty()) CountScreen(options, *store_);
+  if (!options.screen_directory.empty()) {
+    const bool chosen = options.whole_head_within.empty();
+    uses_screen_ = chosen;
+    if (chosen || !WholeHeadFits(options, *store_)) {
+      uses_screen_ = CountScreen(options, *store_) || chosen;
+    }
+    if (uses_screen_ && !chosen) {
+      RENGA_LOG(INFO) << "the output matrix stays on disk: with it the model does not fit";
+    }
+  }
   RENGA_ASSIGN_OR_RETURN(tokenizer_, model::Tokenizer::Create(store_->file().metadata()));
   auto chat_template = model::ChatTemplate::Create(store_->file().metadata());
   if (chat_template.ok()) {

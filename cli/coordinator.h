@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "base/data_type.h"
@@ -42,6 +43,9 @@ struct CoordinatorOptions {
   // Every worker keeps the output matrix on disk behind the model's screen in this folder, where
   // there is one; empty: workers hold it, or do what their own command lines say.
   std::string screen_directory;
+  // With a screen: it is used only where the model with its whole head has no plan in the memory of
+  // workers that offer so many bytes each. Empty: it is used.
+  std::vector<int64_t> whole_head_within;
   std::unique_ptr<Draft> draft;  // null: none
   std::function<void(const cluster::ClusterStatus&)> on_change;
   std::function<void(int64_t done_bytes, int64_t total_bytes)> on_hash_progress;
@@ -58,6 +62,8 @@ class Coordinator {
   Coordinator& operator=(const Coordinator&) = delete;
 
   const cluster::ModelStore& store() const { return *store_; }
+  // Workers are to leave the output matrix on disk: of CoordinatorOptions::screen_directory.
+  bool uses_screen() const { return uses_screen_; }
   const model::Tokenizer& tokenizer() const { return *tokenizer_; }
   cluster::ClusterManager& manager() { return *manager_; }
   serving::Scheduler& scheduler() { return *scheduler_; }
@@ -78,6 +84,7 @@ class Coordinator {
   std::unique_ptr<Draft> draft_;
   std::unique_ptr<transport::Authority> authority_;
   std::unique_ptr<cluster::ModelStore> store_;
+  bool uses_screen_ = false;
   std::unique_ptr<model::Tokenizer> tokenizer_;
   std::unique_ptr<model::ChatTemplate> chat_template_;  // null when the model's can't be used
   cluster::Membership membership_;

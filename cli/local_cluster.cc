@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <string>
+#include <vector>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -33,6 +34,14 @@ std::function<void(const cluster::ClusterStatus&)> ShowLoading(
   };
 }
 
+// What each of the local workers offers.
+std::vector<int64_t> OfferedBytes(const std::vector<DeviceOffer>& offers, int workers) {
+  std::vector<int64_t> bytes(static_cast<size_t>(std::max(1, workers)),
+                             offers.front().memory_bytes);
+  for (size_t i = 1; i < offers.size(); ++i) bytes.push_back(offers[i].memory_bytes);
+  return bytes;
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<LocalCluster>> LocalCluster::Start(const ClusterFlags& flags) {
@@ -50,7 +59,11 @@ absl::StatusOr<std::unique_ptr<LocalCluster>> LocalCluster::Start(const ClusterF
   const int spares = flags.listen.empty() ? static_cast<int>(offers.size()) - 1 : 0;
   options.expected_workers = std::max(1, flags.workers) + spares;
   // Workers that are invited have their own flags.
-  if (flags.lazy_head && flags.listen.empty()) options.screen_directory = base::CacheDirectory();
+  if (flags.lazy_head.value_or(true) && flags.listen.empty()) {
+    options.screen_directory = base::CacheDirectory();
+    if (!flags.lazy_head.has_value())
+      options.whole_head_within = OfferedBytes(offers, flags.workers);
+  }
   options.use_every_worker = true;
   options.on_change = ShowLoading(std::make_shared<ProgressPrinter>("loading", flags.quiet));
   auto hashing = std::make_shared<ProgressPrinter>("reading", flags.quiet);
@@ -91,7 +104,7 @@ absl::Status LocalCluster::StartWorkersInProcess(const ClusterFlags& flags,
     options.dialer = &coordinator_->dialer();
     options.local_model_path = flags.model;
     if (flags.keep_packed) options.packed_directory = base::CacheDirectory();
-    if (flags.lazy_head) options.screen_directory = base::CacheDirectory();
+    if (coordinator_->uses_screen()) options.screen_directory = base::CacheDirectory();
     // Nothing is divided by speed where there is one device.
     options.measure_speed = offers.size() > 1;
     RENGA_ASSIGN_OR_RETURN(auto worker, worker::WorkerServer::Create(options));
@@ -125,7 +138,7 @@ absl::Status LocalCluster::StartWorkerProcesses(const ClusterFlags& flags,
       {.token = authority.token(), .fingerprint = authority.fingerprint()});
   const int threads =
       flags.threads > 0 ? flags.threads : std::max(1, base::UsableCpuCount() / flags.workers);
-  const std::string head = flags.lazy_head ? "--lazy-head" : "--no-lazy-head";
+  const std::string head = coordinator_->uses_screen() ? "--lazy-head" : "--no-lazy-head";
   const std::string packed = flags.keep_packed ? "--packed-cache" : "--no-packed-cache";
   std::vector<DeviceOffer> each(static_cast<size_t>(flags.workers), offers.front());
   each.insert(each.end(), offers.begin() + 1, offers.end());

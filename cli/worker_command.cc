@@ -49,7 +49,7 @@ struct WorkerFlags {
   bool spare = false;    // with `local`: all that is offered
   bool measure = false;  // with `local`: the device, too
   bool keep_packed = true;
-  bool lazy_head = false;
+  std::optional<bool> lazy_head;
   bool quiet = false;
   bool verbose = false;
 };
@@ -126,7 +126,7 @@ absl::StatusOr<worker::WorkerOptions> ToOptions(const WorkerFlags& flags, const 
                          .name = std::string(transport::kCoordinatorName)};
   options.cache_directory = flags.cache.empty() ? base::CacheDirectory() : flags.cache;
   if (flags.keep_packed) options.packed_directory = options.cache_directory;
-  if (flags.lazy_head) options.screen_directory = options.cache_directory;
+  if (flags.lazy_head.value_or(false)) options.screen_directory = options.cache_directory;
   // A local cluster's workers have the model file itself.
   if (flags.local) options.cache_directory.clear();
   options.local_model_path = flags.model;
@@ -253,7 +253,7 @@ void AddWorkerCommand(CLI::App& app, Invocation& invocation) {
   command->add_option("--cache", flags->cache, "Folder that keeps shipped shards");
   AddDeviceFlags(*command, flags->devices);
   AddPackedCacheFlag(*command, flags->keep_packed);
-  AddLazyHeadFlag(*command, flags->lazy_head);
+  AddLazyHeadFlag(*command, flags->lazy_head, "no");
   command->add_flag("--insecure", flags->insecure, "Plain text; loopback addresses only");
   command->add_flag("--local", flags->local, "Started by another renga on this machine")->group("");
   command->add_flag("--spare", flags->spare, "Of --local: memory beside another worker's card")

@@ -126,7 +126,21 @@ class LazyHeadTest(ProcessTest):
         screen = report["screen"]["resident_bytes"]
         self.assertLess(screen, 0.5 * report["vocabulary"] * report["head_row_bytes"])
         self.check_same_tokens(model, tokens, least_proved, workers=("0",))
-        self.assertLess(self.needed(model, "--lazy-head"), self.needed(model) - screen)
+        by_screen, whole = self.needed(model, "--lazy-head"), self.needed(model, "--no-lazy-head")
+        self.assertLess(by_screen, whole - screen)
+        self.check_chosen_where_it_is_needed(model, int(by_screen + whole) // 2)
+
+    def check_chosen_where_it_is_needed(self, model, memory):
+        expected, stderr = self.answer(model, 20, "-v")
+        self.assertNotIn("outputs by screen", stderr)
+        little = ("--memory", f"{memory}B")
+        for workers in ("0", "1"):
+            answer, stderr = self.answer(model, 20, "-v", "--workers", workers, *little)
+            self.assertEqual(answer, expected)
+            self.assertIn("the output matrix stays on disk", stderr)
+            self.assertGreater(proved(stderr), 10)
+        self.assert_refused(self.renga("run", model, PROMPT, "--context", "512", "--no-lazy-head",
+                                       *little), "does not fit")
 
     def two_short_texts(self):
         folder = self.folder / "texts"
@@ -138,7 +152,8 @@ class LazyHeadTest(ProcessTest):
 
     def needed(self, model, *extra):
         """What a plan counts for the model, as a refusal says it, in bytes."""
-        done = self.renga("run", model, PROMPT, "--raw", "--memory", "1MB", *extra)
+        done = self.renga("run", model, PROMPT, "--raw", "--memory", "1MB", "--context", "512",
+                          *extra)
         self.assertNotEqual(done.returncode, 0)
         number, unit = re.search(r"it needs ([0-9.]+) (KiB|MiB)", done.stderr.decode()).groups()
         return float(number) * {"KiB": 2**10, "MiB": 2**20}[unit]

@@ -280,7 +280,7 @@ absl::StatusOr<int64_t> ScreenFile::ReadRecords(int64_t at, int64_t each,
                                                 std::span<const int32_t> rows,
                                                 std::span<std::byte> out) const {
   // Reading on costs less than another read.
-  constexpr int64_t kGapBytes = 4096;
+  constexpr int64_t kGapBytes = 1024;
   constexpr int64_t kMostBytes = 128 << 10;
   thread_local std::vector<std::byte> buffer;
   const int64_t stride = each + kHashBytes;
