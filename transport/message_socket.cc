@@ -123,6 +123,10 @@ void MessageSocket::Run(
     if (socket_ != nullptr) socket_->Cancel();
     if (closing_) return;
   }
+  {
+    absl::MutexLock lock(&read_mutex_);
+    if (read_failure_.ok()) read_failure_ = reason;  // Poll reads no more either
+  }
   handlers_.on_end(reason);
 }
 

@@ -200,6 +200,7 @@ TEST_P(MessageSocketTest, APeerThatReadsNothingIsGivenUp) {
   EXPECT_THAT(status, StatusIs(absl::StatusCode::kResourceExhausted));
   EXPECT_GE(sent, MessageSocket::kMaxWaiting);
   go_on.Notify();
+  accepted_.WaitForNotification();
   server_->socket().Close();  // before go_on goes
 }
 
