@@ -7,7 +7,8 @@ Two machines in a box (tests/lan): the coordinator and a worker with all layers 
 with the far rows is on the other, behind a link with the given one-way delay. Ways to divide the
 rows are run in turn, all rounds of them, on a raw continuation of each prompt; texts must be equal.
 Bytes are those that the far machine's link carried after the first token, both ways. `near alone`
-is one worker with the near rows only (--approximate hot-rows), which answers other tokens.
+is one worker with the near rows only (--approximate hot-rows), which answers other tokens; `rows on
+disk` is one with the screen that `renga regions` built (--lazy-head).
 """
 import argparse
 import json
@@ -36,6 +37,7 @@ def ways(arguments):
     return [
         ("near alone", 1, ["--approximate", f"hot-rows={near}", *report]),
         ("one machine, all rows", 1, []),
+        ("one machine, rows on disk", 1, []),
         ("even split", 2, ["--near-rows", "50%"]),
         ("token ids", 2, ["--near-rows", near]),
         ("regions", 2, ["--near-rows", near, *report]),
@@ -56,20 +58,22 @@ def link_bytes(box, machine):
     return total
 
 
-def start_workers(box, line, arguments, count, folder):
+def start_workers(box, line, arguments, count, folder, on_disk):
     """Joins the near worker, on the coordinator's machine, and the far one."""
     _, command, address, option, token = line.split("join with:")[1].split()
     for machine in range(count):
         state = folder / f"machine-{machine}"
-        environment = {**os.environ, "XDG_STATE_HOME": f"{state}/state",
-                       "XDG_CACHE_HOME": f"{state}/cache"}
+        environment = {**os.environ, "XDG_STATE_HOME": f"{state}/state"}
+        if not on_disk:  # else the screen is where `renga regions` left it
+            environment["XDG_CACHE_HOME"] = f"{state}/cache"
         box.popen(machine, [BINARY, command, address, option, token, "--model", arguments.model,
                             "--name", "far" if machine else "near", "-t", arguments.threads,
-                            "--memory", arguments.memory, "--no-packed-cache", "--quiet"],
+                            "--memory", arguments.memory, "--no-packed-cache", "--quiet",
+                            "--lazy-head" if on_disk else "--no-lazy-head"],
                   env=environment, stdout=subprocess.DEVNULL)
 
 
-def answer(box, arguments, count, flags, prompt, folder):
+def answer(box, arguments, count, flags, prompt, folder, on_disk):
     """One run: its text, ms per token, link bytes per token, and guesses (sent, right, refuted)."""
     run = box.popen(0, [BINARY, "run", arguments.model, prompt, "--raw", "--timings", "-n",
                         arguments.generate, "--listen", f"{box.address(0)}:7400", "--workers",
@@ -78,7 +82,7 @@ def answer(box, arguments, count, flags, prompt, folder):
                     stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     for line in run.stderr:
         if b"join with:" in line:
-            start_workers(box, line.decode(), arguments, count, folder)
+            start_workers(box, line.decode(), arguments, count, folder, on_disk)
             break
     text = os.read(run.stdout.fileno(), 1 << 16)
     before = link_bytes(box, count - 1)
@@ -127,7 +131,7 @@ def main():
                     with lan_box.LanBox(machines=2, delay_ms=arguments.delay,
                                         mbit_s=arguments.mbit) as box:
                         result = answer(box, arguments, count, flags, prompt,
-                                        pathlib.Path(folder))
+                                        pathlib.Path(folder), name.endswith("on disk"))
                         time.sleep(0.2)
                     runs.setdefault(name, []).append(result)
                     if name != "near alone":
