@@ -90,8 +90,17 @@ struct Rates {
   int64_t streamed_bytes = 0;  // of weights, read from disk for each step
 };
 
+// Of all replicas: one stream runs on one of them.
 cluster::DecodeTotals ReadTotals(LocalCluster& cluster) {
-  return cluster.coordinator().manager().Status().times.decode_totals;
+  cluster::DecodeTotals sum;
+  for (const auto& replica : cluster.coordinator().manager().Status().replicas) {
+    const cluster::DecodeTotals& totals = replica.times.decode_totals;
+    sum.steps += totals.steps;
+    sum.round_trip_us += totals.round_trip_us;
+    sum.compute_us += totals.compute_us;
+    sum.queue_us += totals.queue_us;
+  }
+  return sum;
 }
 
 TokenTime TimePerToken(double tokens_per_second, const cluster::DecodeTotals& before,
@@ -148,7 +157,7 @@ absl::StatusOr<Rates> Measure(LocalCluster& cluster, const BenchFlags& flags) {
   return rates;
 }
 
-void PrintRates(const BenchFlags& flags, const Rates& rates, double predicted_ms,
+void PrintRates(const BenchFlags& flags, const Rates& rates, size_t replicas, double predicted_ms,
                 const std::vector<transport::RoundTrips>& hops) {
   if (flags.json) {
     nlohmann::json result = {{"model", flags.cluster.model},
@@ -159,6 +168,7 @@ void PrintRates(const BenchFlags& flags, const Rates& rates, double predicted_ms
                              {"depth", flags.depth},
                              {"streamed_bytes_per_step", rates.streamed_bytes},
                              {"streams", flags.streams},
+                             {"replicas", replicas},
                              {"predicted_ms_per_token", predicted_ms},
                              {"speculation", flags.cluster.plan.speculation},
                              {"drafted_tokens", rates.speculation.drafted},
@@ -231,8 +241,10 @@ absl::Status Bench(BenchFlags flags) {
   if (flags.hops) {
     RENGA_ASSIGN_OR_RETURN(hops, MeasureHops(*cluster));
   }
-  const double predicted_ms = cluster->coordinator().manager().Status().predicted_token_ms;
-  PrintRates(flags, rates, predicted_ms, hops);
+  const auto replicas = cluster->coordinator().manager().Status().replicas;
+  // Of the first, which is where a single stream runs.
+  const double predicted_ms = replicas.empty() ? 0 : replicas.front().predicted_token_ms;
+  PrintRates(flags, rates, replicas.size(), predicted_ms, hops);
   return absl::OkStatus();
 }
 
@@ -249,8 +261,10 @@ void AddBenchCommand(CLI::App& app, Invocation& invocation) {
       "  renga bench model.gguf -p 0 --copy 200 --speculation auto\n"
       "  renga bench model.gguf --workers 2 -t 1 --hops --json\n"
       "  renga bench model.gguf --workers 2 -t 1 -p 0 --streams 4\n"
+      "  renga bench model.gguf --workers 2 -t 1 -p 0 --streams 4 --replicas 2\n"
       "  renga bench model.gguf --workers 2 --listen 192.168.1.10:7400");
   AddClusterFlags(*command, flags->cluster);
+  AddReplicasFlag(*command, flags->cluster.plan);
   command->add_option("-p,--prompt-tokens", flags->prompt_tokens, "Prompt tokens; 0 skips prefill")
       ->capture_default_str()
       ->check(CLI::Range(int64_t{0}, int64_t{1} << 20));

@@ -136,7 +136,7 @@ absl::Status Coordinator::StartServing(CoordinatorOptions options) {
       .on_change = std::move(options.on_change),
       .last_placement_file = PlacementFile(options.state_directory, store_->manifest())});
   serving::SchedulerOptions scheduler;
-  scheduler.source = manager_.get();
+  scheduler.replicas = manager_->Sources();
   if (draft_ != nullptr) {
     RENGA_RETURN_IF_ERROR(draft_->CheckTokens(*tokenizer_));
     scheduler.draft = draft_->source();

@@ -53,10 +53,16 @@ std::string RangeText(const nlohmann::json& range) {
   return absl::StrCat(range[0].get<int64_t>(), "-", range[1].get<int64_t>() - 1);
 }
 
+// The number of its replica, "-" when it is in none.
+std::string ReplicaText(const nlohmann::json& worker) {
+  const auto replica = worker.value("replica", int64_t{0});
+  return replica > 0 ? absl::StrCat(replica) : "-";
+}
+
 void PrintWorker(const nlohmann::json& worker) {
-  std::printf("%-16s %-8s %-22s %-9s %-15s %10s / %-10s %8.1f  %s, %s\n",
+  std::printf("%-16s %-8s %-7s %-22s %-9s %-15s %10s / %-10s %8.1f  %s, %s\n",
               worker.value("name", "").c_str(), worker.value("state", "").c_str(),
-              worker.value("address", "").c_str(),
+              ReplicaText(worker).c_str(), worker.value("address", "").c_str(),
               RangeText(worker.value("layers", nlohmann::json())).c_str(),
               RangeText(worker.value("head_rows", nlohmann::json())).c_str(),
               base::FormatByteSize(worker.value("used_bytes", int64_t{0})).c_str(),
@@ -70,12 +76,12 @@ void PrintComparison(const std::string& what, const nlohmann::json& comparison) 
               comparison.value("predicted_ms", 0.0));
 }
 
-// Where a token's time goes: measured beside predicted.
-void PrintTimes(const nlohmann::json& status) {
+// Where a token's time goes on one replica: measured beside predicted.
+void PrintTimes(const nlohmann::json& status, const std::string& title) {
   const nlohmann::json stages = status.value("stage_times", nlohmann::json::array());
   if (stages.empty()) return;
   const nlohmann::json none = nlohmann::json::object();
-  std::printf("\n%-40s %10s %10s\n", "ms per token", "measured", "predicted");
+  std::printf("\n%-40s %10s %10s\n", title.c_str(), "measured", "predicted");
   for (const nlohmann::json& stage : stages) {
     std::string names;
     for (const nlohmann::json& name : stage.value("workers", nlohmann::json::array())) {
@@ -90,6 +96,16 @@ void PrintTimes(const nlohmann::json& status) {
   PrintComparison("in all", {{"measured_ms", status.value("round_trip_ms_per_step", 0.0)},
                              {"predicted_ms", status.value("predicted_ms_per_token", 0.0)}});
   std::printf("\n");
+}
+
+void PrintReplicas(const nlohmann::json& status) {
+  const nlohmann::json replicas = status.value("replicas", nlohmann::json::array());
+  for (size_t i = 0; i < replicas.size(); ++i) {
+    PrintTimes(replicas[i], replicas.size() == 1
+                                ? "ms per token"
+                                : absl::StrCat("replica ", i + 1, " (",
+                                               replicas[i].value("state", ""), "): ms per token"));
+  }
 }
 
 // Where the weights of a worker's layers are, when it loads them lazily.
@@ -175,8 +191,9 @@ absl::Status PrintStatus(const StatusFlags& flags) {
                 status.value("state", "?").c_str(),
                 static_cast<unsigned long long>(status.value("epoch", uint64_t{0})),
                 status.value("message", "").c_str());
-    std::printf("%-16s %-8s %-22s %-9s %-15s %10s / %-10s %8s  %s\n", "worker", "state", "address",
-                "layers", "head rows", "used", "offered", "ms/step", "path, device");
+    std::printf("%-16s %-8s %-7s %-22s %-9s %-15s %10s / %-10s %8s  %s\n", "worker", "state",
+                "replica", "address", "layers", "head rows", "used", "offered", "ms/step",
+                "path, device");
     for (const nlohmann::json& worker : status.value("workers", nlohmann::json::array())) {
       PrintWorker(worker);
     }
@@ -184,7 +201,7 @@ absl::Status PrintStatus(const StatusFlags& flags) {
       PrintResidency(worker);
       PrintTrouble(worker);
     }
-    PrintTimes(status);
+    PrintReplicas(status);
     PrintSpeculation(status.value("speculation", nlohmann::json::object()));
     PrintLinks(status);
   } catch (const nlohmann::json::exception& error) {

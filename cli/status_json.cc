@@ -45,6 +45,7 @@ nlohmann::json ToJson(const cluster::WorkerStatus& worker) {
   json["disk_bytes_per_second"] = worker.offer.disk_bytes_per_second;
   json["layer_us"] = worker.offer.layer_us;
   if (worker.worker_index.has_value()) {
+    json["replica"] = *worker.replica + 1;
     if (!worker.shard.layers.empty()) json["layers"] = ToJson(worker.shard.layers);
     if (!worker.shard.head_rows.empty()) json["head_rows"] = ToJson(worker.shard.head_rows);
     if (worker.shard.embedding) json["embedding"] = true;
@@ -79,14 +80,14 @@ nlohmann::json ToJson(const cluster::Comparison& comparison) {
 }
 
 // Where a token's time was predicted to go, and where it goes.
-nlohmann::json StagesJson(const cluster::ClusterStatus& status) {
+nlohmann::json StagesJson(const cluster::ClusterStatus& status, size_t index) {
   nlohmann::json stages = nlohmann::json::array();
-  for (const cluster::StageStatus& stage : status.stages) {
+  for (const cluster::StageStatus& stage : status.replicas[index].stages) {
     nlohmann::json names = nlohmann::json::array();
     for (const cluster::WorkerStatus& worker : status.workers) {
       const bool member =
-          worker.worker_index.has_value() && std::find(stage.workers.begin(), stage.workers.end(),
-                                                       *worker.worker_index) != stage.workers.end();
+          worker.replica == index && std::find(stage.workers.begin(), stage.workers.end(),
+                                               *worker.worker_index) != stage.workers.end();
       if (member) names.push_back(worker.name);
     }
     stages.push_back({{"workers", std::move(names)},
@@ -95,6 +96,19 @@ nlohmann::json StagesJson(const cluster::ClusterStatus& status) {
                       {"compute", ToJson(stage.compute)}});
   }
   return stages;
+}
+
+nlohmann::json ReplicaJson(const cluster::ClusterStatus& status, size_t index) {
+  const cluster::ReplicaStatus& replica = status.replicas[index];
+  return {{"stages", replica.stages.size()},
+          {"wire", std::string(base::GetDataTypeInfo(replica.limits.wire_type).name)},
+          {"predicted_ms_per_token", replica.predicted_token_ms},
+          {"round_trip_ms_per_step", replica.times.decode_round_trip_us / 1000},
+          {"network_ms_per_step", replica.times.decode_network_us / 1000},
+          {"steps", replica.times.steps},
+          {"stage_times", StagesJson(status, index)},
+          {"head", ToJson(replica.head)},
+          {"answer_hop", ToJson(replica.answer_hop)}};
 }
 
 }  // namespace
@@ -106,20 +120,19 @@ nlohmann::json ToJson(const cluster::ClusterStatus& status) {
       {"epoch", status.epoch},
       {"model", status.model_name},
       {"model_id", status.model_id},
-      {"stages", status.stage_count},
-      {"wire", std::string(base::GetDataTypeInfo(status.limits.wire_type).name)},
-      {"predicted_ms_per_token", status.predicted_token_ms},
-      {"round_trip_ms_per_step", status.times.decode_round_trip_us / 1000},
-      {"network_ms_per_step", status.times.decode_network_us / 1000},
-      {"steps", status.times.steps},
-      {"stage_times", StagesJson(status)},
-      {"head", ToJson(status.head)},
-      {"answer_hop", ToJson(status.answer_hop)},
       {"plan", status.plan_text},
       {"warnings", status.warnings},
+      {"replicas", nlohmann::json::array()},
       {"workers", nlohmann::json::array()},
       {"links", nlohmann::json::array()},
   };
+  for (size_t i = 0; i < status.replicas.size(); ++i) {
+    json["replicas"].push_back(ReplicaJson(status, i));
+    json["replicas"].back()["state"] = cluster::ClusterStateName(status.replicas[i].state);
+    json["replicas"].back()["epoch"] = status.replicas[i].epoch;
+  }
+  // Those of the first stand beside the cluster's own, for readers who know of one pipeline.
+  if (!status.replicas.empty()) json.update(ReplicaJson(status, 0));
   for (const cluster::WorkerStatus& worker : status.workers) {
     json["workers"].push_back(ToJson(worker));
   }

@@ -161,6 +161,7 @@ void AddUpCommand(CLI::App& app, Invocation& invocation) {
   command->add_option("--state", flags->state, "Folder of the cluster's authority and token");
   command->add_flag("--insecure", flags->insecure, "Plain text between workers; loopback only");
   AddPlanFlags(*command, flags->plan, /*with_sequences=*/true);
+  AddReplicasFlag(*command, flags->plan);
   AddApproximationFlags(*command, flags->plan.approximation);
   AddDraftModelFlag(*command, flags->plan);
   AddHttpFlags(*command, flags->http);

@@ -126,7 +126,7 @@ Row Titles(bool with_slices) {
 std::string IdleText(const Plan& plan, const std::vector<WorkerProfile>& workers) {
   std::string text;
   for (size_t i = 0; i < plan.workers.size(); ++i) {
-    if (!plan.workers[i].idle()) continue;
+    if (!plan.workers[i].idle() || plan.workers[i].idle_reason.empty()) continue;
     absl::StrAppend(&text, workers[i].id, "  idle: ", plan.workers[i].idle_reason, "\n");
   }
   return text;

@@ -91,6 +91,8 @@ struct PlanRequest {
   // makes more than one.
   int64_t min_replicas = 1;
   int64_t max_replicas = 1;
+  // How many replicas share the sequences; 0: those that are planned. Others may be there already.
+  int64_t sequence_shares = 0;
   // Use slow workers too, also where the plan would be faster without them.
   bool use_every_worker = false;
   // Where the model is larger than what the workers offer together, they hold a part of it and read

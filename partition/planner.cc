@@ -63,6 +63,8 @@ absl::Status CheckRequest(const PlanRequest& request) {
   if (!base::IsWireType(request.wire_type)) {
     return absl::InvalidArgumentError("activations travel as F32, F16 or Q8_0 only");
   }
+  RENGA_RETURN_IF_ERROR(
+      CheckRange("shares of the sequences", request.sequence_shares, 0, kMaxReplicas));
   if (request.min_replicas < 1 || request.max_replicas < request.min_replicas ||
       request.max_replicas > kMaxReplicas) {
     return absl::InvalidArgumentError(

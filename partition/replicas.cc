@@ -183,7 +183,8 @@ void ExplainIdle(const Groups& groups, std::vector<Plan>& plans) {
 
 PlanRequest ShareOfRequest(PlanRequest request, int64_t replicas) {
   const int64_t all = request.max_sequences;
-  request.max_sequences = (all + replicas - 1) / replicas;
+  const int64_t shares = request.sequence_shares > 0 ? request.sequence_shares : replicas;
+  request.max_sequences = (all + shares - 1) / shares;
   // Of a step's outputs one is for each sequence.
   if (request.max_step_outputs > 0) {
     request.max_step_outputs =
@@ -191,6 +192,7 @@ PlanRequest ShareOfRequest(PlanRequest request, int64_t replicas) {
   }
   request.min_replicas = 1;
   request.max_replicas = 1;
+  request.sequence_shares = 0;
   return request;
 }
 
@@ -199,7 +201,8 @@ absl::StatusOr<Replicas> PlanReplicas(const model::Model& model,
                                       const std::vector<WorkerProfile>& workers,
                                       const PlanRequest& request) {
   if (request.max_replicas == 1) {
-    RENGA_ASSIGN_OR_RETURN(Plan plan, MakePlan(model, footprint, workers, request));
+    RENGA_ASSIGN_OR_RETURN(Plan plan,
+                           MakePlan(model, footprint, workers, ShareOfRequest(request, 1)));
     Replicas one{.plans = {},
                  .steps_per_second = 1e3 / plan.slowest_ms,
                  .bound_steps_per_second = 0,

@@ -10,17 +10,14 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
-#include "base/byte_size.h"
 #include "base/log.h"
 #include "coordinator/cluster/last_placement.h"
 #include "coordinator/cluster/load_failures.h"
-#include "coordinator/cluster/load_request.h"
-#include "coordinator/cluster/pipeline_impl.h"
 #include "coordinator/cluster/placement.h"
-#include "coordinator/cluster/shard_load.h"
+#include "coordinator/cluster/replica.h"
+#include "coordinator/cluster/replica_slots.h"
 #include "coordinator/cluster/status_report.h"
 
 namespace renga::cluster {
@@ -37,64 +34,20 @@ constexpr absl::Duration kLongestSurvey = absl::Seconds(5);
 constexpr absl::Duration kShortLife = absl::Seconds(5);
 constexpr absl::Duration kLongestSettle = absl::Seconds(30);
 
-const Member* FindMember(const std::vector<Member>& members, const Member& wanted) {
-  for (const Member& member : members) {
-    if (member.id == wanted.id) return &member;
-  }
-  return nullptr;
-}
-
-// Whether the worker itself is there, or one of its name that has enrolled anew.
-bool IsBack(const std::vector<Member>& members, const Member& wanted) {
-  return std::any_of(members.begin(), members.end(), [&](const Member& member) {
-    return member.alive && (member.id == wanted.id || member.name == wanted.name);
-  });
-}
-
-// How `planned` is not there any more as it was when the plan was made.
-struct Loss {
-  bool left = false;     // it was told to end: no fault
-  std::string sentence;  // "worker ada (w-12ab) is lost: its connection ended"
-};
-std::optional<Loss> LossOf(const std::vector<Member>& members, const Member& planned) {
-  const auto lost = [&](absl::string_view reason) {
-    return Loss{.sentence = absl::StrCat("worker ", DescribeWorker(planned), " is lost: ", reason)};
-  };
-  const Member* now = FindMember(members, planned);
-  if (now == nullptr) return lost("it is no member any more");
-  if (now->left) {
-    return Loss{.left = true,
-                .sentence = absl::StrCat("worker ", DescribeWorker(planned), " left")};
-  }
-  if (!now->alive) return lost(now->lost_reason);
-  if (now->incarnation != planned.incarnation) return lost("it left and joined again");
-  return std::nullopt;
-}
-
-// Why a plan does not do any more although `placed` is there: its offer is another one. A worker
-// that reads weights from its disk should hold as many as it may.
-std::optional<std::string> OtherOffer(const std::vector<Member>& members,
-                                      const PlacedWorker& placed, bool lazy) {
-  const Member* now = FindMember(members, placed.member);
-  if (now == nullptr) return std::nullopt;
-  const int64_t offered = now->offer.memory_bytes;
-  const int64_t before = placed.member.offer.memory_bytes;
-  const bool too_little = offered < before && (lazy || offered < placed.bytes.total());
-  const bool would_do_better = offered > before && now->last_heartbeat.streamed_weight_bytes > 0;
-  if (!too_little && !would_do_better) return std::nullopt;
-  return absl::StrCat("worker ", DescribeWorker(placed.member), " offers ",
-                      base::FormatByteSize(offered), " of memory instead of ",
-                      base::FormatByteSize(before), ": planning anew");
-}
-
 // What a plan is made from, as far as it may change.
-std::vector<std::tuple<std::string, uint64_t, int64_t>> Identify(
-    const std::vector<Member>& members) {
-  std::vector<std::tuple<std::string, uint64_t, int64_t>> identities;
+using Identities = std::vector<std::tuple<std::string, uint64_t, int64_t>>;
+Identities Identify(const std::vector<Member>& members) {
+  Identities identities;
   for (const Member& member : members) {
     identities.emplace_back(member.id, member.incarnation, member.offer.memory_bytes);
   }
   return identities;
+}
+
+// More replicas than this are never planned.
+size_t MostReplicas(const partition::PlanRequest& request) {
+  return static_cast<size_t>(
+      std::min(request.max_replicas, std::max(request.min_replicas, request.max_sequences)));
 }
 
 }  // namespace
@@ -105,6 +58,7 @@ class ClusterManager::Impl {
   ~Impl();
 
   absl::StatusOr<std::shared_ptr<Pipeline>> CurrentPipeline() const;
+  std::vector<PipelineSource*> Sources() const;
   ClusterStatus Status() const;
   absl::Status WaitUntilReady(absl::Duration timeout, const std::function<bool()>& cancelled) const;
 
@@ -127,72 +81,83 @@ class ClusterManager::Impl {
     bool set_ ABSL_GUARDED_BY(mutex_) = false;
   };
 
+  class Source : public PipelineSource {
+   public:
+    Source(const Impl* manager, size_t slot) : manager_(manager), slot_(slot) {}
+    absl::StatusOr<std::shared_ptr<Pipeline>> CurrentPipeline() override {
+      return manager_->PipelineOf(slot_);
+    }
+
+   private:
+    const Impl* const manager_;
+    const size_t slot_;
+  };
+
   absl::Duration Now() const { return options_.membership->Now(); }
+  absl::StatusOr<std::shared_ptr<Pipeline>> PipelineOf(size_t slot) const;
   void Run();
   void LookAround();
+  void LookAfter(size_t slot, const std::vector<Member>& members);
+  void End(ReplicaSlot& slot, const Replica::End& end);
 
-  // Waiting or broken.
+  // While there is room for one more replica.
   void TryToPlan(const std::vector<Member>& members);
   std::optional<std::string> ReasonToWait(const std::vector<Member>& members) const;
   bool WaitsForLinks();
-  void GoOnWaiting(const std::string& reason);
-  void Refuse(const absl::Status& refusal);
+  absl::StatusOr<std::vector<Placement>> Place(const std::vector<Member>& candidates) const;
   void StartLoading(Placement placement, const std::vector<Member>& members);
   uint64_t NextEpoch(const std::vector<Member>& members);
-  // Loading.
-  void CheckLoads(const std::vector<Member>& members);
-  void LoadFailed(const Member& member, const absl::Status& failure);
-  // `expected`: nothing that anybody need be warned of.
-  void AbandonLoading(const absl::Status& why, bool expected);
-  bool Stalled(size_t worker);
-  void RecallPlacement();
-  void RememberPlacement();
-  void StartPipeline();
-  // Ready.
-  void CheckPipeline(const std::vector<Member>& members);
 
-  void SetState(ClusterState state, std::string sentence);
+  void RecallPlacement();
+  void RememberPlacement(size_t slot);
+  void WaitFor(const std::string& reason, const absl::Status& refusal);
+  ClusterState State() const;
+  std::string Sentence() const;
+  // Shows others what the thread knows.
+  void Publish();
   void TellChange();
   std::string ModelName() const;
 
   const Options options_;
   const std::shared_ptr<Wake> wake_ = std::make_shared<Wake>();
+  std::vector<std::unique_ptr<Source>> sources_;  // by slot
   int listener_ = 0;
 
   // The thread's own.
-  struct Load {
-    std::unique_ptr<ShardLoad> call;
-    uint64_t reports = 0;
-    absl::Duration last_report;
-  };
-  std::vector<Load> loads_;  // by worker index
+  ReplicaSlots slots_;
   LoadFailures failures_;
-  std::shared_ptr<const Placement> last_placement_;  // what the cluster recovers from
-  LastPlacement last_;                               // what stood last, maybe before a restart
-  std::string trouble_;  // why there is no pipeline, beyond what the planner says
+  LastPlacement last_;   // what stood last, maybe before a restart
+  std::string trouble_;  // why a replica is missing, beyond what the planner says
+  std::string waiting_;  // for what, with the trouble
+  absl::Status refused_;
   bool ever_ready_ = false;
   absl::Duration not_before_;                   // the next plan
   std::optional<absl::Duration> survey_began_;  // that a plan waits for
-  absl::Duration broken_at_ = -absl::InfiniteDuration();
-  absl::Duration ready_at_;
   absl::Duration settle_ = kSettle;
   uint64_t last_epoch_ = 0;
-  std::optional<std::vector<std::tuple<std::string, uint64_t, int64_t>>> refused_for_;
+  std::optional<Identities> refused_for_;
+  std::map<std::string, std::string> left_out_;
   absl::Duration told_at_ = -absl::InfiniteDuration();
   bool changed_ = true;
 
   mutable absl::Mutex mutex_;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   ClusterView view_ ABSL_GUARDED_BY(mutex_);
-  std::shared_ptr<PipelineImpl> pipeline_ ABSL_GUARDED_BY(mutex_);
+  std::vector<std::shared_ptr<PipelineImpl>> pipelines_ ABSL_GUARDED_BY(mutex_);  // by slot
+  bool complete_ ABSL_GUARDED_BY(mutex_) = false;  // all replicas of the plan are ready
   // Why the cluster cannot become ready with the workers that are there; OK while that is open.
   absl::Status refusal_ ABSL_GUARDED_BY(mutex_);
   std::thread thread_;  // last: it uses the rest
 };
 
-ClusterManager::Impl::Impl(Options options) : options_(std::move(options)) {
-  view_.sentence = "waiting for workers";
+ClusterManager::Impl::Impl(Options options)
+    : options_(std::move(options)), slots_(MostReplicas(options_.request)) {
+  for (size_t slot = 0; slot < slots_.size(); ++slot) {
+    sources_.push_back(std::make_unique<Source>(this, slot));
+  }
+  waiting_ = "waiting for workers";
   RecallPlacement();
+  Publish();
   listener_ = options_.membership->AddListener([wake = wake_] { wake->Signal(); });
   thread_ = std::thread([this] { Run(); });
 }
@@ -205,10 +170,6 @@ ClusterManager::Impl::~Impl() {
   }
   wake_->Signal();
   thread_.join();
-  absl::MutexLock lock(&mutex_);
-  if (pipeline_ != nullptr) {
-    pipeline_->Break(absl::UnavailableError("the coordinator is stopping"));
-  }
 }
 
 void ClusterManager::Impl::Run() {
@@ -218,28 +179,52 @@ void ClusterManager::Impl::Run() {
       if (stopping_) break;
     }
     LookAround();
+    Publish();
     TellChange();
     wake_->Wait(kTick);
   }
-  loads_.clear();
+  slots_.Clear();
 }
 
 void ClusterManager::Impl::LookAround() {
-  ClusterState state;
-  {
-    absl::MutexLock lock(&mutex_);
-    state = view_.state;
-  }
   const std::vector<Member> members = options_.membership->Members();
-  switch (state) {
-    case ClusterState::kWaiting:
-    case ClusterState::kBroken:
-      return TryToPlan(members);
-    case ClusterState::kLoading:
-      return CheckLoads(members);
-    case ClusterState::kReady:
-      return CheckPipeline(members);
+  for (size_t slot = 0; slot < slots_.size(); ++slot) {
+    if (slots_[slot].replica != nullptr) LookAfter(slot, members);
   }
+  if (slots_.planned() < slots_.size()) TryToPlan(members);
+}
+
+void ClusterManager::Impl::LookAfter(size_t index, const std::vector<Member>& members) {
+  ReplicaSlot& slot = slots_[index];
+  Replica& replica = *slot.replica;
+  const bool was_ready = replica.pipeline() != nullptr;
+  const std::optional<Replica::End> end = replica.LookAround(members, Now());
+  changed_ = replica.TakeProgress() || changed_;
+  if (end.has_value()) return End(slot, *end);
+  if (was_ready || replica.pipeline() == nullptr) return;
+  for (const PlacedWorker& placed : slot.last->workers) failures_.Forgive(placed.member.id);
+  RememberPlacement(index);
+  trouble_.clear();
+  waiting_.clear();
+  ever_ready_ = true;
+}
+
+void ClusterManager::Impl::End(ReplicaSlot& slot, const Replica::End& end) {
+  const bool was_ready = slot.replica->pipeline() != nullptr;
+  trouble_ = std::string(end.why.message());
+  slot.ended_at = Now();
+  if (was_ready) {
+    const bool short_life = slot.ended_at - slot.replica->ready_at() < kShortLife;
+    settle_ = short_life ? std::min(2 * settle_, kLongestSettle) : kSettle;
+    not_before_ = slot.ended_at + settle_;
+  } else if (!end.expected) {
+    RENGA_LOG(WARNING) << trouble_;
+  }
+  if (end.failed.has_value()) failures_.Add(*end.failed, trouble_, Now());
+  slot.replica = nullptr;
+  waiting_ = trouble_;
+  refused_ = absl::OkStatus();
+  refused_for_.reset();
 }
 
 std::optional<std::string> ClusterManager::Impl::ReasonToWait(
@@ -250,12 +235,8 @@ std::optional<std::string> ClusterManager::Impl::ReasonToWait(
     return absl::StrCat("waiting for workers: ", alive, " of ", options_.expected_workers,
                         " have joined");
   }
-  if (last_placement_ != nullptr && Now() < broken_at_ + options_.rejoin_grace) {
-    for (const PlacedWorker& placed : last_placement_->workers) {
-      if (!IsBack(members, placed.member)) {
-        return absl::StrCat("waiting for worker ", DescribeWorker(placed.member), " to come back");
-      }
-    }
+  if (const Member* awaited = slots_.Awaited(members, Now(), options_.rejoin_grace)) {
+    return absl::StrCat("waiting for worker ", DescribeWorker(*awaited), " to come back");
   }
   if (alive == 0) return "waiting for workers: there are none";
   return std::nullopt;
@@ -271,49 +252,61 @@ bool ClusterManager::Impl::WaitsForLinks() {
 }
 
 // Nothing is to be done before `reason` is over.
-void ClusterManager::Impl::GoOnWaiting(const std::string& reason) {
-  refused_for_.reset();
-  absl::MutexLock lock(&mutex_);
-  refusal_ = absl::OkStatus();
-  std::string sentence = trouble_.empty() ? reason : absl::StrCat(trouble_, "; ", reason);
-  changed_ = changed_ || sentence != view_.sentence;
-  view_.sentence = std::move(sentence);
+void ClusterManager::Impl::WaitFor(const std::string& reason, const absl::Status& refusal) {
+  waiting_ = trouble_.empty() ? reason : absl::StrCat(trouble_, "; ", reason);
+  refused_ = refusal.ok() ? refusal : absl::Status(refusal.code(), waiting_);
 }
 
 void ClusterManager::Impl::TryToPlan(const std::vector<Member>& members) {
-  if (const std::optional<std::string> reason = ReasonToWait(members)) return GoOnWaiting(*reason);
+  if (const std::optional<std::string> reason = ReasonToWait(members)) {
+    refused_for_.reset();
+    return WaitFor(*reason, absl::OkStatus());
+  }
   if (Now() < not_before_) return;
-  std::vector<Member> candidates;
-  for (const Member& member : members) {
-    if (member.alive && !failures_.LeavesOut(member, Now())) candidates.push_back(member);
-  }
+  std::vector<Member> candidates = slots_.Unplaced(members);
+  std::erase_if(candidates,
+                [&](const Member& member) { return failures_.LeavesOut(member, Now()); });
   if (refused_for_ == Identify(candidates)) return;
-  if (WaitsForLinks()) return GoOnWaiting("measuring the links between the workers");
-  absl::StatusOr<Placement> placement =
+  if (WaitsForLinks()) {
+    refused_for_.reset();
+    return WaitFor("measuring the links between the workers", absl::OkStatus());
+  }
+  absl::StatusOr<std::vector<Placement>> placements =
       candidates.empty() ? absl::UnavailableError("no worker is left that can be asked")
-                         : PlaceModel(*options_.store, candidates, options_.request, last_,
-                                      options_.links != nullptr ? options_.links->Links()
-                                                                : std::vector<LinkProfile>());
-  {
-    absl::MutexLock lock(&mutex_);
-    view_.left_out = failures_.Reasons(members, Now());
-  }
-  if (placement.ok()) {
-    StartLoading(*std::move(placement), members);
-  } else {
+                         : Place(candidates);
+  left_out_ = failures_.Reasons(members, Now());
+  if (!placements.ok()) {
     refused_for_ = Identify(candidates);
-    Refuse(placement.status());
+    WaitFor(std::string(placements.status().message()), placements.status());
+    RENGA_LOG(INFO) << "no plan: " << waiting_;
+    return;
   }
+  for (Placement& placement : *placements) StartLoading(std::move(placement), members);
 }
 
-void ClusterManager::Impl::Refuse(const absl::Status& refusal) {
-  const std::string sentence = trouble_.empty() ? std::string(refusal.message())
-                                                : absl::StrCat(trouble_, "; ", refusal.message());
-  RENGA_LOG(INFO) << "no plan: " << sentence;
-  absl::MutexLock lock(&mutex_);
-  view_.sentence = sentence;
-  refusal_ = absl::Status(refusal.code(), sentence);
-  changed_ = true;
+absl::StatusOr<std::vector<Placement>> ClusterManager::Impl::Place(
+    const std::vector<Member>& candidates) const {
+  const std::vector<LinkProfile> links =
+      options_.links != nullptr ? options_.links->Links() : std::vector<LinkProfile>();
+  partition::PlanRequest request = options_.request;
+  const auto there = static_cast<int64_t>(slots_.planned());
+  const int64_t missing = static_cast<int64_t>(slots_.size()) - there;
+  const bool first = there == 0 && !ever_ready_;
+  // The first time there must be as many as were asked for. Later, some are better than none.
+  int64_t least = request.min_replicas;
+  if (!first && least > 1) {
+    request.sequence_shares = least;
+    least = missing;
+  } else if (there > 0) {
+    request.sequence_shares = there + 1;
+  }
+  request.max_replicas = missing;
+  absl::StatusOr<std::vector<Placement>> placements;
+  do {
+    request.min_replicas = least;
+    placements = PlaceModel(*options_.store, candidates, request, last_, links);
+  } while (!placements.ok() && !first && --least > 0);
+  return placements;
 }
 
 uint64_t ClusterManager::Impl::NextEpoch(const std::vector<Member>& members) {
@@ -328,91 +321,18 @@ uint64_t ClusterManager::Impl::NextEpoch(const std::vector<Member>& members) {
 }
 
 void ClusterManager::Impl::StartLoading(Placement placement, const std::vector<Member>& members) {
-  const uint64_t epoch = NextEpoch(members);
-  auto shared = std::make_shared<const Placement>(std::move(placement));
-  for (uint32_t worker = 0; worker < shared->workers.size(); ++worker) {
-    const Member& member = shared->workers[worker].member;
-    loads_.push_back({.call = std::make_unique<ShardLoad>(
-                          options_.dialer->Dial({member.address, member.id},
-                                                transport::ChannelPurpose::kControl),
-                          MakeLoadRequest(*options_.store, *shared, worker, epoch),
-                          [wake = wake_] { wake->Signal(); }),
-                      .last_report = Now()});
-  }
+  ReplicaSlot* const slot = slots_.FirstFree();
+  if (slot == nullptr) return;
+  slot->last = std::make_shared<const Placement>(std::move(placement));
+  slot->replica =
+      std::make_unique<Replica>(Replica::Options{.store = options_.store,
+                                                 .dialer = options_.dialer,
+                                                 .step_deadline = options_.step_deadline,
+                                                 .load_stall_limit = options_.load_stall_limit,
+                                                 .wake = [wake = wake_] { wake->Signal(); }},
+                                slot->last, NextEpoch(members), Now());
   refused_for_.reset();
-  last_placement_ = shared;
-  {
-    absl::MutexLock lock(&mutex_);
-    view_.epoch = epoch;
-    view_.placement = shared;
-    view_.loads.assign(shared->workers.size(), {});
-    view_.times = {};
-    refusal_ = absl::OkStatus();
-  }
-  SetState(ClusterState::kLoading,
-           absl::StrCat("loading ", ModelName(), " onto ", shared->workers.size(), " workers"));
-}
-
-bool ClusterManager::Impl::Stalled(size_t worker) {
-  Load& load = loads_[worker];
-  const uint64_t reports = load.call->reports();
-  if (reports != load.reports) {
-    load.reports = reports;
-    load.last_report = Now();
-    changed_ = true;
-  }
-  return Now() - load.last_report > options_.load_stall_limit;
-}
-
-void ClusterManager::Impl::CheckLoads(const std::vector<Member>& members) {
-  std::vector<LoadBytes> bytes;
-  size_t ready = 0;
-  for (size_t worker = 0; worker < loads_.size(); ++worker) {
-    const Member& member = last_placement_->workers[worker].member;
-    if (const std::optional<Loss> loss = LossOf(members, member)) {
-      return AbandonLoading(absl::UnavailableError(absl::StrCat("while loading: ", loss->sentence)),
-                            loss->left);
-    }
-    const std::optional<absl::Status> result = loads_[worker].call->result();
-    if (result.has_value() && !result->ok()) return LoadFailed(member, *result);
-    if (!result.has_value() && Stalled(worker)) {
-      return LoadFailed(member,
-                        absl::DeadlineExceededError(absl::StrCat(
-                            "no progress for ", absl::FormatDuration(options_.load_stall_limit))));
-    }
-    ready += result.has_value() ? 1 : 0;
-    bytes.push_back(loads_[worker].call->progress());
-  }
-  {
-    absl::MutexLock lock(&mutex_);
-    view_.loads = bytes;
-  }
-  if (ready == loads_.size()) StartPipeline();
-}
-
-void ClusterManager::Impl::LoadFailed(const Member& member, const absl::Status& failure) {
-  const absl::Status why(failure.code(),
-                         absl::StrCat("worker ", DescribeWorker(member),
-                                      " could not load its shard: ", failure.message()));
-  failures_.Add(member, std::string(why.message()), Now());
-  AbandonLoading(why, /*expected=*/false);
-}
-
-void ClusterManager::Impl::AbandonLoading(const absl::Status& why, bool expected) {
-  if (!expected) {
-    RENGA_LOG(WARNING) << why.message();
-  }
-  loads_.clear();
-  trouble_ = std::string(why.message());
-  broken_at_ = Now();
-  {
-    absl::MutexLock lock(&mutex_);
-    view_.placement = nullptr;
-    view_.loads.clear();
-    view_.epoch = 0;
-    refusal_ = absl::OkStatus();
-  }
-  SetState(ever_ready_ ? ClusterState::kBroken : ClusterState::kWaiting, trouble_);
+  refused_ = absl::OkStatus();
 }
 
 // Neither recalling nor remembering may fail: at worst, weights are shipped again.
@@ -426,8 +346,16 @@ void ClusterManager::Impl::RecallPlacement() {
   }
 }
 
-void ClusterManager::Impl::RememberPlacement() {
-  last_ = Remember(*last_placement_);
+void ClusterManager::Impl::RememberPlacement(size_t slot) {
+  const auto number = static_cast<int64_t>(slot);
+  const LastPlacement now = Remember(*slots_[slot].last, number);
+  std::erase_if(last_, [&](const LastShard& shard) {
+    return shard.replica == number ||
+           std::any_of(now.begin(), now.end(), [&](const LastShard& other) {
+             return other.worker_id == shard.worker_id || other.worker_name == shard.worker_name;
+           });
+  });
+  last_.insert(last_.end(), now.begin(), now.end());
   if (options_.last_placement_file.empty()) return;
   const absl::Status written = WriteLastPlacement(options_.last_placement_file, last_);
   if (!written.ok()) {
@@ -435,92 +363,46 @@ void ClusterManager::Impl::RememberPlacement() {
   }
 }
 
-void ClusterManager::Impl::StartPipeline() {
-  PipelineOptions options;
-  options.dialer = options_.dialer;
-  options.model = options_.store->model();
-  options.limits = last_placement_->limits;
-  options.stages = last_placement_->stages;
-  options.embedding_worker = last_placement_->embedding;
-  options.embed = [store = options_.store](std::span<const model::TokenId> tokens) {
-    return store->embeddings().Rows(tokens);
-  };
-  if (last_placement_->heads.size() > 1) options.near_head = last_placement_->heads.front();
-  options.step_deadline = options_.step_deadline;
-  options.on_broken = [wake = wake_] { wake->Signal(); };
-  for (const PlacedWorker& placed : last_placement_->workers) {
-    const Member& member = placed.member;
-    options.workers.push_back({.id = member.id,
-                               .name = DescribeWorker(member),
-                               .address = member.data_address,
-                               .head_rows = model::BlockRows::At(
-                                   placed.spec.head_rows, last_placement_->limits.near_rows.get(),
-                                   options.model.config.vocab_size)});
-    failures_.Forgive(member.id);
-  }
-  loads_.clear();
-  RememberPlacement();
-  options.epoch = last_epoch_;
-  auto pipeline = std::make_shared<PipelineImpl>(std::move(options));
-  trouble_.clear();
-  ever_ready_ = true;
-  ready_at_ = Now();
-  {
-    absl::MutexLock lock(&mutex_);
-    pipeline_ = std::move(pipeline);
-  }
-  SetState(ClusterState::kReady,
-           absl::StrCat(ModelName(), " is ready on ", last_placement_->workers.size(),
-                        last_placement_->workers.size() == 1 ? " worker" : " workers"));
-}
-
-void ClusterManager::Impl::CheckPipeline(const std::vector<Member>& members) {
-  std::shared_ptr<PipelineImpl> pipeline;
-  {
-    absl::MutexLock lock(&mutex_);
-    pipeline = pipeline_;
-  }
-  bool left = false;
-  for (const PlacedWorker& placed : last_placement_->workers) {
-    if (const std::optional<Loss> loss = LossOf(members, placed.member)) {
-      pipeline->Break(absl::UnavailableError(loss->sentence));
-      left = left || loss->left;
-    } else if (const auto why = OtherOffer(members, placed, last_placement_->lazy)) {
-      pipeline->Break(absl::AbortedError(*why));
-    }
-  }
-  const absl::Status status = pipeline->status();
-  if (status.ok()) return;
-  if (!left) {
-    RENGA_LOG(INFO) << "epoch " << pipeline->epoch() << " is over: " << status.message();
-  }
-  trouble_ = std::string(status.message());
-  broken_at_ = Now();
-  settle_ = broken_at_ - ready_at_ < kShortLife ? std::min(2 * settle_, kLongestSettle) : kSettle;
-  not_before_ = broken_at_ + settle_;
-  {
-    absl::MutexLock lock(&mutex_);
-    pipeline_ = nullptr;
-    view_.placement = nullptr;
-    view_.loads.clear();
-    view_.epoch = 0;
-    view_.times = {};
-  }
-  SetState(ClusterState::kBroken, trouble_);
-}
-
 std::string ClusterManager::Impl::ModelName() const {
   const model::ModelConfig& config = options_.store->model().config;
   return config.name.empty() ? config.architecture : config.name;
 }
 
-void ClusterManager::Impl::SetState(ClusterState state, std::string sentence) {
+ClusterState ClusterManager::Impl::State() const {
+  if (slots_.ready() > 0) return ClusterState::kReady;
+  if (slots_.loading() > 0) return ClusterState::kLoading;
+  return ever_ready_ ? ClusterState::kBroken : ClusterState::kWaiting;
+}
+
+std::string ClusterManager::Impl::Sentence() const {
+  std::string sentence = slots_.Sentence(ModelName());
+  if (sentence.empty()) return waiting_;
+  if (slots_.loading() == 0 && !trouble_.empty()) {
+    absl::StrAppend(&sentence, "; a replica is missing: ", waiting_);
+  }
+  return sentence;
+}
+
+void ClusterManager::Impl::Publish() {
+  ClusterView view{
+      .state = State(), .sentence = Sentence(), .replicas = slots_.Views(), .left_out = left_out_};
+  std::vector<std::shared_ptr<PipelineImpl>> pipelines;
+  for (size_t slot = 0; slot < slots_.size(); ++slot) {
+    pipelines.push_back(slots_[slot].ready() ? slots_[slot].replica->pipeline() : nullptr);
+  }
+  const bool loading = slots_.loading() > 0;
+  const auto ready = static_cast<int64_t>(slots_.ready());
   absl::MutexLock lock(&mutex_);
-  RENGA_LOG(INFO) << ClusterStateName(state) << ": " << sentence;
-  view_.state = state;
-  view_.sentence = std::move(sentence);
-  changed_ = true;
-  told_at_ = -absl::InfiniteDuration();
+  if (view.state != view_.state || view.sentence != view_.sentence) {
+    RENGA_LOG(INFO) << ClusterStateName(view.state) << ": " << view.sentence;
+    changed_ = true;
+    if (view.state != view_.state) told_at_ = -absl::InfiniteDuration();
+  }
+  // What stood there ends without the lock.
+  std::swap(view_, view);
+  std::swap(pipelines_, pipelines);
+  complete_ = !loading && ready > 0 && ready >= options_.request.min_replicas;
+  refusal_ = loading ? absl::OkStatus() : refused_;
 }
 
 void ClusterManager::Impl::TellChange() {
@@ -530,12 +412,28 @@ void ClusterManager::Impl::TellChange() {
   options_.on_change(Status());
 }
 
-absl::StatusOr<std::shared_ptr<Pipeline>> ClusterManager::Impl::CurrentPipeline() const {
+std::vector<PipelineSource*> ClusterManager::Impl::Sources() const {
+  std::vector<PipelineSource*> sources;
+  for (const auto& source : sources_) sources.push_back(source.get());
+  return sources;
+}
+
+absl::StatusOr<std::shared_ptr<Pipeline>> ClusterManager::Impl::PipelineOf(size_t slot) const {
   absl::MutexLock lock(&mutex_);
-  if (view_.state != ClusterState::kReady) return absl::UnavailableError(view_.sentence);
-  const absl::Status status = pipeline_->status();
+  if (pipelines_[slot] == nullptr) return absl::UnavailableError(view_.sentence);
+  const absl::Status status = pipelines_[slot]->status();
   if (!status.ok()) return absl::UnavailableError(status.message());
-  return std::shared_ptr<Pipeline>(pipeline_);
+  return std::shared_ptr<Pipeline>(pipelines_[slot]);
+}
+
+absl::StatusOr<std::shared_ptr<Pipeline>> ClusterManager::Impl::CurrentPipeline() const {
+  absl::Status status;
+  for (size_t slot = 0; slot < sources_.size(); ++slot) {
+    auto pipeline = PipelineOf(slot);
+    if (pipeline.ok()) return pipeline;
+    status.Update(pipeline.status());
+  }
+  return status;
 }
 
 ClusterStatus ClusterManager::Impl::Status() const {
@@ -543,7 +441,9 @@ ClusterStatus ClusterManager::Impl::Status() const {
   {
     absl::MutexLock lock(&mutex_);
     view = view_;
-    if (pipeline_ != nullptr) view.times = pipeline_->times();
+  }
+  for (ReplicaView& replica : view.replicas) {
+    if (replica.pipeline != nullptr) replica.times = replica.pipeline->times();
   }
   ClusterStatus status = MakeStatus(view, *options_.store, options_.membership->Members(), Now());
   if (options_.links != nullptr) status.links = options_.links->Links();
@@ -554,13 +454,10 @@ absl::Status ClusterManager::Impl::WaitUntilReady(absl::Duration timeout,
                                                   const std::function<bool()>& cancelled) const {
   const absl::Duration deadline = Now() + timeout;
   absl::MutexLock lock(&mutex_);
-  while (view_.state != ClusterState::kReady) {
+  while (!complete_) {
     if (options_.expected_workers > 0 && !refusal_.ok()) return refusal_;
     if (Now() >= deadline) return absl::DeadlineExceededError(view_.sentence);
-    auto decided = [this]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
-      return view_.state == ClusterState::kReady;
-    };
-    mutex_.AwaitWithTimeout(absl::Condition(&decided), kTick);
+    mutex_.AwaitWithTimeout(absl::Condition(&complete_), kTick);
     mutex_.Unlock();
     const bool stop = cancelled && cancelled();
     mutex_.Lock();
@@ -575,6 +472,7 @@ ClusterManager::~ClusterManager() = default;
 absl::StatusOr<std::shared_ptr<Pipeline>> ClusterManager::CurrentPipeline() {
   return impl_->CurrentPipeline();
 }
+std::vector<PipelineSource*> ClusterManager::Sources() const { return impl_->Sources(); }
 ClusterStatus ClusterManager::Status() const { return impl_->Status(); }
 absl::Status ClusterManager::WaitUntilReady(absl::Duration timeout,
                                             const std::function<bool()>& cancelled) {

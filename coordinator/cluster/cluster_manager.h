@@ -3,6 +3,11 @@
 // there when a worker is lost.
 //
 //   waiting -> loading -> ready -> broken -> loading ...
+//
+// Where replicas are asked for (PlanRequest::max_replicas) there are several pipelines at one time,
+// each on workers of its own and with an epoch of its own. The loss of a worker breaks its replica
+// alone; that one is planned anew from the workers that are in no other, also from those that join
+// later. Before the first plan there must be room for as many replicas as were asked for.
 #ifndef RENGA_COORDINATOR_CLUSTER_CLUSTER_MANAGER_H_
 #define RENGA_COORDINATOR_CLUSTER_CLUSTER_MANAGER_H_
 
@@ -10,6 +15,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -56,11 +62,15 @@ class ClusterManager : public PipelineSource {
   ClusterManager(const ClusterManager&) = delete;
   ClusterManager& operator=(const ClusterManager&) = delete;
 
+  // That of the first replica that is ready.
   absl::StatusOr<std::shared_ptr<Pipeline>> CurrentPipeline() override;
+  // One for each replica there may be; as long as the manager.
+  std::vector<PipelineSource*> Sources() const;
   ClusterStatus Status() const;
 
-  // Waits for kReady. The last refusal or failure when that does not happen within `timeout` or
-  // `cancelled` (may be empty; asked some times a second) becomes true (kCancelled).
+  // Waits until all replicas of the plan are ready, and as many as were asked for. The last refusal
+  // or failure when that does not happen within `timeout` or `cancelled` (may be empty; asked some
+  // times a second) becomes true (kCancelled).
   absl::Status WaitUntilReady(absl::Duration timeout, const std::function<bool()>& cancelled);
 
  private:

@@ -55,7 +55,10 @@ class ClusterManagerTest : public ::testing::Test {
     options.request.max_step_tokens = 16;
     options.request.max_step_outputs = 4;
     options.request.use_every_worker = true;
-    options.request.head_blocks = 2;
+    options.request.head_blocks = head_blocks_;
+    options.request.max_sequences = 4;
+    options.request.min_replicas = min_replicas_;
+    options.request.max_replicas = max_replicas_;
     options.expected_workers = expected_workers;
     options.rejoin_grace = rejoin_grace;
     options.load_stall_limit = load_stall_limit_;
@@ -107,6 +110,9 @@ class ClusterManagerTest : public ::testing::Test {
   std::vector<std::unique_ptr<FakeWorker>> workers_;
   transport::InProcessDialer dialer_{nullptr};
   absl::Duration load_stall_limit_ = absl::Seconds(30);
+  int64_t head_blocks_ = 2;
+  int64_t min_replicas_ = 1;
+  int64_t max_replicas_ = 1;
   std::unique_ptr<ClusterManager> manager_;
 };
 
@@ -148,9 +154,9 @@ TEST_F(ClusterManagerTest, WaitsForWorkersThenLoadsThemAndRuns) {
   const ClusterStatus status = manager_->Status();
   EXPECT_EQ(status.state, ClusterState::kReady);
   EXPECT_EQ(status.epoch, first.epoch());
-  EXPECT_EQ(status.stage_count, 2);
+  EXPECT_EQ(status.replicas[0].stages.size(), 2u);
   EXPECT_FALSE(status.plan_text.empty());
-  EXPECT_EQ(status.times.steps, 1u);
+  EXPECT_EQ(status.replicas[0].times.steps, 1u);
   ASSERT_EQ(status.workers.size(), 2u);
   EXPECT_EQ(status.workers[0].state, WorkerState::kActive);
   EXPECT_EQ(status.workers[0].load.fetched, 100);
@@ -260,11 +266,77 @@ TEST_F(ClusterManagerTest, TheRestTakesOverWhenItIsEnough) {
   workers_[1]->Kill();
   Lose(member, "its connection ended");
   EXPECT_TRUE(Eventually([](const ClusterStatus& status) {
-    return status.state == ClusterState::kReady && status.stage_count == 1;
+    return status.state == ClusterState::kReady && status.replicas[0].stages.size() == 1;
   }));
   ExpectItWorks();
   const ClusterStatus status = manager_->Status();
   EXPECT_EQ(status.workers.back().state, WorkerState::kLost) << "it stays listed";
+}
+
+TEST_F(ClusterManagerTest, TheLossOfAWorkerBreaksItsReplicaAlone) {
+  head_blocks_ = 1;
+  min_replicas_ = max_replicas_ = 2;
+  const std::map<std::string, Member> members = {{"w-a", Join(AddWorker("w-a"))},
+                                                 {"w-b", Join(AddWorker("w-b"))}};
+  StartManager(2, absl::Hours(1));
+  ASSERT_OK(WaitUntilReady());
+  EXPECT_THAT(manager_->Status().sentence, HasSubstr("ready on 2 workers in 2 replicas"));
+  const std::vector<PipelineSource*> sources = manager_->Sources();
+  ASSERT_EQ(sources.size(), 2u);
+  ASSERT_OK_AND_ASSIGN(const auto stays, sources[0]->CurrentPipeline());
+  ASSERT_OK_AND_ASSIGN(const auto breaks, sources[1]->CurrentPipeline());
+  EXPECT_NE(stays->epoch(), breaks->epoch());
+  const auto status = manager_->Status();
+  const std::string lost = status.workers[1].id;
+  EXPECT_EQ(status.workers[1].replica, 1u);
+  FakeWorker& worker = *workers_[lost == "w-a" ? 0 : 1];
+
+  Lose(members.at(lost));
+  EXPECT_TRUE(Eventually([&](const ClusterStatus& now) {
+    return now.replicas.size() == 1 && now.state == ClusterState::kReady &&
+           now.sentence.find("a replica is missing: worker name-of-" + lost) != std::string::npos;
+  }));
+  EXPECT_THAT(breaks->status(), StatusIs(absl::StatusCode::kUnavailable, HasSubstr(lost)));
+  EXPECT_THAT(sources[1]->CurrentPipeline(), StatusIs(absl::StatusCode::kUnavailable));
+  EXPECT_OK(DecodeOn(*stays).get());
+
+  Join(worker);
+  ASSERT_OK(WaitUntilReady());
+  ASSERT_OK_AND_ASSIGN(const auto anew, sources[1]->CurrentPipeline());
+  EXPECT_GT(anew->epoch(), breaks->epoch());
+  EXPECT_OK(DecodeOn(*anew).get());
+  EXPECT_OK(stays->status());
+}
+
+TEST_F(ClusterManagerTest, WorkersThatJoinLaterAreAnotherReplica) {
+  head_blocks_ = 1;
+  max_replicas_ = partition::kMaxReplicas;
+  Join(AddWorker("w-a"));
+  StartManager(1);
+  ASSERT_OK(WaitUntilReady());
+  ASSERT_OK_AND_ASSIGN(const auto first, manager_->CurrentPipeline());
+  // What is left over may be too small.
+  Join(AddWorker("w-b"), 1 << 20);
+  Join(AddWorker("w-c"));
+  EXPECT_TRUE(Eventually([](const ClusterStatus& status) {
+    return status.replicas.size() == 2 && status.replicas[1].state == ClusterState::kReady;
+  }));
+  EXPECT_OK(first->status());
+  EXPECT_OK(DecodeOn(*first).get());
+}
+
+TEST_F(ClusterManagerTest, AsManyReplicasAsWereAskedForMustFitAtFirst) {
+  head_blocks_ = 1;
+  min_replicas_ = max_replicas_ = 2;
+  Join(AddWorker("w-a"));
+  StartManager(1);
+  EXPECT_THAT(WaitUntilReady(),
+              StatusIs(absl::StatusCode::kResourceExhausted, HasSubstr("2 replicas do not fit")));
+  EXPECT_TRUE(manager_->Status().replicas.empty());
+  Join(AddWorker("w-b"));
+  EXPECT_TRUE(Eventually([](const ClusterStatus& status) {
+    return status.state == ClusterState::kReady && status.replicas.size() == 2;
+  }));
 }
 
 TEST_F(ClusterManagerTest, AWorkerThatJoinsAgainIsNotTheOneThatWasLoaded) {
@@ -288,7 +360,7 @@ TEST_F(ClusterManagerTest, AWorkerThatCannotLoadIsLeftOutWhenOthersSuffice) {
   StartManager(2);
   ASSERT_OK(WaitUntilReady());
   const ClusterStatus status = manager_->Status();
-  EXPECT_EQ(status.stage_count, 1);
+  EXPECT_EQ(status.replicas[0].stages.size(), 1u);
   EXPECT_EQ(status.workers[1].state, WorkerState::kIdle);
   EXPECT_THAT(status.workers[1].detail,
               AllOf(HasSubstr("could not load"), HasSubstr("60 MiB wanted, 50 MiB offered")));

@@ -51,7 +51,8 @@ struct WorkerStatus {
   absl::Duration heartbeat_age;
   Heartbeat heartbeat;
 
-  // Of its part in the present plan.
+  // Of its part in the present plan of a replica.
+  std::optional<uint32_t> replica;  // its place in ClusterStatus::replicas
   std::optional<uint32_t> worker_index;
   model::ShardSpec shard;
   int64_t planned_bytes = 0;
@@ -77,22 +78,28 @@ struct StageStatus {
   Comparison compute;  // of its slowest member, with what it waits for the others
 };
 
-struct ClusterStatus {
-  ClusterState state = ClusterState::kWaiting;
-  std::string sentence;  // for users: what is going on, or what is missing, with numbers
-  uint64_t epoch = 0;    // of the present plan, 0 when there is none
-  std::string model_name;
-  std::string model_id;         // hexadecimal
-  model::RuntimeLimits limits;  // of the present plan
-  int64_t stage_count = 0;
+// One pipeline, which has the whole model.
+struct ReplicaStatus {
+  ClusterState state = ClusterState::kWaiting;  // kLoading or kReady where there is a plan
+  uint64_t epoch = 0;
+  model::RuntimeLimits limits;
   double predicted_token_ms = 0;
-  PipelineTimes times;              // measured
-  std::vector<StageStatus> stages;  // of the present plan
-  Comparison head;                  // the slowest head block
-  Comparison answer_hop;            // to it, where it is on no stage, and back to the coordinator
-  std::string plan_text;            // partition::ExplainPlan; empty without a plan
+  PipelineTimes times;  // measured
+  std::vector<StageStatus> stages;
+  Comparison head;        // the slowest head block
+  Comparison answer_hop;  // to it, where it is on no stage, and back to the coordinator
+};
+
+struct ClusterStatus {
+  ClusterState state = ClusterState::kWaiting;  // kReady as soon as one replica is
+  std::string sentence;  // for users: what is going on, or what is missing, with numbers
+  uint64_t epoch = 0;    // of the newest plan, 0 when there is none
+  std::string model_name;
+  std::string model_id;                 // hexadecimal
+  std::vector<ReplicaStatus> replicas;  // those that have a plan
+  std::string plan_text;                // partition::ExplainPlan; empty without a plan
   std::vector<std::string> warnings;
-  std::vector<WorkerStatus> workers;  // the plan's in order, then idle ones, then lost ones
+  std::vector<WorkerStatus> workers;  // the plans' in order, then idle ones, then lost ones
   std::vector<LinkProfile> links;     // between those that are there, as far as measured
 };
 

@@ -73,6 +73,10 @@ bool ReadShard(const Json& json, LastShard& shard) {
     if (!json[key].is_number() || json[key].get<double>() < 0) return false;
     *value = json[key].get<double>();
   }
+  if (json.contains("replica")) {
+    if (!json["replica"].is_number_integer()) return false;
+    shard.replica = json["replica"].get<int64_t>();
+  }
   if (json.contains("kernels") && !ReadKernels(json["kernels"], shard.kernels)) return false;
   shard.worker_id = json["id"].get<std::string>();
   shard.worker_name = json["name"].get<std::string>();
@@ -144,7 +148,8 @@ absl::Status WriteLastPlacement(const std::string& path, const LastPlacement& la
              {"weight_bytes_per_second", shard.weight_bytes_per_second},
              {"disk_bytes_per_second", shard.disk_bytes_per_second},
              {"layer_us", shard.layer_us},
-             {"kernels", ToJson(shard.kernels)}};
+             {"kernels", ToJson(shard.kernels)},
+             {"replica", shard.replica}};
     if (shard.spec.slice.has_value()) {
       entry["heads"] = ToJson(shard.spec.slice->heads);
       entry["ff"] = ToJson(shard.spec.slice->ff);

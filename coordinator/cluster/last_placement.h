@@ -4,6 +4,7 @@
 #ifndef RENGA_COORDINATOR_CLUSTER_LAST_PLACEMENT_H_
 #define RENGA_COORDINATOR_CLUSTER_LAST_PLACEMENT_H_
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -23,6 +24,7 @@ struct LastShard {
   double disk_bytes_per_second = 0;
   double layer_us = 0;
   std::vector<KernelSpeed> kernels = {};
+  int64_t replica = 0;
 };
 
 using LastPlacement = std::vector<LastShard>;

@@ -10,7 +10,7 @@
 #include "absl/strings/str_join.h"
 #include "base/status_macros.h"
 #include "partition/explain.h"
-#include "partition/planner.h"
+#include "partition/replicas.h"
 #include "transport/identity.h"
 
 namespace renga::cluster {
@@ -96,24 +96,8 @@ std::string MixedPathsWarning(const std::vector<PlacedWorker>& workers) {
                       "): answers may differ in their last bits from those of one path");
 }
 
-}  // namespace
-
-absl::StatusOr<Placement> PlaceModel(const ModelStore& store,
-                                     const std::vector<Member>& measured_members,
-                                     partition::PlanRequest request, const LastPlacement& last,
-                                     const std::vector<LinkProfile>& links) {
-  const std::vector<Member> members = WithSettledSpeeds(measured_members, last);
-  const std::vector<partition::WorkerProfile> profiles = ProfilesOf(members, store.footprint());
-  request.links = TableOf(links, members);
-  request.previous.clear();
-  for (size_t i = 0; i < members.size(); ++i) {
-    if (const LastShard* shard = FindLastShard(last, members[i], members)) {
-      request.previous.push_back({.worker_id = profiles[i].id, .spec = shard->spec});
-    }
-  }
-  RENGA_ASSIGN_OR_RETURN(const partition::Plan plan,
-                         partition::MakePlan(store.model(), store.footprint(), profiles, request));
-
+Placement ToPlacement(const partition::Plan& plan, const std::vector<Member>& members,
+                      const std::vector<partition::WorkerProfile>& profiles) {
   Placement placement;
   std::vector<int> order;  // of members, by worker index
   for (const partition::StagePlan& stage : plan.stages) {
@@ -137,12 +121,11 @@ absl::StatusOr<Placement> PlaceModel(const ModelStore& store,
     placement.workers.push_back({members[index], worker.spec, worker.bytes, worker.predicted_ms});
   }
   for (size_t i = 0; i < members.size(); ++i) {
-    if (plan.workers[i].idle()) {
-      placement.idle.push_back({members[i], plan.workers[i].idle_reason});
-    }
+    const partition::WorkerPlan& worker = plan.workers[i];
+    if (!worker.idle() || worker.idle_reason.empty()) continue;
+    placement.idle.push_back({members[i], worker.idle_reason});
   }
   placement.limits = plan.limits;
-  placement.lazy = request.lazy;
   placement.predicted_token_ms = plan.stream_ms;
   placement.predicted = plan.times;
   placement.text = partition::ExplainPlan(plan, profiles);
@@ -153,7 +136,48 @@ absl::StatusOr<Placement> PlaceModel(const ModelStore& store,
   return placement;
 }
 
-LastPlacement Remember(const Placement& placement) {
+// A worker of one replica is not idle for the others.
+void ForgetOtherReplicas(std::vector<partition::Plan>& plans) {
+  for (size_t worker = 0; worker < plans.front().workers.size(); ++worker) {
+    const bool busy = std::any_of(plans.begin(), plans.end(), [&](const partition::Plan& plan) {
+      return !plan.workers[worker].idle();
+    });
+    for (partition::Plan& plan : plans) {
+      if (busy) plan.workers[worker].idle_reason.clear();
+    }
+  }
+}
+
+}  // namespace
+
+absl::StatusOr<std::vector<Placement>> PlaceModel(const ModelStore& store,
+                                                  const std::vector<Member>& measured_members,
+                                                  partition::PlanRequest request,
+                                                  const LastPlacement& last,
+                                                  const std::vector<LinkProfile>& links) {
+  const std::vector<Member> members = WithSettledSpeeds(measured_members, last);
+  const std::vector<partition::WorkerProfile> profiles = ProfilesOf(members, store.footprint());
+  request.links = TableOf(links, members);
+  request.previous.clear();
+  for (size_t i = 0; i < members.size(); ++i) {
+    if (const LastShard* shard = FindLastShard(last, members[i], members)) {
+      request.previous.push_back(
+          {.worker_id = profiles[i].id, .spec = shard->spec, .replica = shard->replica});
+    }
+  }
+  RENGA_ASSIGN_OR_RETURN(
+      partition::Replicas replicas,
+      partition::PlanReplicas(store.model(), store.footprint(), profiles, request));
+  ForgetOtherReplicas(replicas.plans);
+  std::vector<Placement> placements;
+  for (const partition::Plan& plan : replicas.plans) {
+    placements.push_back(ToPlacement(plan, members, profiles));
+    placements.back().lazy = request.lazy;
+  }
+  return placements;
+}
+
+LastPlacement Remember(const Placement& placement, int64_t replica) {
   LastPlacement last;
   for (const PlacedWorker& worker : placement.workers) {
     last.push_back({.worker_id = worker.member.id,
@@ -162,7 +186,8 @@ LastPlacement Remember(const Placement& placement) {
                     .weight_bytes_per_second = worker.member.offer.weight_bytes_per_second,
                     .disk_bytes_per_second = worker.member.offer.disk_bytes_per_second,
                     .layer_us = worker.member.offer.layer_us,
-                    .kernels = worker.member.offer.kernels});
+                    .kernels = worker.member.offer.kernels,
+                    .replica = replica});
   }
   return last;
 }

@@ -49,14 +49,17 @@ struct Placement {
   std::vector<std::string> warnings;  // sentences
 };
 
-// Plans `request` for `members`, as they were placed last where that is nearly as good. Errors are
-// the planner's, sentences for users. `links` are those that were measured.
-absl::StatusOr<Placement> PlaceModel(const ModelStore& store, const std::vector<Member>& members,
-                                     partition::PlanRequest request, const LastPlacement& last,
-                                     const std::vector<LinkProfile>& links);
+// Plans `request` for `members`, as they were placed last where that is nearly as good. A placement
+// for each replica; no member is in two. Errors are the planner's, sentences for users. `links` are
+// those that were measured.
+absl::StatusOr<std::vector<Placement>> PlaceModel(const ModelStore& store,
+                                                  const std::vector<Member>& members,
+                                                  partition::PlanRequest request,
+                                                  const LastPlacement& last,
+                                                  const std::vector<LinkProfile>& links);
 
 // What to remember of it.
-LastPlacement Remember(const Placement& placement);
+LastPlacement Remember(const Placement& placement, int64_t replica);
 
 }  // namespace renga::cluster
 

@@ -32,9 +32,10 @@ class PlacementTest : public ::testing::Test {
     request.context_tokens = 128;
     request.max_step_tokens = 16;
     request.use_every_worker = true;
-    absl::StatusOr<Placement> placement = PlaceModel(*store_, members, request, last, {});
-    EXPECT_OK(placement);
-    return *std::move(placement);
+    auto placements = PlaceModel(*store_, members, request, last, {});
+    EXPECT_OK(placements);
+    EXPECT_EQ(placements->size(), 1u);
+    return std::move(placements->front());
   }
   static std::map<std::string, model::Range> LayersOf(const Placement& placement) {
     std::map<std::string, model::Range> layers;
@@ -52,7 +53,7 @@ TEST_F(PlacementTest, ANoisyTimeOfALayerMovesNoWeightsAtARestart) {
   const Placement first = Place({MakeMember("a", 50), MakeMember("b", 500)}, {});
   const std::vector<Member> noisy = {MakeMember("a", 500), MakeMember("b", 50)};
   EXPECT_NE(LayersOf(Place(noisy, {})), LayersOf(first)) << "the test would show nothing";
-  EXPECT_EQ(LayersOf(Place(noisy, Remember(first))), LayersOf(first));
+  EXPECT_EQ(LayersOf(Place(noisy, Remember(first, 0))), LayersOf(first));
 }
 
 }  // namespace

@@ -26,13 +26,15 @@ WorkerStatus StatusOf(const Member& member, absl::Duration now) {
 
 // Adds what the plan gives this worker. A member that has joined anew since is not the one that
 // was planned with.
-void AddPart(const ClusterView& view, const Member& member, WorkerStatus& status) {
+void AddPart(const ReplicaView& view, uint32_t replica, const Member& member,
+             WorkerStatus& status) {
   const Placement& placement = *view.placement;
   for (uint32_t index = 0; index < placement.workers.size(); ++index) {
     const PlacedWorker& placed = placement.workers[index];
     if (placed.member.id != member.id) continue;
     if (placed.member.incarnation != member.incarnation) continue;
     if (member.alive) status.state = WorkerState::kActive;
+    status.replica = replica;
     status.worker_index = index;
     status.shard = placed.spec;
     status.planned_bytes = placed.bytes.total();
@@ -41,7 +43,9 @@ void AddPart(const ClusterView& view, const Member& member, WorkerStatus& status
     if (index < view.times.workers.size()) status.times = view.times.workers[index];
   }
   for (const IdleWorker& idle : placement.idle) {
-    if (idle.member.id == member.id && member.alive) status.detail = idle.reason;
+    if (idle.member.id == member.id && status.state == WorkerState::kIdle) {
+      status.detail = idle.reason;
+    }
   }
 }
 
@@ -56,7 +60,7 @@ void ShareOut(double measured_ms, const std::vector<Comparison*>& hops) {
   }
 }
 
-void AddStages(const ClusterView& view, ClusterStatus& status) {
+void AddStages(const ReplicaView& view, ReplicaStatus& status) {
   const Placement& placement = *view.placement;
   const partition::PlanTimes& predicted = placement.predicted;
   const auto times = [&](uint32_t worker) {
@@ -84,8 +88,29 @@ void AddStages(const ClusterView& view, ClusterStatus& status) {
   ShareOut(view.times.decode_network_us / 1000, hops);
 }
 
+void AddReplica(const ClusterView& view, const ReplicaView& replica, ClusterStatus& status) {
+  const Placement& placement = *replica.placement;
+  ReplicaStatus& added = status.replicas.emplace_back();
+  added.state = replica.state;
+  added.epoch = replica.epoch;
+  added.limits = placement.limits;
+  added.predicted_token_ms = placement.predicted_token_ms;
+  added.times = replica.times;
+  AddStages(replica, added);
+  status.epoch = std::max(status.epoch, replica.epoch);
+  if (view.replicas.size() > 1) {
+    absl::StrAppend(&status.plan_text, "replica ", status.replicas.size(), ":\n");
+  }
+  status.plan_text += placement.text;
+  status.warnings.insert(status.warnings.end(), placement.warnings.begin(),
+                         placement.warnings.end());
+}
+
 int Rank(const WorkerStatus& status) {
-  if (status.worker_index.has_value()) return static_cast<int>(*status.worker_index);
+  constexpr int kOfReplica = 10'000;  // more than a plan has workers
+  if (status.worker_index.has_value()) {
+    return static_cast<int>(*status.replica) * kOfReplica + static_cast<int>(*status.worker_index);
+  }
   return status.state == WorkerState::kLost ? 2'000'000 : 1'000'000;
 }
 
@@ -126,22 +151,15 @@ ClusterStatus MakeStatus(const ClusterView& view, const ModelStore& store,
   ClusterStatus status;
   status.state = view.state;
   status.sentence = view.sentence;
-  status.epoch = view.epoch;
   const model::ModelConfig& config = store.model().config;
   status.model_name = config.name.empty() ? config.architecture : config.name;
   status.model_id = store.manifest().model_id.ToHex();
-  status.times = view.times;
-  if (view.placement != nullptr) {
-    status.limits = view.placement->limits;
-    status.stage_count = static_cast<int64_t>(view.placement->stages.size());
-    status.predicted_token_ms = view.placement->predicted_token_ms;
-    status.plan_text = view.placement->text;
-    status.warnings = view.placement->warnings;
-    AddStages(view, status);
-  }
+  for (const ReplicaView& replica : view.replicas) AddReplica(view, replica, status);
   for (const Member& member : members) {
     WorkerStatus worker = StatusOf(member, now);
-    if (view.placement != nullptr) AddPart(view, member, worker);
+    for (uint32_t i = 0; i < view.replicas.size(); ++i) {
+      AddPart(view.replicas[i], i, member, worker);
+    }
     const auto left_out = view.left_out.find(member.id);
     if (left_out != view.left_out.end() && member.alive) worker.detail = left_out->second;
     status.workers.push_back(std::move(worker));

@@ -11,18 +11,24 @@
 #include "coordinator/cluster/cluster_status.h"
 #include "coordinator/cluster/membership.h"
 #include "coordinator/cluster/model_store.h"
+#include "coordinator/cluster/pipeline_impl.h"
 #include "coordinator/cluster/placement.h"
 
 namespace renga::cluster {
 
 // The manager's side of a status: what it is doing, with whom.
+struct ReplicaView {
+  ClusterState state = ClusterState::kLoading;
+  uint64_t epoch = 0;
+  std::shared_ptr<const Placement> placement;
+  std::vector<LoadBytes> loads;            // by worker index
+  std::shared_ptr<PipelineImpl> pipeline;  // null while it loads
+  PipelineTimes times;                     // the pipeline's
+};
 struct ClusterView {
   ClusterState state = ClusterState::kWaiting;
   std::string sentence;
-  uint64_t epoch = 0;
-  std::shared_ptr<const Placement> placement;  // null without a plan
-  std::vector<LoadBytes> loads;                // by worker index
-  PipelineTimes times;
+  std::vector<ReplicaView> replicas;            // those that have a plan
   std::map<std::string, std::string> left_out;  // worker id to why it is left out of plans
 };
 

@@ -91,8 +91,10 @@ std::string MetricsText(const RequestCounter& counter, const serving::ServingSta
   AppendValue(out, "renga_kv_blocks", "gauge", "KV blocks of the plan.", stats.kv_blocks);
   AppendValue(out, "renga_kv_blocks_free", "gauge", "KV blocks in no sequence.",
               stats.kv_blocks_free);
-  AppendValue(out, "renga_epoch", "gauge", "The plan's epoch; 0 without a plan.", stats.epoch);
-  AppendValue(out, "renga_stages", "gauge", "Stages of the plan.", stats.stage_count);
+  AppendValue(out, "renga_replicas", "gauge", "Pipelines with the whole model.", stats.replicas);
+  AppendValue(out, "renga_epoch", "gauge", "The newest plan's epoch; 0 without a plan.",
+              stats.epoch);
+  AppendValue(out, "renga_stages", "gauge", "Stages of all replicas.", stats.stage_count);
   AppendHistogram(out, "renga_step_seconds", "Round trips of steps.", stats.step_time);
   AppendHistogram(out, "renga_first_token_seconds", "From a request's arrival to its first token.",
                   stats.first_token_time);

@@ -42,7 +42,7 @@ class OpenAiServerTest : public ::testing::Test {
             FakePipelineOptions{.vocab_size = ToyTokenizer::kVocabSize, .kv_blocks = 32})),
         source_(pipeline_),
         scheduler_(
-            {.source = &source_,
+            {.replicas = {&source_},
              .is_end_token = [this](model::TokenId id) { return tokenizer_.IsEndOfGeneration(id); },
              .context_tokens = 512}),
         engine_(&tokenizer_, &chat_template_, &scheduler_) {

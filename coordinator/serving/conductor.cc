@@ -7,8 +7,8 @@
 #include "base/log.h"
 #include "base/status_macros.h"
 #include "coordinator/serving/combined_drafter.h"
-#include "coordinator/serving/hot_rows_guard.h"
 #include "coordinator/serving/prompt_lookup.h"
+#include "coordinator/serving/request_checks.h"
 
 namespace renga::serving {
 namespace {
@@ -32,56 +32,12 @@ int64_t LeftOut(const cluster::StepOutcome& outcome) {
   return left_out;
 }
 
-void Done(Sequence& sequence, absl::StatusOr<FinishReason> reason, absl::Time now) {
-  RequestTimings timings;
-  const bool started = sequence.started != absl::InfinitePast();
-  const bool answered = sequence.first_token != absl::InfinitePast();
-  timings.queued = (started ? sequence.started : now) - sequence.arrived;
-  if (started) timings.prefill = (answered ? sequence.first_token : now) - sequence.started;
-  if (answered) timings.decode = now - sequence.first_token;
-
-  if (auto* score = std::get_if<ScoreJob>(&sequence.job)) {
-    if (!score->sink.on_done) return;
-    if (!reason.ok()) return score->sink.on_done(reason.status());
-    return score->sink.on_done(timings);
-  }
-  GenerateSink& sink = std::get<GenerateJob>(sequence.job).sink;
-  if (!sink.on_done) return;
-  if (!reason.ok()) return sink.on_done(reason.status());
-  sink.on_done(GenerateResult{*reason,
-                              {sequence.prompt_tokens, sequence.generated()},
-                              timings,
-                              sequence.counts,
-                              sequence.screened_tokens,
-                              sequence.approximated_tokens,
-                              sequence.left_out,
-                              sequence.all_rows});
-}
-
 }  // namespace
 
-absl::string_view FinishReasonName(FinishReason reason) {
-  switch (reason) {
-    case FinishReason::kStop:
-      return "stop";
-    case FinishReason::kLength:
-      return "length";
-  }
-  return "";
-}
-
-void Conductor::Handle(Event event) {
-  if (auto* sequence = std::get_if<std::unique_ptr<Sequence>>(&event)) {
-    Start(std::move(*sequence));
-  } else if (auto* cancel = std::get_if<CancelEvent>(&event)) {
-    const auto it = sequences_.find(cancel->request_id);
-    if (it != sequences_.end()) {
-      Finish(*it->second, absl::CancelledError("the request was cancelled"));
-    }
-  } else if (auto* early = std::get_if<EarlyEvent>(&event)) {
-    GuessFrom(*early);
-  } else {
-    StepDone(std::get<StepEvent>(std::move(event)));
+void Conductor::Cancel(uint64_t request_id) {
+  const auto it = sequences_.find(request_id);
+  if (it != sequences_.end()) {
+    Finish(*it->second, absl::CancelledError("the request was cancelled"));
   }
 }
 
@@ -121,97 +77,54 @@ ServingStats Conductor::Stats() const {
     stats.kv_blocks = batcher_->blocks().block_count();
     stats.kv_blocks_free = batcher_->blocks().free_blocks();
     stats.preemptions += batcher_->preemptions();
+    stats.replicas = 1;
     stats.epoch = pipeline_->epoch();
     stats.stage_count = pipeline_->stage_count();
   }
   return stats;
 }
 
-void Conductor::Start(std::unique_ptr<Sequence> owned) {
-  // Before the sequence is known: a break that is found only now starts over with all known ones,
-  // and this one would be enqueued twice.
+absl::Status Conductor::Prepare() {
   LookForPlan();
   const absl::Status status = EnsurePipeline();
+  // LookForPlan goes on with what waits for a plan.
+  return wait_for_plan_.has_value() ? absl::OkStatus() : status;
+}
+
+Conductor::WorkLoad Conductor::load() const {
+  WorkLoad load{.waits_for_plan = wait_for_plan_.has_value(),
+                .requests = std::ssize(sequences_),
+                .prompt_tokens = 0};
+  for (const auto& [id, sequence] : sequences_) {
+    if (!sequence->decoding()) load.prompt_tokens += std::max<int64_t>(0, sequence->remaining());
+  }
+  return load;
+}
+
+void Conductor::Start(std::unique_ptr<Sequence> owned) {
   Sequence& sequence = *owned;
   sequences_[sequence.request_id] = std::move(owned);
-  stats_.prompt_tokens += static_cast<uint64_t>(sequence.prompt_tokens);
-  if (static_cast<int64_t>(sequences_.size()) > options_.max_requests) {
-    return Finish(sequence, absl::ResourceExhaustedError(
-                                absl::StrCat("too many requests: ", options_.max_requests,
-                                             " are already waiting or running")));
-  }
   const bool guesses = options_.optimistic || options_.speculation != SpeculationMode::kOff;
   if (guesses && !sequence.is_score()) {
     sequence.speculation = std::make_unique<Speculation>(NewDrafter());
   }
-  // LookForPlan goes on with it.
-  if (wait_for_plan_.has_value()) return;
-  Enqueue({&sequence}, status);
+  if (!wait_for_plan_.has_value()) Enqueue({&sequence}, absl::OkStatus());
 }
 
-void Conductor::Guard(Sequence& sequence) const {
-  const auto& hot = pipeline_->limits().approximation.hot_rows;
-  if (hot == nullptr) return;
-  // Of a text that is scored, what stands before the first row.
-  const int64_t known = sequence.is_score() ? sequence.next_row : sequence.prompt_tokens;
-  sequence.all_rows =
-      NeedsAllRows(std::span(sequence.tokens).first(static_cast<size_t>(known)), *hot);
+void Conductor::Refuse(std::unique_ptr<Sequence> owned, const absl::Status& status) {
+  Sequence& sequence = *owned;
+  sequences_[sequence.request_id] = std::move(owned);
+  Finish(sequence, status);
 }
 
 std::unique_ptr<Drafter> Conductor::NewDrafter() {
   // With an optimistic head it is not asked.
   auto lookup = std::make_unique<PromptLookup>();
-  if (options_.optimistic || !draft_.has_value() ||
-      options_.speculation != SpeculationMode::kAuto) {
+  if (options_.optimistic || draft_ == nullptr || options_.speculation != SpeculationMode::kAuto) {
     return lookup;
   }
   return std::make_unique<CombinedDrafter>(std::move(lookup),
-                                           std::make_unique<ModelDrafter>(&*draft_));
-}
-
-absl::Status Conductor::Check(Sequence& sequence) const {
-  if (sequence.tokens.empty()) return absl::InvalidArgumentError("the prompt has no tokens");
-  for (TokenId token : sequence.tokens) {
-    if (token < 0 || token >= vocab_size()) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          "the prompt holds token ", token, ", but the vocabulary ends at ", vocab_size() - 1));
-    }
-  }
-  if (sequence.chunk_tokens() < 0) return absl::InvalidArgumentError("a chunk size below 0");
-  if (sequence.is_score()) {
-    if (sequence.next_row < 0 || sequence.next_row >= sequence.prompt_tokens) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          "first row ", sequence.next_row, " of a text of ", sequence.prompt_tokens, " tokens"));
-    }
-    return CheckLengths(sequence.prompt_tokens, 0);
-  }
-  GenerateRequest& request = std::get<GenerateJob>(sequence.job).request;
-  RENGA_RETURN_IF_ERROR(CheckSamplingParams(request.sampling, vocab_size()));
-  if (request.alternatives < 0 || request.alternatives > kMaxAlternatives) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "at most ", kMaxAlternatives, " alternatives per token, not ", request.alternatives));
-  }
-  if (request.max_tokens < 0) return absl::InvalidArgumentError("max_tokens below 0");
-  RENGA_RETURN_IF_ERROR(
-      CheckLengths(sequence.prompt_tokens, std::max<int64_t>(1, request.max_tokens)));
-  if (request.max_tokens == 0) request.max_tokens = context_tokens() - sequence.prompt_tokens;
-  return absl::OkStatus();
-}
-
-absl::Status Conductor::CheckLengths(int64_t prompt_tokens, int64_t max_tokens) const {
-  const int64_t context = context_tokens();
-  if (prompt_tokens > context) {
-    return absl::InvalidArgumentError(absl::StrCat("the prompt has ", prompt_tokens,
-                                                   " tokens, more than the context of ", context));
-  }
-  if (max_tokens > context - prompt_tokens) {
-    return absl::InvalidArgumentError(absl::StrCat("the prompt's ", prompt_tokens, " tokens and ",
-                                                   max_tokens,
-                                                   " of the answer are more than the "
-                                                   "context of ",
-                                                   context, " tokens"));
-  }
-  return absl::OkStatus();
+                                           std::make_unique<ModelDrafter>(draft_));
 }
 
 absl::Status Conductor::EnsurePipeline() {
@@ -221,7 +134,8 @@ absl::Status Conductor::EnsurePipeline() {
   const bool idle = batcher_.has_value() && batcher_->waiting() + batcher_->running() == 0;
   if (pipeline_ != nullptr && !idle) return absl::OkStatus();
   // Idle: the source may have a newer plan by now.
-  absl::StatusOr<std::shared_ptr<cluster::Pipeline>> current = options_.source->CurrentPipeline();
+  absl::StatusOr<std::shared_ptr<cluster::Pipeline>> current =
+      options_.replicas[replica_]->CurrentPipeline();
   if (!current.ok()) return pipeline_ != nullptr ? absl::OkStatus() : current.status();
   if (*current == pipeline_) return absl::OkStatus();
   if (*current == distrusted_.lock()) {
@@ -266,14 +180,16 @@ void Conductor::Break(const absl::Status& status) {
     return LookForPlan();
   }
   std::vector<Sequence*> running;
-  std::vector<Sequence*> waiting;
-  for (auto& [id, sequence] : sequences_) {
+  for (auto it = sequences_.begin(); it != sequences_.end();) {
     // One that was sent back to wait is an answer under way, too.
-    const bool untouched = sequence->started == absl::InfinitePast();
-    (untouched ? waiting : running).push_back(sequence.get());
+    if (it->second->started != absl::InfinitePast()) {
+      running.push_back(it++->second.get());
+    } else {
+      homeless_.push_back(std::move(it->second));
+      it = sequences_.erase(it);
+    }
   }
   for (Sequence* sequence : running) Finish(*sequence, status);
-  if (!waiting.empty()) Enqueue(waiting, EnsurePipeline());
 }
 
 void Conductor::LookForPlan() {
@@ -291,12 +207,15 @@ void Conductor::Enqueue(const std::vector<Sequence*>& sequences, const absl::Sta
     sequence->run = 0;
     sequence->submitted = 0;
     if (sequence->speculation != nullptr) sequence->speculation->Clear();
-    const absl::Status usable = status.ok() ? Check(*sequence) : status;
+    const absl::Status usable =
+        status.ok() ? CheckRequest(*sequence, vocab_size(), context_tokens()) : status;
     if (!usable.ok()) {
       Finish(*sequence, usable);
       continue;
     }
-    if (sequence->started == absl::InfinitePast()) Guard(*sequence);
+    if (sequence->started == absl::InfinitePast()) {
+      GuardHotRows(*sequence, pipeline_->limits().approximation);
+    }
     batcher_->Enqueue(sequence);
   }
 }
@@ -350,16 +269,16 @@ void Conductor::SendStep(PlannedStep planned) {
   ++stats_.steps;
   cluster::Pipeline::EarlyCallback early;
   if (options_.optimistic) {
-    early = [inbox = inbox_, ticket](std::vector<model::HeadRow> rows) {
+    early = [inbox = inbox_, replica = replica_, ticket](std::vector<model::HeadRow> rows) {
       const std::shared_ptr<Inbox> open = inbox.lock();
-      if (open != nullptr) open->Put(EarlyEvent{ticket, std::move(rows)});
+      if (open != nullptr) open->Put(EarlyEvent{replica, ticket, std::move(rows)});
     };
   }
   pipeline_->Submit(
       std::move(planned.step), std::move(planned.tokens),
-      [inbox = inbox_, ticket](absl::StatusOr<cluster::StepOutcome> outcome) {
+      [inbox = inbox_, replica = replica_, ticket](absl::StatusOr<cluster::StepOutcome> outcome) {
         const std::shared_ptr<Inbox> open = inbox.lock();
-        if (open != nullptr) open->Put(StepEvent{ticket, std::move(outcome)});
+        if (open != nullptr) open->Put(StepEvent{replica, ticket, std::move(outcome)});
       },
       std::move(early));
 }
@@ -550,7 +469,7 @@ void Conductor::Finish(Sequence& sequence, absl::StatusOr<FinishReason> reason) 
   } else {
     ++stats_.requests_failed;
   }
-  Done(*owned, std::move(reason), absl::Now());
+  TellEnd(*owned, std::move(reason), absl::Now());
 }
 
 bool Conductor::IsApproximated(const Sequence& sequence, int64_t left_out) const {

@@ -1,13 +1,16 @@
-// The scheduler's thread: sequences, the present pipeline and the steps in flight on it.
+// One replica of the model on the scheduler's thread: its sequences, its present pipeline and the
+// steps in flight on it.
 // Internal to serving/.
 #ifndef RENGA_COORDINATOR_SERVING_CONDUCTOR_H_
 #define RENGA_COORDINATOR_SERVING_CONDUCTOR_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <deque>
 #include <memory>
 #include <optional>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "absl/container/btree_map.h"
@@ -27,12 +30,34 @@ namespace renga::serving {
 // Not thread-safe: all of it happens on one thread. Callbacks of requests run inside its methods.
 class Conductor {
  public:
-  Conductor(const SchedulerOptions& options, std::weak_ptr<Inbox> inbox)
-      : options_(options), inbox_(std::move(inbox)) {
-    if (options_.draft != nullptr) draft_.emplace(options_.draft);
-  }
+  // Works for options.replicas[replica]. `draft` may be null; what is given outlives the conductor.
+  Conductor(const SchedulerOptions& options, size_t replica, DraftModel* draft,
+            std::weak_ptr<Inbox> inbox)
+      : options_(options), replica_(replica), draft_(draft), inbox_(std::move(inbox)) {}
 
-  void Handle(Event event);
+  // Gets hold of the present pipeline. OK: requests can be started, if only to wait for a plan that
+  // takes over.
+  absl::Status Prepare();
+  // How much there is to do, for comparison with others.
+  struct WorkLoad {
+    bool waits_for_plan = false;
+    int64_t requests = 0;
+    int64_t prompt_tokens = 0;  // not computed yet
+    friend auto operator<=>(const WorkLoad&, const WorkLoad&) = default;
+  };
+  WorkLoad load() const;
+  // After Prepare.
+  void Start(std::unique_ptr<Sequence> sequence);
+  // Ends it at once.
+  void Refuse(std::unique_ptr<Sequence> sequence, const absl::Status& status);
+  // If it is one of its requests.
+  void Cancel(uint64_t request_id);
+  void StepDone(StepEvent event);
+  // Keeps what the step's outputs seem to say as guesses.
+  void GuessFrom(const EarlyEvent& event);
+  // Requests that waited for a pipeline that broke: they can begin anywhere.
+  std::vector<std::unique_ptr<Sequence>> TakeHomeless() { return std::exchange(homeless_, {}); }
+
   // Ends requests whose time is over, then sends as many steps as may be in flight.
   void Turn();
   // When Turn has something to do even if nothing is heard until then.
@@ -53,18 +78,12 @@ class Conductor {
     std::optional<absl::StatusOr<cluster::StepOutcome>> outcome;
   };
 
-  void Start(std::unique_ptr<Sequence> sequence);
   std::unique_ptr<Drafter> NewDrafter();
-  // Whether the request can be served at all; fills in max_tokens when it was left open.
-  absl::Status Check(Sequence& sequence) const;
-  // Decides whether hot rows of the vocabulary do.
-  void Guard(Sequence& sequence) const;
-  absl::Status CheckLengths(int64_t prompt_tokens, int64_t max_tokens) const;
 
   absl::Status EnsurePipeline();
   void UsePipeline(std::shared_ptr<cluster::Pipeline> pipeline);
-  // The present pipeline can't be used any longer: ends the requests that are on it, or keeps all
-  // of them for the plan that takes over.
+  // The present pipeline can't be used any longer: ends the requests that are on it and makes the
+  // others homeless, or keeps all of them for the plan that takes over.
   void Break(const absl::Status& status);
   // Requests that have no pipeline begin (again) on the present one, from their journals; without
   // one they end with `status`.
@@ -78,9 +97,6 @@ class Conductor {
   bool IsLive(const InFlight& flight) const;
   int64_t PrefillChunk() const;
 
-  void StepDone(StepEvent event);
-  // Keeps what the step's outputs seem to say as guesses.
-  void GuessFrom(const EarlyEvent& event);
   void GuessNext(Sequence& sequence, const model::StepSlot& slot, const model::HeadRow& row) const;
   void Deliver(const InFlight& flight, const cluster::StepOutcome& outcome);
   // A row for a token of an answer and, while they are what was guessed, those after it.
@@ -101,6 +117,8 @@ class Conductor {
   int64_t max_in_flight() const;
 
   const SchedulerOptions& options_;
+  const size_t replica_;
+  DraftModel* const draft_;
   const std::weak_ptr<Inbox> inbox_;
 
   std::shared_ptr<cluster::Pipeline> pipeline_;
@@ -114,9 +132,9 @@ class Conductor {
   std::optional<absl::Time> wait_for_plan_;
   double prefill_us_per_token_ = 0;  // of the slowest stage, smoothed; 0: unknown
 
-  std::optional<DraftModel> draft_;  // outlives the sequences' drafters
   absl::btree_map<uint64_t, std::unique_ptr<Sequence>> sequences_;  // by request id: by age
-  ServingStats stats_;                                              // the totals
+  std::vector<std::unique_ptr<Sequence>> homeless_;
+  ServingStats stats_;  // the totals
 };
 
 }  // namespace renga::serving

@@ -3,6 +3,7 @@
 #ifndef RENGA_COORDINATOR_SERVING_INBOX_H_
 #define RENGA_COORDINATOR_SERVING_INBOX_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <variant>
@@ -23,12 +24,14 @@ struct CancelEvent {
 };
 
 struct StepEvent {
-  uint64_t ticket = 0;  // of the step, over all pipelines
+  size_t replica = 0;
+  uint64_t ticket = 0;  // of the step, over all pipelines of the replica
   absl::StatusOr<cluster::StepOutcome> outcome;
 };
 
 // What the first head block says of a step that others have not answered yet.
 struct EarlyEvent {
+  size_t replica = 0;
   uint64_t ticket = 0;
   std::vector<model::HeadRow> rows;
 };

@@ -2,7 +2,7 @@
 
 #include <utility>
 
-#include "coordinator/serving/conductor.h"
+#include "coordinator/serving/dispatcher.h"
 #include "coordinator/serving/inbox.h"
 #include "coordinator/serving/sequence.h"
 
@@ -12,17 +12,17 @@ namespace {
 absl::Status Stopping() { return absl::CancelledError("renga is stopping"); }
 
 void Run(const SchedulerOptions& options, const std::shared_ptr<Inbox>& inbox) {
-  Conductor conductor(options, inbox);
+  Dispatcher dispatcher(options, inbox);
   bool stopped = false;
   while (!stopped) {
-    std::vector<Event> events = inbox->Take(conductor.NextDeadline(), stopped);
-    for (Event& event : events) conductor.Handle(std::move(event));
-    if (!stopped) conductor.Turn();
-    ServingStats stats = conductor.Stats();
+    std::vector<Event> events = inbox->Take(dispatcher.NextDeadline(), stopped);
+    for (Event& event : events) dispatcher.Handle(std::move(event));
+    if (!stopped) dispatcher.Turn();
+    ServingStats stats = dispatcher.Stats();
     absl::MutexLock lock(&inbox->mutex);
     inbox->stats = std::move(stats);
   }
-  conductor.EndAll(Stopping());
+  dispatcher.EndAll(Stopping());
 }
 
 }  // namespace

@@ -6,7 +6,10 @@
 // steps, on how its prompt was cut, on the number of steps in flight, or on being sent back to
 // wait in between.
 //
-// When the pipeline breaks, requests on the stages end with its status, which names the worker;
+// With several replicas each request is computed by one of them: the one with the fewest requests
+// when it comes. It stays there.
+//
+// When a pipeline breaks, requests on the stages end with its status, which names the worker;
 // those still waiting go to the next pipeline when there is one, and end with kUnavailable if not.
 #ifndef RENGA_COORDINATOR_SERVING_SCHEDULER_H_
 #define RENGA_COORDINATOR_SERVING_SCHEDULER_H_
@@ -29,7 +32,8 @@
 namespace renga::serving {
 
 struct SchedulerOptions {
-  cluster::PipelineSource* source = nullptr;            // must outlive the scheduler
+  // One for each replica of the model there may be; at least one. They must outlive the scheduler.
+  std::vector<cluster::PipelineSource*> replicas = {};
   std::function<bool(TokenId)> is_end_token = nullptr;  // none: only lengths and sinks end answers
   // Most tokens of one sequence; 0: as many as the KV blocks hold.
   int64_t context_tokens = 0;
@@ -42,7 +46,7 @@ struct SchedulerOptions {
   // one for much longer than this.
   absl::Duration chunk_time = absl::Milliseconds(250);
   int64_t max_requests = 256;       // waiting and running; more are refused
-  int64_t max_steps_in_flight = 0;  // 0: one more than there are stages
+  int64_t max_steps_in_flight = 0;  // of a replica; 0: one more than there are stages
   SpeculationMode speculation = SpeculationMode::kOff;
   // Begin the next token with what the first head block says, before the others have answered
   // (cluster::Pipeline::Submit). No other guesses are made then.

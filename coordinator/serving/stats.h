@@ -29,6 +29,11 @@ struct DurationHistogram {
       }
     }
   }
+  void Add(const DurationHistogram& other) {
+    for (size_t i = 0; i < counts.size(); ++i) counts[i] += other.counts[i];
+    count += other.count;
+    sum_seconds += other.sum_seconds;
+  }
 };
 
 struct ServingStats {
@@ -38,8 +43,9 @@ struct ServingStats {
   int64_t steps_in_flight = 0;
   int64_t kv_blocks = 0;  // 0: no pipeline
   int64_t kv_blocks_free = 0;
-  uint64_t epoch = 0;
-  int64_t stage_count = 0;
+  int64_t replicas = 0;     // pipelines in use
+  uint64_t epoch = 0;       // the newest one's
+  int64_t stage_count = 0;  // of all pipelines
   // Since the start.
   uint64_t requests_finished = 0;
   uint64_t requests_cancelled = 0;
@@ -61,6 +67,9 @@ struct ServingStats {
   // Of the newest step.
   std::vector<cluster::StageTiming> stage_timings;
   uint64_t round_trip_us = 0;
+
+  // Adds the counts of another replica; the newest step stays.
+  void Add(const ServingStats& other);
 };
 
 }  // namespace renga::serving

@@ -63,7 +63,7 @@ class TextEngineTest : public ::testing::Test {
       : source_(std::make_shared<FakePipeline>(
             FakePipelineOptions{.vocab_size = ToyTokenizer::kVocabSize})),
         scheduler_(
-            {.source = &source_,
+            {.replicas = {&source_},
              .is_end_token = [this](TokenId id) { return tokenizer_.IsEndOfGeneration(id); }}),
         engine_(&tokenizer_, &chat_template_, &scheduler_) {}
 

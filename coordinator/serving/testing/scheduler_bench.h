@@ -116,7 +116,7 @@ class Bench {
  public:
   explicit Bench(FakePipelineOptions options = {}, SchedulerOptions scheduling = {})
       : pipeline(std::make_shared<FakePipeline>(options)), source(pipeline) {
-    scheduling.source = &source;
+    scheduling.replicas = {&source};
     if (!scheduling.is_end_token) scheduling.is_end_token = [](TokenId) { return false; };
     scheduler.emplace(std::move(scheduling));
   }
