@@ -77,6 +77,11 @@ absl::Status MappedFile::Populate() const {
 #ifdef MADV_POPULATE_READ
   if (bytes_.empty()) return absl::OkStatus();
   auto* address = const_cast<std::byte*>(bytes_.data());
+#ifdef MADV_HUGEPAGE
+  // Where the file system keeps files in huge pages: fewer misses of the TLB later, and mapping
+  // gigabytes takes a millisecond instead of a hundred.
+  ::madvise(address, bytes_.size(), MADV_HUGEPAGE);
+#endif
   // In long reads; populating alone reads ahead a little at a time.
   ::madvise(address, bytes_.size(), MADV_WILLNEED);
   if (::madvise(address, bytes_.size(), MADV_POPULATE_READ) == 0) return absl::OkStatus();

@@ -74,7 +74,7 @@ class CpuBackend : public Backend {
  public:
   CpuBackend(const CpuKernels& kernels, int threads)
       : kernels_(kernels),
-        layout_name_(absl::StrCat("panels", kernels.lanes, "-2")),
+        layout_name_(absl::StrCat("panels", kernels.lanes, "-3")),
         pool_(threads) {}
 
   absl::string_view path_name() const override { return kernels_.path_name; }

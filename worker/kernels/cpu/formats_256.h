@@ -207,7 +207,9 @@ struct Q4K : Format256<Isa> {
   const SixBitScales<Isa> sub;
 };
 
-// As Q4_K with fifth bits[32] between scales and nibbles: bit s of byte l is number 32 * s + l.
+// As Q4_K with a fifth bit of each number, packed in the order of use (packed_matrix.cc): before
+// the 32 bytes of a section's nibbles two words of 4 bytes, one for each four steps s. Bits 2 * (s
+// % 4) and + 1 of the word's byte b are those of the low and the high nibble of the step's byte b.
 template <class Isa>
 struct Q5K : Format256<Isa> {
   using typename Format256<Isa>::I;
@@ -229,10 +231,11 @@ struct Q5K : Format256<Isa> {
   explicit Q5K(const std::byte* b) : Format256<Isa>(b), sub(*this, 4) {}
   template <int section, int step>
   [[gnu::always_inline]] void Codes(I* out) const {
-    const I bytes = this->Chunk(48, 8 * section + step);
-    const I fifth = this->Chunk(16, step);
-    out[0] = Isa::Or(this->Low4(bytes), Fifth<2 * section>(fifth));
-    out[1] = Isa::Or(this->High4(bytes), Fifth<2 * section + 1>(fifth));
+    constexpr int kWords = 10 * section;
+    const I bytes = this->Chunk(16, kWords + 2 + step);
+    const I fifth = this->Chunk(16, kWords + step / 4), mask = Isa::SetByte(16);
+    out[0] = Isa::OrMasked(this->Low4(bytes), Fifth<2 * (step % 4)>(fifth), mask);
+    out[1] = Isa::OrMasked(this->High4(bytes), Fifth<2 * (step % 4) + 1>(fifth), mask);
   }
   template <int s>
   [[gnu::always_inline]] I SubScale() const {
@@ -248,20 +251,20 @@ struct Q5K : Format256<Isa> {
   const SixBitScales<Isa> sub;
 
  private:
-  // Bit kBit of each byte as bit 4.
+  // Bit kBit of each byte as bit 4, beside others.
   template <int kBit>
   RENGA_WORD I Fifth(I bits) {
     if constexpr (kBit < 4) {
-      return Isa::And(Isa::template ShiftLeft<4 - kBit>(bits), Isa::SetByte(16));
+      return Isa::template ShiftLeft<4 - kBit>(bits);
     } else {
-      return Isa::And(Isa::template ShiftRight<kBit - 4>(bits), Isa::SetByte(16));
+      return Isa::template ShiftRight<kBit - 4>(bits);
     }
   }
 };
 
 // low nibbles[128], high 2 bits[64], scales int8[16], d f16; offset 32. Packed in the order of use
-// (packed_matrix.cc): scales, then for each section 16 bytes of low nibbles of q = 0 and 2, 16 of
-// q = 1 and 3, and 16 of high bits; d.
+// (packed_matrix.cc): scales, then for each section and step 4 bytes of low nibbles of q = 0 and 2,
+// 4 of q = 1 and 3, and 4 of high bits; d.
 template <class Isa>
 struct Q6K : Interleaved256<Isa> {
   using typename Format256<Isa>::I;
@@ -276,14 +279,14 @@ struct Q6K : Interleaved256<Isa> {
   explicit Q6K(const std::byte* b) : Interleaved256<Isa>(b) {}
   template <int section, int step>
   [[gnu::always_inline]] void Codes(I* out) const {
-    constexpr int kBegin = 16 + 48 * section;
-    const I first = this->Chunk(kBegin, step), second = this->Chunk(kBegin + 16, step);
-    const I top = this->Chunk(kBegin + 32, step);
+    constexpr int kChunk = 3 * (4 * section + step);
+    const I first = this->Chunk(16, kChunk), second = this->Chunk(16, kChunk + 1);
+    const I top = this->Chunk(16, kChunk + 2);
     const I mask = Isa::SetByte(0x30);
-    out[0] = Isa::Or(this->Low4(first), Isa::And(Isa::template ShiftLeft<4>(top), mask));
-    out[1] = Isa::Or(this->Low4(second), Isa::And(Isa::template ShiftLeft<2>(top), mask));
-    out[2] = Isa::Or(this->High4(first), Isa::And(top, mask));
-    out[3] = Isa::Or(this->High4(second), Isa::And(Isa::template ShiftRight<2>(top), mask));
+    out[0] = Isa::OrMasked(this->Low4(first), Isa::template ShiftLeft<4>(top), mask);
+    out[1] = Isa::OrMasked(this->Low4(second), Isa::template ShiftLeft<2>(top), mask);
+    out[2] = Isa::OrMasked(this->High4(first), top, mask);
+    out[3] = Isa::OrMasked(this->High4(second), Isa::template ShiftRight<2>(top), mask);
   }
   template <int s>
   [[gnu::always_inline]] I SubScale() const {

@@ -56,8 +56,8 @@ struct Format32 {
   [[gnu::always_inline]] void FifthBits(int offset, I* out) const {
     const I bits = Chunk(offset, 0);
     const I mask = Isa::SetByte(16);
-    out[0] = Isa::Or(out[0], Isa::And(Isa::template ShiftLeft<4 - step>(bits), mask));
-    out[1] = Isa::Or(out[1], Isa::And(Isa::template ShiftRight<step>(bits), mask));
+    out[0] = Isa::OrMasked(out[0], Isa::template ShiftLeft<4 - step>(bits), mask);
+    out[1] = Isa::OrMasked(out[1], Isa::template ShiftRight<step>(bits), mask);
   }
 
   const std::byte* block;

@@ -18,8 +18,11 @@ struct Avx : SseIntegers {
   static constexpr int kTileTokens = 2;
   static constexpr bool kSharesCodes = false;
   static constexpr int kStreams = 4;
+  static constexpr int kStreams256 = 4;
   static constexpr int kPrefetchBytes = 1024;
+  static constexpr int kPrefetchBytes256 = 2048;
   static constexpr int kPrefetchLevel = 3;
+  static constexpr bool kStepByStep = false;
   static constexpr int kAttentionHeads = 2;
   using F = __m256;
 

@@ -22,8 +22,11 @@ struct Avx2 {
   static constexpr int kTileTokens = 4;
   static constexpr bool kSharesCodes = true;
   static constexpr int kStreams = 4;
+  static constexpr int kStreams256 = 4;
   static constexpr int kPrefetchBytes = 1024;
+  static constexpr int kPrefetchBytes256 = 2048;
   static constexpr int kPrefetchLevel = 3;
+  static constexpr bool kStepByStep = false;
   static constexpr int kAttentionHeads = 2;
   using F = __m256;
   using I = __m256i;
@@ -41,6 +44,7 @@ struct Avx2 {
   }
   RENGA_WORD I And(I a, I b) { return _mm256_and_si256(a, b); }
   RENGA_WORD I Or(I a, I b) { return _mm256_or_si256(a, b); }
+  RENGA_WORD I OrMasked(I a, I b, I mask) { return Or(a, And(b, mask)); }
   RENGA_WORD I Xor(I a, I b) { return _mm256_xor_si256(a, b); }
   RENGA_WORD I SubByte(I a, I b) { return _mm256_sub_epi8(a, b); }
   RENGA_WORD I AddI(I a, I b) { return _mm256_add_epi32(a, b); }

@@ -23,8 +23,11 @@ struct Avx512Vnni {
   static constexpr int kTileTokens = 4;
   static constexpr bool kSharesCodes = true;
   static constexpr int kStreams = 2;
-  static constexpr int kPrefetchBytes = 4096;
+  static constexpr int kStreams256 = 1;
+  static constexpr int kPrefetchBytes = 1024;
+  static constexpr int kPrefetchBytes256 = 1024;
   static constexpr int kPrefetchLevel = 2;
+  static constexpr bool kStepByStep = true;
   static constexpr int kAttentionHeads = 4;
   using F = __m512;
   using I = __m512i;
@@ -42,6 +45,7 @@ struct Avx512Vnni {
   }
   RENGA_WORD I And(I a, I b) { return _mm512_and_si512(a, b); }
   RENGA_WORD I Or(I a, I b) { return _mm512_or_si512(a, b); }
+  RENGA_WORD I OrMasked(I a, I b, I mask) { return _mm512_ternarylogic_epi32(a, b, mask, 0xf8); }
   RENGA_WORD I Xor(I a, I b) { return _mm512_xor_si512(a, b); }
   RENGA_WORD I SubByte(I a, I b) { return _mm512_sub_epi8(a, b); }
   RENGA_WORD I AddI(I a, I b) { return _mm512_add_epi32(a, b); }

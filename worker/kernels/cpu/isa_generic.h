@@ -46,10 +46,15 @@ struct Generic {
   // Whether two to eight tokens share codes as they are read, undecoded: where registers are many.
   static constexpr bool kSharesCodes = lanes == 16;
   // For one token: places of a matrix that are read in turn, how far ahead memory is asked for in
-  // each (twice that for formats of 256 numbers), and as of __builtin_prefetch into which cache.
+  // each (both also for formats of 256 numbers), and as of __builtin_prefetch into which cache;
+  // whether the compiler is kept to one step of a product at a time. Left alone it loads the codes
+  // of many steps first and puts them aside in memory, where registers are 64 bytes.
   static constexpr int kStreams = 4;
+  static constexpr int kStreams256 = 4;
   static constexpr int kPrefetchBytes = 1024;
+  static constexpr int kPrefetchBytes256 = 2048;
   static constexpr int kPrefetchLevel = 3;
+  static constexpr bool kStepByStep = false;
   // Heads that share a key, or a value, in registers.
   static constexpr int kAttentionHeads = 2;
 
@@ -66,6 +71,8 @@ struct Generic {
   RENGA_WORD I Broadcast4(const void* p) { return SetI(LoadAs<int32_t>(p)); }
   RENGA_WORD I And(I a, I b) { return a & b; }
   RENGA_WORD I Or(I a, I b) { return a | b; }
+  // a | (b & mask), where processors have it in one.
+  RENGA_WORD I OrMasked(I a, I b, I mask) { return Or(a, And(b, mask)); }
   RENGA_WORD I Xor(I a, I b) { return a ^ b; }
   RENGA_WORD I SubByte(I a, I b) {
     return reinterpret_cast<I>(reinterpret_cast<UBytes>(a) - reinterpret_cast<UBytes>(b));

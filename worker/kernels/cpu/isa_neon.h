@@ -24,8 +24,11 @@ struct Neon {
   static constexpr int kTileTokens = 4;
   static constexpr bool kSharesCodes = true;
   static constexpr int kStreams = 4;
+  static constexpr int kStreams256 = 4;
   static constexpr int kPrefetchBytes = 1024;
+  static constexpr int kPrefetchBytes256 = 2048;
   static constexpr int kPrefetchLevel = 3;
+  static constexpr bool kStepByStep = false;
   static constexpr int kAttentionHeads = 2;
   struct F {
     float32x4_t low, high;
@@ -54,6 +57,7 @@ struct Neon {
   }
   RENGA_WORD I And(I a, I b) { return {vandq_s32(a.low, b.low), vandq_s32(a.high, b.high)}; }
   RENGA_WORD I Or(I a, I b) { return {vorrq_s32(a.low, b.low), vorrq_s32(a.high, b.high)}; }
+  RENGA_WORD I OrMasked(I a, I b, I mask) { return Or(a, And(b, mask)); }
   RENGA_WORD I Xor(I a, I b) { return {veorq_s32(a.low, b.low), veorq_s32(a.high, b.high)}; }
   RENGA_WORD I SubByte(I a, I b) {
     return FromBytes(vsubq_s8(Bytes(a.low), Bytes(b.low)), vsubq_s8(Bytes(a.high), Bytes(b.high)));

@@ -19,8 +19,11 @@ struct Ssse3 : SseIntegers {
   static constexpr int kTileTokens = 1;
   static constexpr bool kSharesCodes = false;
   static constexpr int kStreams = 4;
+  static constexpr int kStreams256 = 4;
   static constexpr int kPrefetchBytes = 1024;
+  static constexpr int kPrefetchBytes256 = 2048;
   static constexpr int kPrefetchLevel = 3;
+  static constexpr bool kStepByStep = false;
   static constexpr int kAttentionHeads = 2;
   struct F {
     __m128 low, high;

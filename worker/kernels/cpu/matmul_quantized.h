@@ -115,8 +115,8 @@ struct QuantizedMatmul {
   static constexpr bool kSharesCodes = Isa::kSharesCodes && Format::kWidelyUsed;
   static constexpr int kFewTokens = kSharesCodes ? 8 : 1;
   static constexpr int kSharingTokens = Format::kOutputs > 2 ? 2 : 4;
-  static constexpr int kStreams = Isa::kStreams;
-  static constexpr int64_t kPrefetchBytes = kSuper ? 2 * Isa::kPrefetchBytes : Isa::kPrefetchBytes;
+  static constexpr int kStreams = kSuper ? Isa::kStreams256 : Isa::kStreams;
+  static constexpr int64_t kPrefetchBytes = kSuper ? Isa::kPrefetchBytes256 : Isa::kPrefetchBytes;
   // Token tiles: those sharing registers, and those sharing a decoded block.
   static constexpr int kTile = Isa::kTileTokens;
   static constexpr int kTokens = 64;
@@ -303,6 +303,7 @@ struct QuantizedMatmul {
     Unroll<kOutputs * sharing>(
         [&](auto i) RENGA_INLINE_LAMBDA { partial[i / sharing][i % sharing] = Isa::ZeroI(); });
     Unroll<Format::kSteps>([&](auto step) RENGA_INLINE_LAMBDA {
+      if constexpr (Isa::kStepByStep && sharing == 1) asm volatile("" ::: "memory");
       I raw[kOutputs];
       format.template Codes<section, step>(raw);
       Unroll<kOutputs>([&](auto o) RENGA_INLINE_LAMBDA {

@@ -10,34 +10,57 @@
 namespace renga::kernels::cpu {
 namespace {
 
+// How the fifth bits of a field's codes are put into the order of their use.
+enum class FifthBits : int8_t {
+  kNone,
+  kSpread,  // one of each number of a block of 32
+  // Those that a section of Q5_K uses.
+  kSection0,
+  kSection1,
+  kSection2,
+  kSection3,
+};
+
 // A field of a row's block. Packed fields follow each other without gaps; where the file has them
 // in another order, each says where it is there.
 struct Field {
   int16_t bytes;
   int16_t chunk;  // bytes that stay together
-  bool fifth_bits = false;
+  FifthBits fifth_bits = FifthBits::kNone;
   int16_t at = -1;  // in the file's block; -1: after the field before it
 };
 
 struct Fields {
   int count;
-  Field list[14];
+  Field list[50];
 };
 
 // Codes in the order in which kernels take them (Q6K in formats_256.h), so that memory is read
-// forwards: a processor fetches ahead of such reading only. For each half of the block and each
-// half of its 32 bytes: low nibbles of the first and second quarter, then the high bits.
+// forwards, line after line: a processor fetches ahead of such reading only. For each half of the
+// block and each half of its 32 bytes, 4 bytes at a time: low nibbles of the first and second
+// quarter, then the high bits.
 constexpr Fields FieldsOfQ6K() {
-  Fields fields = {1, {{16, 4, false, 192}}};
-  for (int section = 0; section < 4; ++section) {
-    const int half = section / 2, part = section % 2;
-    const auto low = static_cast<int16_t>(64 * half + 16 * part);
-    const auto high = static_cast<int16_t>(128 + 32 * half + 16 * part);
-    for (const int16_t at : {low, static_cast<int16_t>(low + 32), high}) {
-      fields.list[fields.count++] = {16, 4, false, at};
+  Fields fields = {1, {{16, 4, FifthBits::kNone, 192}}};
+  for (int step = 0; step < 16; ++step) {
+    const int half = step / 8, chunk = step % 8;
+    const int low = 64 * half + 4 * chunk, high = 128 + 32 * half + 4 * chunk;
+    for (const int at : {low, low + 32, high}) {
+      fields.list[fields.count++] = {4, 4, FifthBits::kNone, static_cast<int16_t>(at)};
     }
   }
-  fields.list[fields.count++] = {2, 2, false, 208};
+  fields.list[fields.count++] = {2, 2, FifthBits::kNone, 208};
+  return fields;
+}
+
+// The same for Q5K: each section's fifth bits before its nibbles.
+constexpr Fields FieldsOfQ5K() {
+  Fields fields = {3, {{2, 2}, {2, 2}, {12, 4}}};
+  for (int section = 0; section < 4; ++section) {
+    const auto bits = static_cast<FifthBits>(static_cast<int>(FifthBits::kSection0) + section);
+    fields.list[fields.count++] = {8, 4, bits, 16};
+    fields.list[fields.count++] = {32, 4, FifthBits::kNone,
+                                   static_cast<int16_t>(48 + 32 * section)};
+  }
   return fields;
 }
 
@@ -62,9 +85,9 @@ Fields FieldsOf(base::DataType type) {
     case DataType::kQ4_1:
       return {3, {kHalf, kHalf, {16, 4}}};
     case DataType::kQ5_0:
-      return {3, {kHalf, {4, 4, true}, {16, 4}}};
+      return {3, {kHalf, {4, 4, FifthBits::kSpread}, {16, 4}}};
     case DataType::kQ5_1:
-      return {4, {kHalf, kHalf, {4, 4, true}, {16, 4}}};
+      return {4, {kHalf, kHalf, {4, 4, FifthBits::kSpread}, {16, 4}}};
     case DataType::kQ2_K:
       return {4, {{16, 4}, {64, 4}, kHalf, kHalf}};
     case DataType::kQ3_K:
@@ -72,7 +95,7 @@ Fields FieldsOf(base::DataType type) {
     case DataType::kQ4_K:
       return {4, {kHalf, kHalf, {12, 4}, {128, 4}}};
     case DataType::kQ5_K:
-      return {5, {kHalf, kHalf, {12, 4}, {32, 4}, {128, 4}}};
+      return FieldsOfQ5K();
     case DataType::kQ6_K:
       return FieldsOfQ6K();
     case DataType::kIQ4_XS:
@@ -87,6 +110,18 @@ uint32_t SpreadFifthBits(uint32_t bits) {
   uint32_t spread = 0;
   for (int i = 0; i < 32; ++i) spread |= ((bits >> i) & 1u) << (8 * (i % 4) + i / 4);
   return spread;
+}
+
+// Bits 2 * section and + 1 of each of 16 bytes, four words of 4 bytes, in one word: those of word i
+// are bits 2 * i and + 1 of its bytes (Q5K in formats_256.h).
+uint32_t GatherFifthBits(const std::byte* from, int section) {
+  uint32_t gathered = 0;
+  for (int i = 0; i < 4; ++i) {
+    uint32_t bits;
+    std::memcpy(&bits, from + 4 * i, sizeof(bits));
+    gathered |= ((bits >> (2 * section)) & 0x03030303u) << (2 * i);
+  }
+  return gathered;
 }
 
 // The same field of `count` rows' blocks, a row's `stride` bytes after the other's, to its place in
@@ -114,6 +149,16 @@ void PackFifthBits(const std::byte* from, int64_t stride, int count, int lane, s
   }
 }
 
+void PackSectionFifthBits(int section, const std::byte* from, int64_t stride, int count, int lanes,
+                          int lane, std::byte* to) {
+  for (int word = 0; word < 2; ++word, to += lanes * sizeof(uint32_t)) {
+    for (int r = 0; r < count; ++r) {
+      const uint32_t bits = GatherFifthBits(from + r * stride + 16 * word, section);
+      std::memcpy(to + (lane + r) * sizeof(bits), &bits, sizeof(bits));
+    }
+  }
+}
+
 template <class Chunk>
 void PackFieldOf(const std::byte* from, int64_t stride, int count, int chunks, int lanes, int lane,
                  std::byte* to) {
@@ -134,8 +179,12 @@ void PackBlock(const Fields& fields, const std::byte* block, int64_t stride, int
   for (int f = 0; f < fields.count; ++f) {
     const Field& field = fields.list[f];
     if (field.at >= 0) from = block + field.at;
-    if (field.fifth_bits) {
+    if (field.fifth_bits == FifthBits::kSpread) {
       PackFifthBits(from, stride, count, lane, to);
+    } else if (field.fifth_bits != FifthBits::kNone) {
+      const int section =
+          static_cast<int>(field.fifth_bits) - static_cast<int>(FifthBits::kSection0);
+      PackSectionFifthBits(section, from, stride, count, lanes, lane, to);
     } else if (field.chunk == 2) {
       PackFieldOf<uint16_t>(from, stride, count, field.bytes / 2, lanes, lane, to);
     } else {

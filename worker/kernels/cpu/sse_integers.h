@@ -45,6 +45,7 @@ struct SseIntegers {
     return {_mm_and_si128(a.low, b.low), _mm_and_si128(a.high, b.high)};
   }
   RENGA_WORD I Or(I a, I b) { return {_mm_or_si128(a.low, b.low), _mm_or_si128(a.high, b.high)}; }
+  RENGA_WORD I OrMasked(I a, I b, I mask) { return Or(a, And(b, mask)); }
   RENGA_WORD I Xor(I a, I b) {
     return {_mm_xor_si128(a.low, b.low), _mm_xor_si128(a.high, b.high)};
   }
