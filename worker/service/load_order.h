@@ -50,7 +50,7 @@ struct Routes {
   std::vector<RoutePeer> first_stage;
 };
 
-// A tensor-parallel group: addresses of its members' group ports, in rank order.
+// A tensor-parallel group: addresses of its members' data ports, in rank order.
 struct GroupOrder {
   int rank = 0;  // this worker's
   std::vector<transport::PeerAddress> members;

@@ -19,6 +19,7 @@
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/ascii.h"
 #include "absl/strings/escaping.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "base/content_hash.h"
@@ -69,6 +70,22 @@ bool IsOf(const Header& header, const PackedId& id, size_t bytes) {
          header.first_row == id.rows.begin && header.end_row == id.rows.end &&
          header.first_column == id.columns.begin && header.end_column == id.columns.end &&
          header.bytes == static_cast<int64_t>(bytes);
+}
+
+// A layout's name: the processors that it is for, and a number that grows when it changes.
+struct Layout {
+  std::string processors;
+  int number = 0;
+};
+// Nullopt for what is not named so.
+std::optional<Layout> LayoutOf(const std::string& name) {
+  const size_t dash = name.rfind('-');
+  Layout layout;
+  if (dash == std::string::npos || !absl::SimpleAtoi(name.substr(dash + 1), &layout.number)) {
+    return std::nullopt;
+  }
+  layout.processors = name.substr(0, dash);
+  return layout;
 }
 
 // What changes when a file is written to or replaced. "" when there is none.
@@ -223,6 +240,7 @@ void PackedCache::DropPages(const PackedId& id) const {
 }
 
 void PackedCache::RemoveLeftovers() const {
+  RemoveEarlierLayouts();
   std::error_code error;
   const auto long_ago = std::filesystem::file_time_type::clock::now() - kLeftoverAge;
   for (std::filesystem::directory_iterator entry(directory_, error), end; !error && entry != end;
@@ -232,6 +250,24 @@ void PackedCache::RemoveLeftovers() const {
     if (entry->path().has_extension() && entry->last_write_time(none) < long_ago && !none) {
       std::filesystem::remove(entry->path(), none);
     }
+  }
+}
+
+void PackedCache::RemoveEarlierLayouts() const {
+  const std::filesystem::path own(directory_);
+  const std::optional<Layout> layout = LayoutOf(own.filename().string());
+  if (!layout.has_value()) return;
+  std::error_code error;
+  for (std::filesystem::directory_iterator entry(own.parent_path(), error), end;
+       !error && entry != end; entry.increment(error)) {
+    const std::optional<Layout> other = LayoutOf(entry->path().filename().string());
+    if (!other.has_value() || other->processors != layout->processors ||
+        other->number >= layout->number) {
+      continue;
+    }
+    RENGA_LOG(INFO) << "removing " << entry->path().string() << ", packed by an earlier version";
+    std::error_code none;
+    std::filesystem::remove_all(entry->path(), none);
   }
 }
 

@@ -64,7 +64,8 @@ class PackedCache {
   absl::Status Keep(const PackedId& id, std::span<const std::byte> bytes,
                     const std::function<bool()>& cancelled);
 
-  // Removes what processes that were killed had begun to write.
+  // Removes what processes that were killed had begun to write, and what earlier versions of renga
+  // packed of this model for the same processors.
   void RemoveLeftovers() const;
 
   // Writes down what was found right or kept, for the next process; also when destroyed.
@@ -73,6 +74,7 @@ class PackedCache {
   bool enabled() const { return !directory_.empty(); }
 
  private:
+  void RemoveEarlierLayouts() const;
   std::string Name(const PackedId& id) const;
   std::string Path(const PackedId& id) const;
   bool WasChecked(const std::string& name, const std::string& stamp);

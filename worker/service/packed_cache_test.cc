@@ -210,6 +210,27 @@ TEST_F(PackedCacheTest, WhatAKilledProcessLeftIsRemoved) {
   PackedCache(folder_ + "/none", kPackedModel, "panels8-1").RemoveLeftovers();
 }
 
+TEST_F(PackedCacheTest, WhatEarlierVersionsPackedIsRemoved) {
+  const auto keep = [&](const std::string& layout) {
+    PackedCache cache(folder_, kPackedModel, layout);
+    EXPECT_OK(cache.Keep(kId, matrix_, Never));
+  };
+  for (const char* layout : {"panels8-2", "panels8-10", "panels8-3", "panels16-2", "other"}) {
+    keep(layout);
+  }
+  const auto has = [&](const std::string& layout) {
+    return PackedCache(folder_, kPackedModel, layout).Find(kId, 576).has_value();
+  };
+  PackedCache(folder_, kPackedModel, "panels8-3").RemoveLeftovers();
+  EXPECT_FALSE(has("panels8-2"));
+  EXPECT_TRUE(has("panels8-3"));
+  EXPECT_TRUE(has("panels8-10")) << "a later one";
+  EXPECT_TRUE(has("panels16-2")) << "other processors";
+  EXPECT_TRUE(has("other"));
+  PackedCache(folder_, kPackedModel, "other").RemoveLeftovers();
+  EXPECT_TRUE(has("panels8-3"));
+}
+
 TEST_F(PackedCacheTest, AFolderThatCannotBeMadeIsAnError) {
   ASSERT_OK(base::WriteFileAtomically(folder_ + "/packed", "a file"));
   PackedCache cache = Open();
