@@ -24,6 +24,7 @@
 #include "proto/step.pb.h"
 #include "transport/identity.h"
 #include "transport/peer_listener.h"
+#include "transport/tcp.h"
 
 namespace renga::transport {
 namespace {
@@ -227,6 +228,21 @@ TEST_P(MessageSocketTest, AnotherPeerIsNotSpokenTo) {
   Connect("w-2");
   EXPECT_THAT(client_->WaitForEnd(),
               StatusIs(absl::StatusCode::kPermissionDenied, HasSubstr("w-1 and not w-2")));
+}
+
+// One after the other they would take longer than the last one's connection may.
+TEST_P(MessageSocketTest, StrangersWhoSayNothingHoldUpNobody) {
+  std::vector<base::ScopedFd> strangers;
+  for (int i = 0; i < 12; ++i) {
+    auto stranger =
+        ConnectTcp(absl::StrCat("127.0.0.1:", listener_->port()), absl::Now() + absl::Seconds(5));
+    ASSERT_OK(stranger);
+    strangers.push_back(*std::move(stranger));
+  }
+  Connect();
+  ASSERT_OK(client_->socket().SendBytes("hello"));
+  EXPECT_EQ(server_->WaitFor(1), std::vector<std::string>{"hello"});
+  EXPECT_FALSE(client_->over());
 }
 
 INSTANTIATE_TEST_SUITE_P(PlainAndTls, MessageSocketTest, ::testing::Bool(),

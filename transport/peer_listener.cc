@@ -19,8 +19,10 @@ namespace {
 
 static_assert(sizeof(PeerHello) == 32 && std::is_trivially_copyable_v<PeerHello>);
 
-// A stranger who connects and says nothing keeps the others waiting for this long.
+// How long a peer may take to say who it is, and how many may take it at one time: more are hung up
+// on.
 constexpr absl::Duration kHelloTimeout = absl::Seconds(1);
+constexpr size_t kMaxGreetings = 64;
 constexpr absl::Duration kPollInterval = absl::Milliseconds(100);
 constexpr absl::Duration kClaimInterval = absl::Milliseconds(20);
 constexpr size_t kMaxWaiting = 64;
@@ -51,6 +53,7 @@ PeerListener::~PeerListener() {
   stopped_ = true;
   ::shutdown(socket_.get(), SHUT_RDWR);  // wakes the thread
   thread_.join();
+  for (Greeting& greeting : greetings_) greeting.thread.join();
 }
 
 void PeerListener::Listen() {
@@ -58,8 +61,22 @@ void PeerListener::Listen() {
     if (!WaitForSocket(socket_.get(), POLLIN, absl::Now() + kPollInterval)) continue;
     base::ScopedFd connection(
         ::accept4(socket_.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
-    if (connection.get() >= 0) Welcome(std::move(connection));
+    if (connection.get() >= 0) Greet(std::move(connection));
   }
+}
+
+void PeerListener::Greet(base::ScopedFd connection) {
+  greetings_.remove_if([](Greeting& greeting) {
+    if (!greeting.done) return false;
+    greeting.thread.join();
+    return true;
+  });
+  if (greetings_.size() >= kMaxGreetings) return;
+  Greeting& greeting = greetings_.emplace_back();
+  greeting.thread = std::thread([this, &greeting, fd = connection.release()] {
+    Welcome(base::ScopedFd(fd));
+    greeting.done = true;
+  });
 }
 
 void PeerListener::Welcome(base::ScopedFd connection) {

@@ -43,7 +43,7 @@ struct PeerHello {
 // different times.
 class PeerListener {
  public:
-  // Takes a connection that is not a group's. On the listener's thread; must not block.
+  // Takes a connection that is not a group's. On a thread of the listener's; must not block.
   using Serve = std::function<void(const PeerHello&, std::unique_ptr<SecureSocket>)>;
 
   // Listens on `host` at `port`, 0 for any free one. kUnavailable when that port is in use. Without
@@ -71,7 +71,15 @@ class PeerListener {
 
   PeerListener(base::ScopedFd socket, int port,
                std::shared_ptr<const SocketCredentials> credentials, Serve serve);
+  // Shakes hands with one connection, on a thread of its own: a stranger who says nothing holds up
+  // nobody else.
+  struct Greeting {
+    std::thread thread;
+    std::atomic<bool> done = false;
+  };
+
   void Listen();
+  void Greet(base::ScopedFd connection);
   void Welcome(base::ScopedFd connection);
 
   const base::ScopedFd socket_;
@@ -81,6 +89,7 @@ class PeerListener {
   absl::Mutex mutex_;
   std::list<Waiting> waiting_ ABSL_GUARDED_BY(mutex_);  // the oldest first
   std::atomic<bool> stopped_ = false;
+  std::list<Greeting> greetings_;  // thread_'s own, until it ends
   std::thread thread_;
 };
 
