@@ -1,6 +1,7 @@
 #include "model/approximation.h"
 
 #include "absl/strings/str_cat.h"
+#include "base/split_mix.h"
 #include "model/block_rows.h"
 
 namespace renga::model {
@@ -17,14 +18,9 @@ bool operator==(const Approximation& a, const Approximation& b) {
 
 bool Approximation::IsMissing(int64_t position, int64_t layer) const {
   if (missing_percent == 0 || !Applies(position)) return false;
-  // The finalizer of SplitMix64 (Steele, Lea, Flood 2014): a draw for each pair, the same wherever
-  // the layer is and whenever the position is computed.
-  uint64_t bits = static_cast<uint64_t>(position) << 20 ^ static_cast<uint64_t>(layer);
-  bits += 0x9e3779b97f4a7c15;
-  bits = (bits ^ bits >> 30) * 0xbf58476d1ce4e5b9;
-  bits = (bits ^ bits >> 27) * 0x94d049bb133111eb;
-  bits ^= bits >> 31;
-  return static_cast<int64_t>(bits % 100) < missing_percent;
+  // A draw for each pair, the same wherever the layer is and whenever the position is computed.
+  const uint64_t pair = static_cast<uint64_t>(position) << 20 ^ static_cast<uint64_t>(layer);
+  return static_cast<int64_t>(base::SplitMix(pair + base::kSplitMixStep) % 100) < missing_percent;
 }
 
 namespace {

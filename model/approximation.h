@@ -32,8 +32,7 @@ struct Approximation {
   // position. Null: none.
   std::shared_ptr<const NeuronSet> cold_neurons = nullptr;
   // How long a step waits for the matrices of a layer's feed-forward that its worker reads from
-  // disk
-  // (--lazy). What has not come by then is left out of the step: it adds nothing. 0: until it
+  // disk (--lazy). What has not come by then is left out of the step: it adds nothing. 0: until it
   // comes. Steps wait as ever when one of their positions may not be approximated.
   int64_t deadline_ms = 0;
   // Of the feed-forwards of all positions and layers, those that are left out whatever comes when:

@@ -3,12 +3,13 @@
 #include <cmath>
 
 namespace renga::model {
+
 // A counter-based generator: the seed, mixed so that neighbouring seeds are strangers, starts a
 // SplitMix64 sequence, and the position is the index into it. What is there starts the sequence
 // that tokens are indices into.
 GumbelNoise::GumbelNoise(uint64_t seed, uint64_t position) {
-  const uint64_t start = Mix(seed + kGoldenGamma);
-  start_ = Mix(Mix(start + kGoldenGamma * (position + 1)) ^ start);
+  const uint64_t start = base::SplitMix(seed + base::kSplitMixStep);
+  start_ = base::SplitMix(base::SplitMix(start + base::kSplitMixStep * (position + 1)) ^ start);
 }
 
 double GumbelNoise::Of(int32_t token) const {

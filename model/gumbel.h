@@ -11,6 +11,8 @@
 #include <bit>
 #include <cstdint>
 
+#include "base/split_mix.h"
+
 namespace renga::model {
 
 // Of the draw of one token. Two machines may differ in the last bits of a logarithm, and in no
@@ -27,10 +29,8 @@ class GumbelNoise {
   double AtMost(int32_t token) const;
 
  private:
-  static constexpr uint64_t kGoldenGamma = 0x9e3779b97f4a7c15u;
   static constexpr uint64_t kNumbers = uint64_t{1} << 52;
 
-  static uint64_t Mix(uint64_t x);
   // Uniform in [0, kNumbers).
   uint64_t Bits(int32_t token) const;
 
@@ -39,18 +39,9 @@ class GumbelNoise {
 
 // Here, since heads ask for every row of a vocabulary.
 
-// SplitMix64's output function: a bijection of 64 bits that mixes them well.
-inline uint64_t GumbelNoise::Mix(uint64_t x) {
-  x ^= x >> 30;
-  x *= 0xbf58476d1ce4e5b9u;
-  x ^= x >> 27;
-  x *= 0x94d049bb133111ebu;
-  return x ^ (x >> 31);
-}
-
 inline uint64_t GumbelNoise::Bits(int32_t token) const {
   const auto index = static_cast<uint64_t>(static_cast<uint32_t>(token));
-  return Mix(start_ + kGoldenGamma * (index + 1)) >> 12;
+  return base::SplitMix(start_ + base::kSplitMixStep * (index + 1)) >> 12;
 }
 
 // With y = 1 - u: -ln(1 - y) >= y, so the noise is at most -ln y. And y is at least half of

@@ -27,8 +27,8 @@ struct Replicas {
   bool exact = false;
 };
 
-// As `request` for each of `replicas` pipelines: they, or request.sequence_shares of them, share its
-// sequences out evenly, rounded up.
+// As `request` for each of `replicas` pipelines: they, or request.sequence_shares of them, share
+// its sequences out evenly, rounded up.
 PlanRequest ShareOfRequest(PlanRequest request, int64_t replicas);
 
 // Chooses how many replicas (request.min_replicas to max_replicas, and no more than there are

@@ -205,17 +205,13 @@ absl::Status MessageSocket::Handle() {
   return absl::OkStatus();
 }
 
-bool MessageSocket::Poll() {
-  if (!read_mutex_.TryLock()) return false;
-  bool any = false;
+void MessageSocket::Poll() {
+  if (!read_mutex_.TryLock()) return;
   if (read_failure_.ok()) {
-    const absl::StatusOr<bool> read = ReadSome();
-    any = read.ok() && *read;
-    read_failure_ = read.status();
-    if (!read.ok()) WakeThread();
+    read_failure_ = ReadSome().status();
+    if (!read_failure_.ok()) WakeThread();
   }
   read_mutex_.Unlock();
-  return any;
 }
 
 absl::Status MessageSocket::Send(const google::protobuf::MessageLite& message) {

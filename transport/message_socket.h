@@ -67,8 +67,8 @@ class MessageSocket {
   void End(const absl::Status& why);
   // What the destructor does: no handler runs after it, and Send fails. By the owner.
   void Close();
-  // Reads what has come. True when that was at least one message. Never blocks.
-  bool Poll();
+  // Reads what has come, up to one message. Never blocks.
+  void Poll();
 
  private:
   void Start(std::function<absl::StatusOr<std::unique_ptr<SecureSocket>>()> connect);

@@ -1,6 +1,7 @@
 #include "coordinator/serving/dispatcher.h"
 
 #include <memory>
+#include <tuple>
 #include <vector>
 
 #include "base/testing/status_matchers.h"
@@ -127,6 +128,50 @@ TEST(DispatcherTest, RequestsOfAllReplicasCountAgainstTheLimit) {
   for (const auto& pipeline : replicas.pipelines) pipeline->Release();
   ASSERT_OK(answers[0].Wait());
   ASSERT_OK(answers[1].Wait());
+}
+
+// Every number: one that is forgotten is a replica that nobody sees.
+TEST(ServingStatsTest, AllCountsAreAddedUp) {
+  ServingStats one{.requests_waiting = 1,
+                   .requests_running = 2,
+                   .steps_in_flight = 3,
+                   .kv_blocks = 4,
+                   .kv_blocks_free = 5,
+                   .replicas = 6,
+                   .epoch = 7,
+                   .stage_count = 8,
+                   .requests_finished = 9,
+                   .requests_cancelled = 10,
+                   .requests_failed = 11,
+                   .prompt_tokens = 12,
+                   .generated_tokens = 13,
+                   .steps = 14,
+                   .preemptions = 15,
+                   .drafted_tokens = 16,
+                   .accepted_tokens = 17,
+                   .saved_steps = -18,
+                   .left_out = 19,
+                   .step_time = {},
+                   .first_token_time = {},
+                   .stage_timings = {},
+                   .round_trip_us = 20};
+  one.step_time.Add(0.002);
+  one.first_token_time.Add(90);
+  ServingStats sum = one;
+  sum.Add(one);
+  EXPECT_EQ(std::tie(sum.requests_waiting, sum.requests_running, sum.steps_in_flight, sum.kv_blocks,
+                     sum.kv_blocks_free, sum.replicas, sum.stage_count),
+            std::make_tuple(2, 4, 6, 8, 10, 12, 16));
+  EXPECT_EQ(sum.epoch, 7u) << "the newest";
+  EXPECT_EQ(std::tie(sum.requests_finished, sum.requests_cancelled, sum.requests_failed,
+                     sum.prompt_tokens, sum.generated_tokens, sum.steps, sum.preemptions,
+                     sum.drafted_tokens, sum.accepted_tokens, sum.left_out),
+            std::make_tuple(18u, 20u, 22u, 24u, 26u, 28u, 30u, 32u, 34u, 38u));
+  EXPECT_EQ(sum.saved_steps, -36);
+  EXPECT_EQ(sum.step_time.count, 2u);
+  EXPECT_EQ(sum.step_time.counts[1], 2u);
+  EXPECT_EQ(sum.first_token_time.sum_seconds, 180);
+  EXPECT_EQ(sum.round_trip_us, 20u) << "of the newest step";
 }
 
 }  // namespace

@@ -2,6 +2,8 @@
 
 #include <cstring>
 
+#include "base/split_mix.h"
+
 namespace renga::model {
 namespace {
 
@@ -106,11 +108,8 @@ void SetScales(DataType type, float deviation, RandomSource& random, std::byte* 
 }  // namespace
 
 uint64_t RandomSource::Next() {
-  state_ += 0x9e3779b97f4a7c15;
-  uint64_t mixed = state_;
-  mixed = (mixed ^ (mixed >> 30)) * 0xbf58476d1ce4e5b9;
-  mixed = (mixed ^ (mixed >> 27)) * 0x94d049bb133111eb;
-  return mixed ^ (mixed >> 31);
+  state_ += base::kSplitMixStep;
+  return base::SplitMix(state_);
 }
 
 float RandomSource::NextSigned() {

@@ -52,10 +52,6 @@ constexpr int64_t kPrefetchBytes = 4096;
   return {.estimate = Most(bounds.estimate), .upper = Most(bounds.upper)};
 }
 
-}  // namespace
-
-namespace {
-
 void ScanPairPortably(const std::array<const std::byte*, 2>& blocks, int64_t columns,
                       const NibbleTables& tables, int32_t* sums) {
   std::fill(sums, sums + 2 * kScreenBlockRows, 0);

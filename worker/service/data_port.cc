@@ -34,7 +34,7 @@ class DataPort::Connection {
   // A plan is loaded.
   virtual void GrantWindow(uint32_t) {}
   // Looks for frames.
-  virtual bool Poll() { return false; }
+  virtual void Poll() {}
 
  protected:
   virtual absl::Status OnMessage(std::string& message) = 0;
@@ -60,7 +60,7 @@ class DataPort::Edge : public Connection, public std::enable_shared_from_this<Ed
     }
     Grant(window);
   }
-  bool Poll() override { return socket().Poll(); }
+  void Poll() override { socket().Poll(); }
 
  private:
   absl::Status OnMessage(std::string& message) override {
@@ -215,11 +215,9 @@ void DataPort::GrantWindows(uint32_t window) {
   for (const auto& connection : connections_) connection->GrantWindow(window);
 }
 
-bool DataPort::Poll() {
-  bool any = false;
+void DataPort::Poll() {
   absl::MutexLock lock(&mutex_);
-  for (const auto& connection : connections_) any = connection->Poll() || any;
-  return any;
+  for (const auto& connection : connections_) connection->Poll();
 }
 
 void DataPort::Close() {

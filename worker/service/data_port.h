@@ -36,8 +36,8 @@ class DataPort {
   void Serve(const transport::PeerHello& hello, std::unique_ptr<transport::SecureSocket> socket);
   // A plan is loaded: edges that have no credits yet get these.
   void GrantWindows(uint32_t window);
-  // Looks for frames that have come, on the calling thread. True when there were some.
-  bool Poll();
+  // Looks for frames that have come, on the calling thread.
+  void Poll();
   // Ends all connections; later ones are refused.
   void Close();
 
