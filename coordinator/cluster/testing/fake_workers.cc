@@ -66,6 +66,7 @@ class FakeWorker::Service : public proto::Worker::Service {
       ++load_count_;
       request_ = *request;
       results_.clear();
+      results_socket_ = nullptr;
       misbehaviour = misbehaviour_;
     }
     if (misbehaviour == Misbehaviour::kRefusesLoad) {
@@ -100,8 +101,9 @@ class FakeWorker::Service : public proto::Worker::Service {
       }
       connections_.push_back(Open(hello.purpose));
       connection = connections_.back().get();
-      if (hello.purpose == transport::PeerPurpose::kResults) {
-        results_socket_ = hello.epoch == request_.epoch() ? connection : nullptr;
+      // One of an earlier plan may be greeted after one of this.
+      if (hello.purpose == transport::PeerPurpose::kResults && hello.epoch == request_.epoch()) {
+        results_socket_ = connection;
       }
     }
     connection->Accept(std::move(socket));
