@@ -20,6 +20,11 @@ constexpr absl::Duration kReadRetryDelay = absl::Milliseconds(50);
 // What a read counts when the next one has come: some ten reads make the disk's speed.
 constexpr double kReadMemory = 0.9;
 
+// How far ahead the disk is told what will be held. Reading 1.1 GB in 155 files took 1.07 s when
+// each was asked for after the one before had come, 0.87 s with 20 MiB known ahead, 0.84 s with 48
+// or more.
+constexpr int64_t kAnnouncedBytes = int64_t{48} << 20;
+
 // Bundles are packed beside steps: nobody follows their progress.
 const LoadProgress kNoProgress;
 
@@ -177,20 +182,36 @@ void Residency::ReadUntilEnd() {
     if (ending_) return;
     const size_t bundle = *NextToRead();
     if (held_[bundle].pinned) {
-      ReadPinned(held_[bundle]);
+      ReadPinned(bundle);
     } else {
       ReadStreamed(bundle);
     }
   }
 }
 
-void Residency::ReadPinned(Held& held) {
+void Residency::ReadPinned(size_t bundle) {
+  Held& held = held_[bundle];
   mutex_.Unlock();
+  AnnounceFrom(bundle);
   absl::Status status = HoldBundle(held);
   if (status.ok()) pinned_now_ += held.bundle.RoomBytes();
   mutex_.Lock();
   held.state = status.ok() ? State::kInMemory : State::kFailed;
   held.failure = std::move(status);
+}
+
+void Residency::AnnounceFrom(size_t bundle) {
+  int64_t announced = 0;
+  for (size_t i = 0; i < held_.size() && announced < kAnnouncedBytes; ++i) {
+    Held& next = held_[(bundle + i) % held_.size()];
+    if (!next.pinned) continue;
+    announced += next.bundle.RoomBytes();
+    // What must be packed first is not read.
+    const bool on_disk =
+        std::ranges::all_of(next.files, [](const auto& file) { return file != nullptr; });
+    if (!on_disk || std::exchange(next.announced, true)) continue;
+    for (const auto& file : next.files) file->Announce();
+  }
 }
 
 void Residency::ReadStreamed(size_t bundle) {

@@ -118,6 +118,7 @@ class Residency {
   struct Held {
     Bundle bundle;
     bool pinned = false;
+    bool announced = false;                          // the reader's own
     State state = State::kOnDisk;                    // of a pinned bundle; guarded by mutex_
     absl::Status failure;                            // kFailed; guarded by mutex_
     std::vector<std::unique_ptr<PackedFile>> files;  // null: not on disk
@@ -142,11 +143,13 @@ class Residency {
   void ReadUntilEnd();
   std::optional<size_t> NextToRead() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool HasToRead() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void ReadPinned(Held& held) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void ReadPinned(size_t bundle) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ReadStreamed(size_t bundle) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status ReadBundle(const Held& held, std::byte* room);
   void Measure(int64_t bytes, absl::Duration took);
   absl::Status HoldBundle(Held& held);
+  // Tells the disk of the next pinned bundles, from this one on.
+  void AnnounceFrom(size_t bundle);
 
   // The engine's thread.
   absl::StatusOr<Lease> AcquirePinned(Held& held);

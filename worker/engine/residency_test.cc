@@ -67,6 +67,28 @@ TEST_F(ResidencyTest, PacksOnceOneMatrixAfterTheOther) {
   EXPECT_LT(disk_->source_bytes - read, layer_bytes_ / 4);
 }
 
+TEST_F(ResidencyTest, TheDiskKnowsAheadWhatWillBeHeld) {
+  for (const int percent : {100, 50}) {
+    ASSERT_OK_AND_ASSIGN(auto shard, Load(percent));
+    bool more = true;
+    while (more) {
+      ASSERT_OK_AND_ASSIGN(more, shard->LoadMore());
+    }
+    for (const HeldMatrix& matrix : shard->newly_packed()) {
+      ASSERT_OK(disk_->KeepPacked(matrix.key, matrix.bytes));
+    }
+    shard.reset();
+    disk_->most_announced = 0;
+    // The files themselves expect to be announced once before they are held, and never when they
+    // are streamed.
+    ASSERT_OK_AND_ASSIGN(shard, Load(percent));
+    ASSERT_NO_FATAL_FAILURE(ExpectSameBits(*shard));
+    EXPECT_EQ(disk_->announced, 0);
+    // More than the matrices of one bundle.
+    EXPECT_GT(disk_->most_announced, 7);
+  }
+}
+
 TEST_F(ResidencyTest, AnswersBeforeAllIsThere) {
   ASSERT_OK_AND_ASSIGN(auto shard, Load(100));
   // Norms and the head.

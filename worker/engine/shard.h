@@ -46,6 +46,8 @@ class ScreenFile;
 class PackedFile {
  public:
   virtual ~PackedFile() = default;
+  // Hold comes soon: the disk may begin. Waits for nothing, and what goes wrong is Hold's to say.
+  virtual void Announce() {}
   // Reads it once more, and leaves nothing of it in memory but in the first bytes of `room`, which
   // is aligned to pages and of as many whole pages as the matrix needs.
   virtual absl::Status Read(std::span<std::byte> room) = 0;

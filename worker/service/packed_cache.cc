@@ -161,7 +161,7 @@ void PackedCache::RememberChecked() {
   }
 }
 
-bool PackedCache::WasChecked(const std::string& name, const std::string& stamp) {
+bool PackedCache::WasChecked(const std::string& name, const std::string& stamp) const {
   absl::MutexLock lock(&mutex_);
   const auto found = checked_.find(name);
   return found != checked_.end() && found->second == stamp;
@@ -203,12 +203,16 @@ std::optional<kernels::PackedBytes> PackedCache::Find(const PackedId& id, int64_
 
 bool PackedCache::Has(const PackedId& id, int64_t bytes) const {
   if (!enabled()) return false;
-  const auto file = base::RandomAccessFile::Open(Path(id), base::RandomAccessFile::Mode::kRead);
+  const std::string path = Path(id);
+  const std::string stamp = StampOf(path);
+  if (stamp.empty()) return false;
+  const auto file = base::RandomAccessFile::Open(path, base::RandomAccessFile::Mode::kRead);
   if (!file.ok()) return false;
   const absl::StatusOr<int64_t> size = (*file)->Size();
+  if (!size.ok() || *size != bytes + static_cast<int64_t>(kHeaderBytes)) return false;
+  if (WasChecked(Name(id), stamp)) return true;
   Header header;
-  return size.ok() && *size == bytes + static_cast<int64_t>(kHeaderBytes) &&
-         (*file)->ReadAt(0, std::as_writable_bytes(std::span(&header, 1))).ok() &&
+  return (*file)->ReadAt(0, std::as_writable_bytes(std::span(&header, 1))).ok() &&
          IsOf(header, id, static_cast<size_t>(bytes));
 }
 
@@ -232,10 +236,14 @@ absl::Status PackedCache::ReadInto(const PackedId& id, int64_t bytes, std::span<
   return absl::DataLossError(absl::StrCat("the packed matrix ", path, " is damaged"));
 }
 
-void PackedCache::DropPages(const PackedId& id) const {
+void PackedCache::Announce(const PackedId& id) const { Advise(id, POSIX_FADV_WILLNEED); }
+
+void PackedCache::DropPages(const PackedId& id) const { Advise(id, POSIX_FADV_DONTNEED); }
+
+void PackedCache::Advise(const PackedId& id, int advice) const {
   const int fd = ::open(Path(id).c_str(), O_RDONLY | O_CLOEXEC);
   if (fd < 0) return;
-  ::posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+  ::posix_fadvise(fd, 0, 0, advice);
   ::close(fd);
 }
 

@@ -50,12 +50,15 @@ class PackedCache {
   std::optional<kernels::PackedBytes> Find(const PackedId& id, int64_t bytes);
 
   // The same for a matrix that does not stay in memory. Whether it is there, by name, size and what
-  // the file says of itself; its bytes are checked by ReadInto.
+  // the file says of itself (which is not read again when it was found right before); its bytes are
+  // checked by ReadInto.
   bool Has(const PackedId& id, int64_t bytes) const;
   // Reads it past the page cache into the first bytes of `room`, as base::DirectFile::ReadAt has
   // it; checked as Find does. kNotFound when it is gone, kDataLoss (and it is removed) when it is
   // damaged, other errors of the disk.
   absl::Status ReadInto(const PackedId& id, int64_t bytes, std::span<std::byte> room);
+  // Has the system read it into the page cache, where Find looks for it soon.
+  void Announce(const PackedId& id) const;
   // Drops what the page cache holds of a matrix that was kept.
   void DropPages(const PackedId& id) const;
 
@@ -77,12 +80,13 @@ class PackedCache {
   void RemoveEarlierLayouts() const;
   std::string Name(const PackedId& id) const;
   std::string Path(const PackedId& id) const;
-  bool WasChecked(const std::string& name, const std::string& stamp);
+  void Advise(const PackedId& id, int advice) const;
+  bool WasChecked(const std::string& name, const std::string& stamp) const;
   void SetChecked(const std::string& name, const std::string& stamp);
   void LoadChecked();
 
   const std::string directory_;  // "": disabled
-  absl::Mutex mutex_;
+  mutable absl::Mutex mutex_;
   // Of files that were right, by name: size, time of change and inode.
   std::map<std::string, std::string> checked_ ABSL_GUARDED_BY(mutex_);
   bool checked_changed_ ABSL_GUARDED_BY(mutex_) = false;

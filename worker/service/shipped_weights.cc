@@ -30,6 +30,7 @@ class CachedMatrix : public engine::PackedFile {
  public:
   CachedMatrix(PackedCache* cache, const PackedId& id, int64_t bytes)
       : cache_(cache), id_(id), bytes_(bytes) {}
+  void Announce() override { cache_->Announce(id_); }
   absl::Status Read(std::span<std::byte> room) override {
     return cache_->ReadInto(id_, bytes_, room);
   }

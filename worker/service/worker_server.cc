@@ -6,8 +6,10 @@
 
 #include <algorithm>
 #include <chrono>
+#include <filesystem>
 #include <optional>
 #include <string>
+#include <system_error>
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
@@ -96,10 +98,20 @@ class WorkerServerImpl : public WorkerServer {
     listener_.reset();  // its thread hands over to what goes away now
   }
 
+  // A model of less than half of what is offered fits, with its keys and values as a rule; without
+  // them the plan takes the speed of a usual disk.
+  bool MayNeedDisk() const {
+    std::error_code error;
+    const uintmax_t bytes = std::filesystem::file_size(options_.local_model_path, error);
+    return error || bytes > static_cast<uintmax_t>(budget_.total_bytes()) / 2;
+  }
+
   absl::Status MeasureSpeed() {
     weight_bytes_per_second_ = options_.assumed_weight_bytes_per_second;
     if (!options_.measure_speed) {
-      speed_.disk_bytes_per_second = MeasureDisk(options_.packed_directory, kDiskProbe);
+      if (MayNeedDisk()) {
+        speed_.disk_bytes_per_second = MeasureDisk(options_.packed_directory, kDiskProbe);
+      }
       return absl::OkStatus();
     }
     RENGA_ASSIGN_OR_RETURN(speed_, MeasureDevice(*backend_, budget_, options_.cache_directory));
