@@ -31,6 +31,9 @@ struct BenchFlags {
   bool hops = false;
 };
 
+// What the plan is made for follows from --streams.
+constexpr char kAutomaticObjective[] = "auto";
+
 // Ids that are neither all equal nor special; what they say does not matter. With `period` above 0
 // they say it again after so many tokens.
 std::vector<model::TokenId> ArbitraryTokens(int64_t count, int64_t vocab_size, int64_t period) {
@@ -235,6 +238,10 @@ absl::Status Bench(BenchFlags flags) {
     flags.cluster.workers = std::max(flags.cluster.workers, 1);
   }
   flags.cluster.plan.sequences = flags.streams;
+  if (flags.cluster.plan.objective == kAutomaticObjective) {
+    const bool many = flags.streams > 1 || flags.cluster.plan.replicas != "1";
+    flags.cluster.plan.objective = many ? "many-streams" : "one-stream";
+  }
   RENGA_ASSIGN_OR_RETURN(const auto cluster, LocalCluster::Start(flags.cluster));
   RENGA_ASSIGN_OR_RETURN(const Rates rates, Measure(*cluster, flags));
   std::vector<transport::RoundTrips> hops;
@@ -254,6 +261,7 @@ void AddBenchCommand(CLI::App& app, Invocation& invocation) {
   auto flags = std::make_shared<BenchFlags>();
   // Arbitrary tokens soon make a model repeat itself: guessing that would flatter the machine.
   flags->cluster.plan.speculation = "off";
+  flags->cluster.plan.objective = kAutomaticObjective;
   CLI::App* command = app.add_subcommand("bench", "Measure prefill and decode speed");
   command->footer(
       "Example:\n  renga bench model.gguf -p 512 -n 128 -t 2\n"
@@ -281,8 +289,10 @@ void AddBenchCommand(CLI::App& app, Invocation& invocation) {
                    "with it: what --speculation is good at")
       ->check(CLI::Range(int64_t{0}, int64_t{1} << 20));
   command
-      ->add_option("--streams", flags->streams,
-                   "Answers side by side; decode is the tokens per second of all together")
+      ->add_option(
+          "--streams", flags->streams,
+          "Answers side by side; decode is the tokens per second of all together. The plan "
+          "is made for one answer or for many accordingly, unless --objective says which")
       ->capture_default_str()
       ->check(CLI::Range(int64_t{1}, int64_t{256}));
   command->add_option("-r,--repetitions", flags->repetitions, "Runs; the median is printed")

@@ -110,6 +110,7 @@ absl::Status Run(const RunFlags& flags) {
 
 void AddRunCommand(CLI::App& app, Invocation& invocation) {
   auto flags = std::make_shared<RunFlags>();
+  flags->cluster.plan.objective = "one-stream";
   CLI::App* command = app.add_subcommand("run", "Answer a prompt on this machine");
   command->footer(
       "Example:\n  renga run model.gguf \"Why is the sky blue?\"\n"

@@ -10,6 +10,12 @@ using model::Range;
 // The second of two times is bisected to this part of it.
 constexpr double kBisectedTo = 1e-4;
 
+// How long no stage may take.
+struct Limits {
+  double token_ms = kNever;   // with its rows of the output matrix
+  double prompt_ms = kNever;  // of kPromptRows tokens
+};
+
 // Runs of the dynamic programme over a lineup: best[k][l] is the value of giving the first l layers
 // to the first k stages, with what the k-th stage then is.
 class LineupTable {
@@ -37,15 +43,17 @@ class LineupTable {
   }
 
   bool possible() const { return possible_; }
+  // Of a token, whatever the split: hops, and the output matrix.
+  double fixed_ms() const { return hops_ms_ + head_ms_; }
 
   // Least time of the slowest stage; infinity when nothing fits.
   double MinimiseSlowest() {
-    Run(kNever, [](double before, double, double busy) { return std::max(before, busy); });
+    Run({}, [](double before, double, double busy) { return std::max(before, busy); });
     return Last();
   }
-  // Least sum of times when no worker may be busy for longer than `slowest`.
-  double MinimiseSum(double slowest) {
-    Run(slowest, [](double before, double layers, double) { return before + layers; });
+  // Least sum of times when no worker may be busy for longer than these.
+  double MinimiseSum(const Limits& limits) {
+    Run(limits, [](double before, double layers, double) { return before + layers; });
     return Last();
   }
 
@@ -54,7 +62,7 @@ class LineupTable {
     LayerSplit split;
     split.options.resize(count_);
     split.layers.resize(count_);
-    split.stream_ms = hops_ms_ + head_ms_;
+    split.stream_ms = fixed_ms();
     split.slowest_ms = slowest_transfer_ms_;
     int64_t end = n_layers_;
     for (size_t k = count_; k > 0; --k) {
@@ -63,6 +71,7 @@ class LineupTable {
       split.layers[k - 1] = {cell.begin, end};
       split.stream_ms += cell.option->LayersMs(cell.begin, end);
       split.slowest_ms = std::max(split.slowest_ms, cell.option->BusyMs(cell.begin, end));
+      split.prompt_ms = std::max(split.prompt_ms, cell.option->PromptMs(cell.begin, end));
       end = cell.begin;
     }
     return split;
@@ -78,7 +87,7 @@ class LineupTable {
   double Last() const { return best_[count_][n_layers_].value; }
 
   template <typename Combine>
-  void Run(double slowest, Combine combine) {
+  void Run(const Limits& limits, Combine combine) {
     best_.assign(count_ + 1, std::vector<Cell>(n_layers_ + 1));
     best_[0][0].value = 0;
     for (size_t k = 1; k <= count_; ++k) {
@@ -87,7 +96,8 @@ class LineupTable {
           Cell& cell = best_[k][end];
           for (int64_t begin = end - 1; begin >= option.earliest[end]; --begin) {
             const double busy = option.BusyMs(begin, end);
-            if (busy > slowest) break;
+            if (busy > limits.token_ms) break;
+            if (option.PromptMs(begin, end) > limits.prompt_ms) break;
             const double before = best_[k - 1][begin].value;
             if (before == kNever) continue;
             const double value = combine(before, option.LayersMs(begin, end), busy);
@@ -113,16 +123,51 @@ bool CanHold(const StageOptions& options, const Lineup& lineup) {
          static_cast<int64_t>(lineup.size()) <= options.costs().bytes().layer_count();
 }
 
-// The least slowest stage among the splits with the least sum, nearly: several stages of equal
-// speed could share their layers in any way, and should share them evenly.
-void EvenOut(LineupTable& table, double least_sum, double least_slowest, double slowest) {
-  double low = least_slowest;
-  double high = slowest;
+// The least `slowest` up to `high` of which `can` says yes, nearly; it does of `high`.
+template <typename Can>
+double Bisect(double high, Can can) {
+  double low = 0;
   while (high - low > kBisectedTo * high) {
     const double middle = low + (high - low) / 2;
-    (table.MinimiseSum(middle) <= least_sum * (1 + kSameTime) ? high : low) = middle;
+    (can(middle) ? high : low) = middle;
   }
-  table.MinimiseSum(high * (1 + kSameTime));
+  return high * (1 + kSameTime);
+}
+
+// The objective's best; with one stream, the least slowest stage among the splits with the least
+// sum: several stages of equal speed could share their layers in any way, and should share them
+// evenly. Nullopt when nothing fits.
+std::optional<LayerSplit> BestFor(Objective objective, LineupTable& table) {
+  const double least_slowest = table.MinimiseSlowest();
+  if (least_slowest == kNever) return std::nullopt;
+  if (objective == Objective::kManyStreams) {
+    table.MinimiseSum({.token_ms = least_slowest * (1 + kSameTime)});
+    return table.Split();
+  }
+  const double least_sum = table.MinimiseSum({}) * (1 + kSameTime);
+  const double slowest = Bisect(table.Split().slowest_ms, [&](double ms) {
+    return table.MinimiseSum({.token_ms = ms}) <= least_sum;
+  });
+  table.MinimiseSum({.token_ms = slowest});
+  return table.Split();
+}
+
+// A split with which prompts take less time, for at most `given_up` of the objective's; `best`
+// where that costs a larger part than it gains.
+LayerSplit ForPrompts(Objective objective, LineupTable& table, const LayerSplit& best,
+                      double given_up) {
+  const bool one_stream = objective == Objective::kOneStream;
+  Limits limits;
+  if (!one_stream) limits.token_ms = best.slowest_ms * (1 + given_up);
+  limits.prompt_ms = Bisect(best.prompt_ms, [&](double ms) {
+    const double sum = table.MinimiseSum({limits.token_ms, ms});
+    return one_stream ? sum + table.fixed_ms() <= best.stream_ms * (1 + given_up) : sum < kNever;
+  });
+  table.MinimiseSum(limits);
+  const LayerSplit split = table.Split();
+  const double cost = ValueFor(objective, split.stream_ms, split.slowest_ms).first /
+                      ValueFor(objective, best.stream_ms, best.slowest_ms).first;
+  return cost * split.prompt_ms < best.prompt_ms ? split : best;
 }
 
 }  // namespace
@@ -148,15 +193,10 @@ std::optional<LayerSplit> SplitLayers(StageOptions& options, const Lineup& lineu
   if (!CanHold(options, lineup)) return std::nullopt;
   LineupTable table(options, lineup);
   if (!table.possible()) return std::nullopt;
-  const double least_slowest = table.MinimiseSlowest();
-  if (least_slowest == kNever) return std::nullopt;
-  if (objective == Objective::kManyStreams) {
-    table.MinimiseSum(least_slowest * (1 + kSameTime));
-    return table.Split();
-  }
-  const double least_sum = table.MinimiseSum(kNever);
-  EvenOut(table, least_sum, least_slowest, table.Split().slowest_ms);
-  return table.Split();
+  const std::optional<LayerSplit> best = BestFor(objective, table);
+  const double given_up = options.costs().request().for_prompts;
+  if (!best || given_up <= 0) return best;
+  return ForPrompts(objective, table, *best, given_up);
 }
 
 std::optional<Value> MeasureLineup(StageOptions& options, const Lineup& lineup,
@@ -169,7 +209,7 @@ std::optional<Value> MeasureLineup(StageOptions& options, const Lineup& lineup,
     slowest = table.MinimiseSlowest() * (1 + kSameTime);
     if (slowest == kNever) return std::nullopt;
   }
-  if (table.MinimiseSum(slowest) == kNever) return std::nullopt;
+  if (table.MinimiseSum({.token_ms = slowest}) == kNever) return std::nullopt;
   const LayerSplit split = table.Split();
   return ValueFor(objective, split.stream_ms, split.slowest_ms);
 }

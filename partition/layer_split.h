@@ -36,11 +36,13 @@ struct LayerSplit {
   double slowest_ms = 0;                    // of the stages, head rows included, and of the hops
   // Stages, the hops to them, and the last one's head rows with their way back.
   double stream_ms = 0;
+  double prompt_ms = 0;  // of the slowest stage, for kPromptRows tokens
 };
 
 // kOneStream: the least stream_ms and, among those, the least slowest_ms; kManyStreams the other
-// way round. Within every worker's memory. Exact, by dynamic programming:
-// O(stages * layers^2), with a bisection for the second. nullopt when none fits.
+// way round. Then the request's for_prompts of the first may be given up for a lesser prompt_ms.
+// Within every worker's memory. Exact, by dynamic programming: O(stages * layers^2), with a
+// bisection for what comes second. nullopt when none fits.
 std::optional<LayerSplit> SplitLayers(StageOptions& options, const Lineup& lineup,
                                       Objective objective);
 // What SplitLayers would find, sooner: for kOneStream the second time is not the least.

@@ -86,6 +86,10 @@ struct PlanRequest {
   // the time. Measured speeds vary by tens of percent: whom the user let join should not drop out
   // for that. 1: whenever it is faster.
   double worth_dropping = 0.75;
+  // How much of the objective's time may be given up so that a prompt, which is at all stages at
+  // one time and costs the output matrix nothing, takes less: where it gains a larger part than
+  // that.
+  double for_prompts = 0.05;
   // Independent pipelines, each with the whole model on workers of its own: as many as give the
   // most tokens per second. Sequences are shared out among them. Only PlanReplicas (replicas.h)
   // makes more than one.
@@ -169,8 +173,8 @@ struct Plan {
   double stream_ms = 0;   // predicted time of one token of one sequence
   double slowest_ms = 0;  // predicted time between two tokens when every stage is busy
   // No plan has a smaller stream_ms (kOneStream) or slowest_ms (kManyStreams) than this; with
-  // `exact` no other choice of stages, order and slices is better at all. The embedding is placed
-  // after that choice.
+  // `exact` no other choice of stages, order and slices is better at all, but for what was given up
+  // for prompts. The embedding is placed after that choice.
   double bound_ms = 0;
   bool exact = false;
   std::vector<std::string> notes;  // what was asked for and not done, in sentences

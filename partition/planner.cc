@@ -80,6 +80,10 @@ absl::Status CheckRequest(const PlanRequest& request) {
         "the coordinator's time per token must not be negative, and worth_dropping be above 0 and "
         "at most 1");
   }
+  if (!(request.for_prompts >= 0 && request.for_prompts <= 1)) {
+    return absl::InvalidArgumentError(
+        "what is given up for prompts must be from 0 to 1 of the objective's time");
+  }
   return absl::OkStatus();
 }
 

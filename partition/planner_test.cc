@@ -221,7 +221,13 @@ TEST(PlannerTest, OneStreamLeavesOutWhoOnlyAddsAHop) {
   ASSERT_OK_AND_ASSIGN(const Plan both, PlanFor(model, workers, OneStream(500)));
   ExpectSound(both, model, workers, OneStream(500));
   EXPECT_EQ(both.stages.size(), 2u);
-  EXPECT_GT(both.workers[1].spec.layers.size(), both.workers[0].spec.layers.size());
+  EXPECT_EQ(both.workers[1].spec.layers.size(), both.workers[0].spec.layers.size())
+      << "both work on prompts, and a layer more on the fast one gains little";
+  PlanRequest tokens_only = OneStream(500);
+  tokens_only.for_prompts = 0;
+  ASSERT_OK_AND_ASSIGN(const Plan filled, PlanFor(model, workers, tokens_only));
+  EXPECT_GT(filled.workers[1].spec.layers.size(), filled.workers[0].spec.layers.size());
+  EXPECT_LT(filled.stream_ms, both.stream_ms);
 }
 
 TEST(PlannerTest, GroupsWhereTheNetworkIsFastEnough) {
@@ -549,6 +555,8 @@ TEST(PlannerTest, BadInputIsRefusedInWords) {
   refuses([](PlanRequest& r) { r.tensor_parallel = -1; });
   refuses([](PlanRequest& r) { r.coordinator_us = NAN; });
   refuses([](PlanRequest& r) { r.worth_dropping = 0; });
+  refuses([](PlanRequest& r) { r.for_prompts = -0.1; });
+  refuses([](PlanRequest& r) { r.for_prompts = NAN; });
   refuses([](PlanRequest& r) { r.links.default_link.latency_us = -1; });
   refuses([](PlanRequest& r) { r.links.pairs = {{0, 1, {}}}; });
 }

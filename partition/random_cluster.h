@@ -41,7 +41,8 @@ class RandomCluster {
   struct Sizes {
     int max_workers = 4;
     int max_layers = 6;
-    bool slices = false;  // layers that groups can divide
+    bool slices = false;     // layers that groups can divide
+    double for_prompts = 0;  // as PlanRequest's
   };
   RandomCluster(uint32_t seed, const Sizes& sizes) {
     std::mt19937 random(seed);
@@ -67,6 +68,7 @@ class RandomCluster {
     request.max_step_outputs = 4;
     request.decode_position = pick(200);
     request.worth_dropping = 1;
+    request.for_prompts = sizes.for_prompts;
     request.objective = pick(2) == 0 ? Objective::kOneStream : Objective::kManyStreams;
     request.links = RandomLinks(random, static_cast<int>(workers.size()));
     instance_ = std::make_unique<Instance>(MakeTestModel(layers, 2000, sizes.slices),

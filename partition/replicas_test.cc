@@ -30,6 +30,7 @@ PlanRequest ReplicaRequest(int64_t min_replicas, int64_t max_replicas) {
   request.max_step_tokens = 32;
   request.max_sequences = 4;
   request.worth_dropping = 1;
+  request.for_prompts = 0;
   request.min_replicas = min_replicas;
   request.max_replicas = max_replicas;
   return request;

@@ -140,11 +140,15 @@ bool StageOptions::Fits(const StageOption& option, int64_t begin, int64_t end) c
 void StageOptions::AddTables(StageOption& option) const {
   const int64_t layers = costs_.bytes().layer_count();
   const double sums = costs_.SumsMs(option.shape);
+  const double prompt_sums = costs_.SumsMs(option.shape, kPromptRows);
   option.before_ms.assign(1, 0);
+  option.prompt_ms.assign(1, 0);
   option.earliest.assign(1, 0);
   for (int64_t end = 1; end <= layers; ++end) {
     option.before_ms.push_back(option.before_ms.back() + costs_.LayerMs(option.shape, end - 1) +
                                sums);
+    option.prompt_ms.push_back(option.prompt_ms.back() +
+                               costs_.LayerMs(option.shape, end - 1, kPromptRows) + prompt_sums);
     int64_t begin = option.earliest.back();
     while (begin < end && !Fits(option, begin, end)) ++begin;
     option.earliest.push_back(begin);

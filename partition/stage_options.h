@@ -12,16 +12,21 @@
 
 namespace renga::partition {
 
+// Tokens of a prompt that stages compute at once.
+inline constexpr int64_t kPromptRows = 64;
+
 struct StageOption {
   StageShape shape;
   std::vector<int64_t> head_rows;  // of each member, beside its layers; empty: none
   double head_ms = 0;              // the slowest member's rows
   std::vector<double> before_ms;   // (layers + 1): time of layers [0, l)
+  std::vector<double> prompt_ms;   // as before_ms, of kPromptRows tokens at once
   // (layers + 1): where the longest run of layers that ends before layer e and fits begins; e when
   // not even one layer fits. Ascending.
   std::vector<int64_t> earliest;
 
   double LayersMs(int64_t begin, int64_t end) const { return before_ms[end] - before_ms[begin]; }
+  double PromptMs(int64_t begin, int64_t end) const { return prompt_ms[end] - prompt_ms[begin]; }
   // Of the worker that is busy longest.
   double BusyMs(int64_t begin, int64_t end) const { return LayersMs(begin, end) + head_ms; }
 };

@@ -19,8 +19,9 @@ constexpr int64_t kMaxFullLogitBytesPerStep = int64_t{16} << 20;
 constexpr int64_t kMaxStepsInFlight = 16;
 // No prompt chunk is made smaller than this for the sake of others.
 constexpr int64_t kSmallestChunk = 16;
-// Of prompts that flow through stages. Fewer tokens share the work of unpacking weights too rarely.
-constexpr int64_t kLargestFlowingChunk = 128;
+// Of prompts that flow through stages, whatever the number of these: a stage waits for as long as
+// the one before computes a chunk. Fewer tokens share the work of unpacking weights too rarely.
+constexpr int64_t kLargestFlowingChunk = 96;
 constexpr int64_t kSmallestFlowingChunk = 32;
 // Of requests whose plan was given up for another one: a shard may have to be packed for it.
 constexpr absl::Duration kLongestWaitForPlan = absl::Minutes(5);

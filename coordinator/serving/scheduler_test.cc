@@ -84,7 +84,7 @@ TEST(SchedulerTest, PromptChunksFollowEachOtherWithoutWaiting) {
 }
 
 TEST(SchedulerTest, MoreStagesTakeAPromptInSmallerPieces) {
-  for (const auto& [stages, chunk] : {std::pair{2, 64}, std::pair{3, 42}, std::pair{8, 32}}) {
+  for (const auto& [stages, chunk] : {std::pair{2, 48}, std::pair{3, 32}, std::pair{8, 32}}) {
     Bench bench({.stage_count = stages});
     Answer answer;
     answer.Start(*bench.scheduler, {.prompt = Prompt(130, 2), .max_tokens = 1});
