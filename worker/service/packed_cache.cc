@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -34,7 +35,9 @@ namespace {
 
 // A page, so that the matrix begins on one.
 constexpr size_t kHeaderBytes = 4096;
-constexpr int64_t kWriteBytes = int64_t{8} << 20;
+// The system keeps what is written at once, from a multiple of its size on, on one page of memory
+// where the file system allows: the size of a huge page.
+constexpr size_t kWriteBytes = size_t{2} << 20;
 constexpr char kCheckedName[] = "/checked";
 // No file takes as long to write; what is older was left by a process that was killed.
 constexpr std::chrono::hours kLeftoverAge(1);
@@ -94,6 +97,21 @@ std::string StampOf(const std::string& path) {
   if (::stat(path.c_str(), &info) != 0) return "";
   return absl::StrCat(info.st_size, "-", info.st_mtim.tv_sec, "-", info.st_mtim.tv_nsec, "-",
                       info.st_ino);
+}
+
+// WriteAll of two pieces, at once where the system can.
+absl::Status WriteBoth(int fd, const std::string& path, std::span<const std::byte> first,
+                       std::span<const std::byte> second) {
+  const auto vector_of = [](std::span<const std::byte> bytes) {
+    return iovec{const_cast<std::byte*>(bytes.data()), bytes.size()};
+  };
+  const std::array<iovec, 2> both = {vector_of(first), vector_of(second)};
+  // Whatever was wrong with this call, if anything, the next ones say.
+  const ssize_t n = ::writev(fd, both.data(), static_cast<int>(both.size()));
+  const auto written = static_cast<size_t>(std::max<ssize_t>(n, 0));
+  const size_t of_first = std::min(written, first.size());
+  RENGA_RETURN_IF_ERROR(base::WriteAll(fd, path, first.subspan(of_first)));
+  return base::WriteAll(fd, path, second.subspan(written - of_first));
 }
 
 // Another one after every start of the machine. "" where the system has none.
@@ -295,11 +313,13 @@ absl::Status PackedCache::Keep(const PackedId& id, std::span<const std::byte> by
   std::array<std::byte, kHeaderBytes> page = {};
   const Header header = HeaderOf(id, bytes);
   std::memcpy(page.data(), &header, sizeof(header));
-  RENGA_RETURN_IF_ERROR(base::WriteAll(fd, path, page));
-  for (size_t done = 0; done < bytes.size(); done += kWriteBytes) {
+  size_t done = 0;
+  for (size_t room = kWriteBytes - kHeaderBytes; done < bytes.size(); room = kWriteBytes) {
     if (cancelled()) return absl::CancelledError("not all of it was kept");
-    const size_t count = std::min<size_t>(bytes.size() - done, kWriteBytes);
-    RENGA_RETURN_IF_ERROR(base::WriteAll(fd, path, bytes.subspan(done, count)));
+    const auto piece = bytes.subspan(done, std::min(bytes.size() - done, room));
+    RENGA_RETURN_IF_ERROR(done == 0 ? WriteBoth(fd, path, page, piece)
+                                    : base::WriteAll(fd, path, piece));
+    done += piece.size();
   }
   // Bounds what waits to be written; after a crash the hash tells.
   if (::fdatasync(fd) != 0 || ::rename(temporary.c_str(), path.c_str()) != 0) {

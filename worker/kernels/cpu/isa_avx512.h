@@ -22,7 +22,7 @@ struct Avx512Vnni {
   static constexpr bool kTokenPairs = false;
   static constexpr int kTileTokens = 4;
   static constexpr bool kSharesCodes = true;
-  static constexpr int kStreams = 2;
+  static constexpr int kStreams = 1;
   static constexpr int kStreams256 = 1;
   static constexpr int kPrefetchBytes = 1024;
   static constexpr int kPrefetchBytes256 = 1024;
