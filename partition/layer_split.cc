@@ -152,22 +152,16 @@ std::optional<LayerSplit> BestFor(Objective objective, LineupTable& table) {
   return table.Split();
 }
 
-// A split with which prompts take less time, for at most `given_up` of the objective's; `best`
-// where that costs a larger part than it gains.
-LayerSplit ForPrompts(Objective objective, LineupTable& table, const LayerSplit& best,
-                      double given_up) {
-  const bool one_stream = objective == Objective::kOneStream;
-  Limits limits;
-  if (!one_stream) limits.token_ms = best.slowest_ms * (1 + given_up);
-  limits.prompt_ms = Bisect(best.prompt_ms, [&](double ms) {
-    const double sum = table.MinimiseSum({limits.token_ms, ms});
-    return one_stream ? sum + table.fixed_ms() <= best.stream_ms * (1 + given_up) : sum < kNever;
+// A split with which prompts take less time, for at most `given_up` of a token's; `best` where that
+// costs a larger part than it gains.
+LayerSplit ForPrompts(LineupTable& table, const LayerSplit& best, double given_up) {
+  const double most = best.stream_ms * (1 + given_up);
+  const double prompt_ms = Bisect(best.prompt_ms, [&](double ms) {
+    return table.fixed_ms() + table.MinimiseSum({.prompt_ms = ms}) <= most;
   });
-  table.MinimiseSum(limits);
+  table.MinimiseSum({.prompt_ms = prompt_ms});
   const LayerSplit split = table.Split();
-  const double cost = ValueFor(objective, split.stream_ms, split.slowest_ms).first /
-                      ValueFor(objective, best.stream_ms, best.slowest_ms).first;
-  return cost * split.prompt_ms < best.prompt_ms ? split : best;
+  return split.stream_ms * split.prompt_ms < best.stream_ms * best.prompt_ms ? split : best;
 }
 
 }  // namespace
@@ -195,8 +189,8 @@ std::optional<LayerSplit> SplitLayers(StageOptions& options, const Lineup& lineu
   if (!table.possible()) return std::nullopt;
   const std::optional<LayerSplit> best = BestFor(objective, table);
   const double given_up = options.costs().request().for_prompts;
-  if (!best || given_up <= 0) return best;
-  return ForPrompts(objective, table, *best, given_up);
+  if (!best || objective == Objective::kManyStreams || given_up <= 0) return best;
+  return ForPrompts(table, *best, given_up);
 }
 
 std::optional<Value> MeasureLineup(StageOptions& options, const Lineup& lineup,

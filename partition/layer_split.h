@@ -40,7 +40,7 @@ struct LayerSplit {
 };
 
 // kOneStream: the least stream_ms and, among those, the least slowest_ms; kManyStreams the other
-// way round. Then the request's for_prompts of the first may be given up for a lesser prompt_ms.
+// way round. Of one stream's, the request's for_prompts may be given up for a lesser prompt_ms.
 // Within every worker's memory. Exact, by dynamic programming: O(stages * layers^2), with a
 // bisection for what comes second. nullopt when none fits.
 std::optional<LayerSplit> SplitLayers(StageOptions& options, const Lineup& lineup,

@@ -117,9 +117,10 @@ TEST(SplitLayersTest, PromptsGetWhatIsGivenUpForThem) {
   for (uint32_t seed = 1; seed <= 1000; ++seed) {
     SCOPED_TRACE(seed);
     const RandomCluster plain(seed, {.max_workers = 3, .max_layers = 12});
-    const RandomCluster cluster(seed, {.max_workers = 3, .max_layers = 12, .for_prompts = kGivenUp});
+    const RandomCluster cluster(seed,
+                                {.max_workers = 3, .max_layers = 12, .for_prompts = kGivenUp});
     const Instance& instance = cluster.instance();
-    const Objective objective = instance.request.objective;
+    const Objective objective = Objective::kOneStream;
     StageOptions plain_options(plain.instance().costs);
     StageOptions options(instance.costs);
     const auto best = SplitLayers(plain_options, OneOfEachKind(plain.instance()), objective);
@@ -154,15 +155,18 @@ TEST(SplitLayersTest, PromptsGetWhatIsGivenUpForThem) {
 }
 
 // The last stage has the output matrix too, which costs a prompt nothing.
-TEST(SplitLayersTest, StagesShareAPromptEvenlyWhereThatCostsLittle) {
+TEST(SplitLayersTest, StagesShareTheOneStreamsPromptEvenly) {
   const RandomCluster cluster = RandomCluster::OfEqualWorkers(2, 22);
   const Instance& instance = cluster.instance();
   StageOptions options(instance.costs);
   const Lineup lineup = {{.kinds = {0}, .head_rows = 0},
-                         {.kinds = {0}, .head_rows = instance.bytes.vocab_size() / 2}};
-  const auto split = SplitLayers(options, lineup, Objective::kManyStreams);
-  ASSERT_TRUE(split.has_value());
-  for (const Range& layers : split->layers) EXPECT_EQ(layers.size(), 11);
+                         {.kinds = {0}, .head_rows = instance.bytes.vocab_size()}};
+  const auto for_one = SplitLayers(options, lineup, Objective::kOneStream);
+  ASSERT_TRUE(for_one.has_value());
+  for (const Range& layers : for_one->layers) EXPECT_EQ(layers.size(), 11);
+  const auto for_many = SplitLayers(options, lineup, Objective::kManyStreams);
+  ASSERT_TRUE(for_many.has_value());
+  EXPECT_GT(for_many->layers[0].size(), for_many->layers[1].size());
 }
 
 }  // namespace

@@ -86,9 +86,8 @@ struct PlanRequest {
   // the time. Measured speeds vary by tens of percent: whom the user let join should not drop out
   // for that. 1: whenever it is faster.
   double worth_dropping = 0.75;
-  // How much of the objective's time may be given up so that a prompt, which is at all stages at
-  // one time and costs the output matrix nothing, takes less: where it gains a larger part than
-  // that.
+  // kOneStream: how much of a token's time may be given up so that a prompt, which is at all stages
+  // at one time and costs the output matrix nothing, takes less: where it gains a larger part.
   double for_prompts = 0.05;
   // Independent pipelines, each with the whole model on workers of its own: as many as give the
   // most tokens per second. Sequences are shared out among them. Only PlanReplicas (replicas.h)

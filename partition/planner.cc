@@ -82,7 +82,7 @@ absl::Status CheckRequest(const PlanRequest& request) {
   }
   if (!(request.for_prompts >= 0 && request.for_prompts <= 1)) {
     return absl::InvalidArgumentError(
-        "what is given up for prompts must be from 0 to 1 of the objective's time");
+        "what is given up for prompts must be from 0 to 1 of a token's time");
   }
   return absl::OkStatus();
 }

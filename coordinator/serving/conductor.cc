@@ -19,10 +19,11 @@ constexpr int64_t kMaxFullLogitBytesPerStep = int64_t{16} << 20;
 constexpr int64_t kMaxStepsInFlight = 16;
 // No prompt chunk is made smaller than this for the sake of others.
 constexpr int64_t kSmallestChunk = 16;
-// Of prompts that flow through stages, whatever the number of these: a stage waits for as long as
-// the one before computes a chunk. Fewer tokens share the work of unpacking weights too rarely.
-constexpr int64_t kLargestFlowingChunk = 96;
-constexpr int64_t kSmallestFlowingChunk = 32;
+// Of prompts beside answers.
+constexpr int64_t kLargestChunk = 128;
+// Of prompts that flow through stages: each waits for as long as the one before computes a chunk.
+// Fewer tokens share the work of unpacking weights too rarely.
+constexpr int64_t kFlowingChunk = 32;
 // Of requests whose plan was given up for another one: a shard may have to be packed for it.
 constexpr absl::Duration kLongestWaitForPlan = absl::Minutes(5);
 constexpr absl::Duration kPlanLookInterval = absl::Milliseconds(50);
@@ -286,13 +287,7 @@ void Conductor::SendStep(PlannedStep planned) {
 
 int64_t Conductor::PrefillChunk() const {
   int64_t chunk = options_.prefill_chunk;
-  if (chunk <= 0) {
-    const int64_t stages = std::max<int64_t>(1, pipeline_->stage_count());
-    chunk = kLargestFlowingChunk / stages;
-    // Nobody works beside the stage that has the first piece.
-    if (stages > 1 && in_flight_.empty()) chunk /= 2;
-    chunk = std::max(kSmallestFlowingChunk, chunk);
-  }
+  if (chunk <= 0) chunk = pipeline_->stage_count() > 1 ? kFlowingChunk : kLargestChunk;
   if (prefill_us_per_token_ > 0 && batcher_->decoding() > 0) {
     const double fits = absl::ToDoubleMicroseconds(options_.chunk_time) / prefill_us_per_token_;
     const int64_t smallest = std::min(chunk, kSmallestChunk);
