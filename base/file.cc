@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -117,6 +118,17 @@ absl::Status RandomAccessFile::ReadAt(int64_t offset, std::span<std::byte> out) 
     offset += n;
   }
   return absl::OkStatus();
+}
+
+bool RandomAccessFile::ReadAtOnce(int64_t offset, std::span<std::byte> out) const {
+#ifdef RWF_NOWAIT
+  const iovec whole = {.iov_base = out.data(), .iov_len = out.size()};
+  if (::preadv2(fd_, &whole, 1, offset, RWF_NOWAIT) == static_cast<ssize_t>(out.size())) {
+    return true;
+  }
+#endif
+  ::posix_fadvise(fd_, offset, static_cast<off_t>(out.size()), POSIX_FADV_WILLNEED);
+  return false;
 }
 
 absl::Status RandomAccessFile::WriteAt(int64_t offset, std::span<const std::byte> bytes) {

@@ -54,6 +54,10 @@ class RandomAccessFile {
   absl::StatusOr<int64_t> Size() const;
   // Fills all of `out` from `offset`; kOutOfRange when the file ends before.
   absl::Status ReadAt(int64_t offset, std::span<std::byte> out) const;
+  // Fills all of `out` if the system has it in memory. False: it had not, or cannot tell, and has
+  // been asked to fetch it, so that many such reads wait for the disk at the same time; ReadAt
+  // waits for it, and says what is wrong.
+  bool ReadAtOnce(int64_t offset, std::span<std::byte> out) const;
   absl::Status WriteAt(int64_t offset, std::span<const std::byte> bytes);
 
  private:

@@ -99,6 +99,21 @@ TEST_F(FileTest, PositionedReadsAndWrites) {
               StatusIs(absl::StatusCode::kNotFound));
 }
 
+TEST_F(FileTest, ReadsAtOnceOrNotAtAll) {
+  ASSERT_OK_AND_ASSIGN(auto file,
+                       RandomAccessFile::Open(Path("a"), RandomAccessFile::Mode::kReadWrite));
+  ASSERT_OK(file->WriteAt(0, Bytes("abcdef")));
+  std::vector<std::byte> out(4);
+  // Not every file system can tell.
+  if (file->ReadAtOnce(1, out)) {
+    EXPECT_EQ(Text(out), "bcde");
+  }
+  ASSERT_OK(file->ReadAt(2, out));
+  EXPECT_EQ(Text(out), "cdef");
+  EXPECT_FALSE(file->ReadAtOnce(3, out));
+  EXPECT_FALSE(file->ReadAtOnce(100, out));
+}
+
 TEST_F(FileTest, CreatesFoldersAndSaysWhatIsInTheWay) {
   EXPECT_OK(CreateDirectories(Path("a/b/c")));
   EXPECT_OK(CreateDirectories(Path("a/b/c")));

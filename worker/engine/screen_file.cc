@@ -282,27 +282,48 @@ absl::StatusOr<int64_t> ScreenFile::ReadRecords(int64_t at, int64_t each,
   // Reading on costs less than another read.
   constexpr int64_t kGapBytes = 1024;
   constexpr int64_t kMostBytes = 128 << 10;
-  thread_local std::vector<std::byte> buffer;
   const int64_t stride = each + kHashBytes;
+  // Records [first, next) of `rows`, read together.
+  struct Run {
+    size_t first;
+    size_t next;
+  };
+  thread_local std::vector<std::byte> buffer;
+  const auto make_room = [&](const Run& run) {
+    buffer.resize(static_cast<size_t>((rows[run.next - 1] - rows[run.first] + 1) * stride));
+    return at + rows[run.first] * stride;
+  };
   int64_t total = 0;
-  for (size_t first = 0, next = 0; first < rows.size(); first = next) {
-    for (next = first + 1; next < rows.size(); ++next) {
-      if ((rows[next] - rows[next - 1] - 1) * stride > kGapBytes ||
-          (rows[next] - rows[first] + 1) * stride > kMostBytes) {
-        break;
-      }
-    }
-    buffer.resize(static_cast<size_t>((rows[next - 1] - rows[first] + 1) * stride));
-    RENGA_RETURN_IF_ERROR(file_->ReadAt(at + rows[first] * stride, buffer));
+  const auto take = [&](const Run& run) {
     total += static_cast<int64_t>(buffer.size());
-    for (size_t i = first; i < next; ++i) {
+    for (size_t i = run.first; i < run.next; ++i) {
       const auto record = std::span<const std::byte>(buffer).subspan(
-          static_cast<size_t>((rows[i] - rows[first]) * stride), static_cast<size_t>(each));
+          static_cast<size_t>((rows[i] - rows[run.first]) * stride), static_cast<size_t>(each));
       uint64_t hash;
       std::memcpy(&hash, record.data() + each, sizeof(hash));
       if (Hash(record) != hash) return Damaged(path_, "a row");
       std::copy(record.begin(), record.end(), out.begin() + static_cast<int64_t>(i) * each);
     }
+    return absl::OkStatus();
+  };
+  std::vector<Run> late;  // not in the system's memory: the disk fetches them side by side
+  for (Run run = {0, 0}; run.first < rows.size(); run.first = run.next) {
+    for (run.next = run.first + 1; run.next < rows.size(); ++run.next) {
+      if ((rows[run.next] - rows[run.next - 1] - 1) * stride > kGapBytes ||
+          (rows[run.next] - rows[run.first] + 1) * stride > kMostBytes) {
+        break;
+      }
+    }
+    if (const int64_t offset = make_room(run); !file_->ReadAtOnce(offset, buffer)) {
+      late.push_back(run);
+    } else {
+      RENGA_RETURN_IF_ERROR(take(run));
+    }
+  }
+  for (const Run& run : late) {
+    const int64_t offset = make_room(run);
+    RENGA_RETURN_IF_ERROR(file_->ReadAt(offset, buffer));
+    RENGA_RETURN_IF_ERROR(take(run));
   }
   return total;
 }

@@ -2,6 +2,9 @@
 // bits, and a damaged file is noticed.
 #include "worker/engine/screened_head.h"
 
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -12,6 +15,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/data_type.h"
+#include "base/scoped_fd.h"
 #include "base/testing/status_matchers.h"
 #include "base/testing/temp_folder.h"
 #include "model/testing/random_blocks.h"
@@ -339,6 +343,32 @@ TEST_F(ScreenedHeadTest, NumbersThatAreNotFiniteGoToTheFullHead) {
     hidden[7] = bad;
     ASSERT_OK_AND_ASSIGN(const auto found, head->Find(Upload(hidden), {.top_k = 1}));
     EXPECT_FALSE(found.has_value());
+  }
+}
+
+TEST_F(ScreenedHeadTest, RowsAreTheSameFromMemoryAndFromDisk) {
+  ASSERT_NO_FATAL_FAILURE(Make(DataType::kQ8_0, 3000, 64));
+  ASSERT_OK_AND_ASSIGN(const auto file, ScreenFile::Open(path_));
+  std::vector<int32_t> ids;
+  for (int32_t id = 1; id < 3000; id += id % 7 == 0 ? 97 : 1) ids.push_back(id);
+  const auto read = [&] {
+    std::vector<std::byte> rows(ids.size() * static_cast<size_t>(row_bytes_));
+    EXPECT_OK(file->ReadRows(ids, rows).status());
+    return rows;
+  };
+  const std::vector<std::byte> warm = read();
+  for (int i = 0; i < 3; ++i) {
+    const base::ScopedFd fd(::open(path_.c_str(), O_RDONLY | O_CLOEXEC));
+    ASSERT_EQ(::fsync(fd.get()), 0);
+    ASSERT_EQ(::posix_fadvise(fd.get(), 0, 0, POSIX_FADV_DONTNEED), 0);
+    EXPECT_EQ(read(), warm);
+  }
+  // One row at a time, as nothing was joined.
+  std::vector<std::byte> row(static_cast<size_t>(row_bytes_));
+  for (size_t i = 0; i < ids.size(); i += 50) {
+    ASSERT_OK(file->ReadRows({&ids[i], 1}, row).status());
+    EXPECT_TRUE(
+        std::equal(row.begin(), row.end(), warm.begin() + static_cast<int64_t>(i * row.size())));
   }
 }
 
