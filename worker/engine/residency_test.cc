@@ -78,6 +78,8 @@ TEST_F(ResidencyTest, TheDiskKnowsAheadWhatWillBeHeld) {
       ASSERT_OK(disk_->KeepPacked(matrix.key, matrix.bytes));
     }
     shard.reset();
+    // A shard that ends before all is there leaves some that nobody holds.
+    disk_->announced = 0;
     disk_->most_announced = 0;
     // The files themselves expect to be announced once before they are held, and never when they
     // are streamed.
