@@ -170,6 +170,34 @@ absl::Status WriteAll(base::RandomAccessFile* file, const HeadScreen& screen,
   return absl::OkStatus();
 }
 
+// How many of the first of these ascending rows are read together: reading on costs less than
+// another read.
+size_t RunLength(std::span<const int32_t> rows, int64_t stride) {
+  constexpr int64_t kGapBytes = 1024;
+  constexpr int64_t kMostBytes = 128 << 10;
+  size_t length = 1;
+  while (length < rows.size() && (rows[length] - rows[length - 1] - 1) * stride <= kGapBytes &&
+         (rows[length] - rows.front() + 1) * stride <= kMostBytes) {
+    ++length;
+  }
+  return length;
+}
+
+// Those of `rows` out of the records from rows.front() to rows.back(), each with its hash behind
+// it; false when one is damaged.
+bool CopyRecords(std::span<const std::byte> records, std::span<const int32_t> rows, int64_t each,
+                 std::byte* out) {
+  for (const int32_t row : rows) {
+    const auto record = records.subspan(
+        static_cast<size_t>((row - rows.front()) * (each + kHashBytes)), static_cast<size_t>(each));
+    uint64_t hash;
+    std::memcpy(&hash, record.data() + each, sizeof(hash));
+    if (Hash(record) != hash) return false;
+    out = std::copy(record.begin(), record.end(), out);
+  }
+  return true;
+}
+
 }  // namespace
 
 std::string ScreenPath(absl::string_view cache_directory, absl::string_view model_id) {
@@ -279,48 +307,30 @@ absl::StatusOr<int64_t> ScreenFile::ReadRows(std::span<const int32_t> rows,
 absl::StatusOr<int64_t> ScreenFile::ReadRecords(int64_t at, int64_t each,
                                                 std::span<const int32_t> rows,
                                                 std::span<std::byte> out) const {
-  // Reading on costs less than another read.
-  constexpr int64_t kGapBytes = 1024;
-  constexpr int64_t kMostBytes = 128 << 10;
   const int64_t stride = each + kHashBytes;
-  // Records [first, next) of `rows`, read together.
-  struct Run {
-    size_t first;
-    size_t next;
-  };
   thread_local std::vector<std::byte> buffer;
-  const auto make_room = [&](const Run& run) {
-    buffer.resize(static_cast<size_t>((rows[run.next - 1] - rows[run.first] + 1) * stride));
-    return at + rows[run.first] * stride;
+  const auto make_room = [&](std::span<const int32_t> run) {
+    buffer.resize(static_cast<size_t>((run.back() - run.front() + 1) * stride));
+    return at + run.front() * stride;
   };
   int64_t total = 0;
-  const auto take = [&](const Run& run) {
+  const auto take = [&](std::span<const int32_t> run) {
     total += static_cast<int64_t>(buffer.size());
-    for (size_t i = run.first; i < run.next; ++i) {
-      const auto record = std::span<const std::byte>(buffer).subspan(
-          static_cast<size_t>((rows[i] - rows[run.first]) * stride), static_cast<size_t>(each));
-      uint64_t hash;
-      std::memcpy(&hash, record.data() + each, sizeof(hash));
-      if (Hash(record) != hash) return Damaged(path_, "a row");
-      std::copy(record.begin(), record.end(), out.begin() + static_cast<int64_t>(i) * each);
-    }
-    return absl::OkStatus();
+    std::byte* const place = out.data() + (run.data() - rows.data()) * each;
+    return CopyRecords(buffer, run, each, place) ? absl::OkStatus() : Damaged(path_, "a row");
   };
-  std::vector<Run> late;  // not in the system's memory: the disk fetches them side by side
-  for (Run run = {0, 0}; run.first < rows.size(); run.first = run.next) {
-    for (run.next = run.first + 1; run.next < rows.size(); ++run.next) {
-      if ((rows[run.next] - rows[run.next - 1] - 1) * stride > kGapBytes ||
-          (rows[run.next] - rows[run.first] + 1) * stride > kMostBytes) {
-        break;
-      }
-    }
+  // Those that are not in the system's memory: the disk fetches them side by side.
+  std::vector<std::span<const int32_t>> late;
+  for (auto rest = rows; !rest.empty();) {
+    const std::span<const int32_t> run = rest.first(RunLength(rest, stride));
+    rest = rest.subspan(run.size());
     if (const int64_t offset = make_room(run); !file_->ReadAtOnce(offset, buffer)) {
       late.push_back(run);
     } else {
       RENGA_RETURN_IF_ERROR(take(run));
     }
   }
-  for (const Run& run : late) {
+  for (const std::span<const int32_t> run : late) {
     const int64_t offset = make_room(run);
     RENGA_RETURN_IF_ERROR(file_->ReadAt(offset, buffer));
     RENGA_RETURN_IF_ERROR(take(run));
