@@ -5,14 +5,12 @@
 #include <cstdio>
 #include <numeric>
 #include <random>
-#include <set>
 #include <string>
 
 #include "absl/strings/str_cat.h"
 #include "base/testing/status_matchers.h"
 #include "partition/explain.h"
-#include "partition/shard_costs.h"
-#include "partition/test_models.h"
+#include "partition/planner_fixture.h"
 
 namespace renga::partition {
 namespace {
@@ -20,72 +18,6 @@ namespace {
 using ::renga::testing::StatusIs;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
-using ::testing::Not;
-
-constexpr int64_t kMiB = int64_t{1} << 20;
-
-WorkerProfile Worker(std::string id, int64_t mib, double gb_per_second) {
-  return {.id = std::move(id), .memory_bytes = mib * kMiB, .bytes_per_second = gb_per_second * 1e9};
-}
-
-PlanRequest Request() {
-  PlanRequest request;
-  request.context_tokens = 256;
-  request.max_step_tokens = 64;
-  return request;
-}
-
-absl::StatusOr<Plan> PlanFor(const TestModel& model, const std::vector<WorkerProfile>& workers,
-                             const PlanRequest& request) {
-  return MakePlan(model.model, model.footprint, workers, request);
-}
-
-// What must hold for every plan.
-void ExpectSound(const Plan& plan, const TestModel& model,
-                 const std::vector<WorkerProfile>& workers, const PlanRequest& request) {
-  int64_t next_layer = 0;
-  std::set<int> used;
-  for (const StagePlan& stage : plan.stages) {
-    ASSERT_EQ(stage.layers.begin, next_layer);
-    ASSERT_FALSE(stage.layers.empty());
-    next_layer = stage.layers.end;
-    ASSERT_FALSE(stage.members.empty());
-    for (const StageMember& member : stage.members) {
-      ASSERT_TRUE(used.insert(member.worker).second);
-      ASSERT_EQ(plan.workers[member.worker].spec.layers, stage.layers);
-    }
-  }
-  ASSERT_EQ(next_layer, model.model.config.n_layers);
-  int64_t next_row = 0;
-  std::set<int> heads;
-  for (const HeadPlan& head : plan.heads) {
-    ASSERT_EQ(head.rows.begin, next_row);
-    ASSERT_FALSE(head.rows.empty());
-    next_row = head.rows.end;
-    ASSERT_TRUE(heads.insert(head.worker).second);
-    ASSERT_EQ(plan.workers[head.worker].spec.head_rows, head.rows);
-  }
-  ASSERT_EQ(next_row, model.model.config.vocab_size);
-  if (request.head_blocks > 0) {
-    ASSERT_LE(static_cast<int64_t>(plan.heads.size()), request.head_blocks);
-  }
-  used.insert(heads.begin(), heads.end());
-  if (request.max_workers > 0) {
-    ASSERT_LE(static_cast<int64_t>(used.size()), request.max_workers);
-  }
-  ASSERT_EQ(plan.workers.size(), workers.size());
-  for (size_t i = 0; i < workers.size(); ++i) {
-    const WorkerPlan& worker = plan.workers[i];
-    ASSERT_EQ(worker.idle(), !used.contains(static_cast<int>(i)));
-    ASSERT_EQ(worker.idle(), !worker.idle_reason.empty());
-    if (worker.idle()) continue;
-    const model::ShardBytes bytes =
-        model::MeasureShard(model.model, model.footprint, worker.spec, plan.limits);
-    ASSERT_EQ(worker.bytes.total(), bytes.total());
-    ASSERT_LE(bytes.total(), workers[i].memory_bytes);
-    ASSERT_LE(worker.predicted_ms, plan.slowest_ms * (1 + 1e-9));
-  }
-}
 
 TEST(PlannerTest, DividesLayersBySpeed) {
   const TestModel model = MakeTestModel(std::vector<int64_t>(12, 10 * kMiB), 1000);
@@ -198,13 +130,6 @@ TEST(PlannerTest, NoisyMeasurementsDropNobody) {
     ASSERT_OK_AND_ASSIGN(const Plan plan, PlanFor(model, workers, Request()));
     EXPECT_EQ(plan.stages.size(), 4u) << round;
   }
-}
-
-PlanRequest OneStream(double latency_us) {
-  PlanRequest request = Request();
-  request.objective = Objective::kOneStream;
-  request.links.default_link = {.latency_us = latency_us, .bytes_per_second = 1e9};
-  return request;
 }
 
 TEST(PlannerTest, OneStreamLeavesOutWhoOnlyAddsAHop) {
@@ -355,99 +280,6 @@ TEST(PlannerTest, WorkerLimitKeepsTheStrongest) {
   EXPECT_THAT(plan.workers[0].idle_reason, HasSubstr("only 2 workers"));
 }
 
-TEST(PlannerTest, ForcedHeadBlocksGoFromTheLastStageBackwards) {
-  const TestModel model = MakeTestModel(std::vector<int64_t>(6, 10 * kMiB), 1001);
-  const std::vector<WorkerProfile> workers = {Worker("a", 300, 5), Worker("b", 300, 5),
-                                              Worker("c", 300, 5)};
-  for (int64_t blocks = 1; blocks <= 4; ++blocks) {
-    PlanRequest request = Request();
-    request.head_blocks = blocks;
-    ASSERT_OK_AND_ASSIGN(const Plan plan, PlanFor(model, workers, request));
-    ExpectSound(plan, model, workers, request);
-    ASSERT_EQ(static_cast<int64_t>(plan.heads.size()), std::min<int64_t>(blocks, 3));
-    for (size_t i = 0; i < plan.heads.size(); ++i) {
-      EXPECT_EQ(plan.heads[i].worker, plan.stages[2 - i].members[0].worker);
-    }
-    EXPECT_EQ(plan.notes.size(), blocks == 4 ? 1u : 0u);
-  }
-}
-
-TEST(PlannerTest, WorkersWithoutLayersMayHoldForcedHeadBlocks) {
-  const TestModel model = MakeTestModel({kMiB, kMiB}, 900);
-  const std::vector<WorkerProfile> workers = {Worker("a", 100, 1), Worker("b", 100, 1),
-                                              Worker("c", 100, 1)};
-  PlanRequest request = Request();
-  request.head_blocks = 3;
-  ASSERT_OK_AND_ASSIGN(const Plan plan, PlanFor(model, workers, request));
-  ExpectSound(plan, model, workers, request);
-  EXPECT_EQ(plan.heads.size(), 3u);
-  EXPECT_TRUE(plan.workers[2].spec.layers.empty());
-  EXPECT_FALSE(plan.workers[2].idle());
-}
-
-TEST(PlannerTest, NearRowsAreWithTheLastStageAndOthersElsewhere) {
-  const TestModel model = MakeTestModel(std::vector<int64_t>(4, 10 * kMiB), 1000);
-  const std::vector<WorkerProfile> workers = {Worker("a", 300, 5), Worker("b", 300, 5),
-                                              Worker("c", 300, 5)};
-  for (const int64_t blocks : {0, 2, 3}) {
-    for (const bool every_worker : {false, true}) {
-      PlanRequest request = Request();
-      request.head_blocks = blocks;
-      request.use_every_worker = every_worker;
-      request.near_rows = std::make_shared<const model::RowSet>(model::RowSet{3, 4, 5, 900});
-      ASSERT_OK_AND_ASSIGN(const Plan plan, PlanFor(model, workers, request));
-      ExpectSound(plan, model, workers, request);
-      ASSERT_EQ(plan.heads.size(), blocks == 3 ? 3u : 2u);
-      EXPECT_EQ(plan.heads[0].rows, (model::Range{0, 4}));
-      EXPECT_EQ(plan.heads[0].worker, plan.stages.back().members[0].worker);
-      // Far rows put no stage behind their links.
-      for (size_t i = 1; i < plan.heads.size(); ++i) {
-        EXPECT_TRUE(plan.workers[plan.heads[i].worker].spec.layers.empty());
-      }
-      ASSERT_NE(plan.limits.near_rows, nullptr);
-    }
-  }
-}
-
-TEST(PlannerTest, AHeadBehindAScreenTakesLessMemoryAndNoLessTime) {
-  TestModel model = MakeTestModel(std::vector<int64_t>(4, 10 * kMiB), 100 * 1024);
-  const std::vector<WorkerProfile> workers = {Worker("a", 300, 5)};
-  ASSERT_OK_AND_ASSIGN(const Plan whole, PlanFor(model, workers, Request()));
-  model.footprint.head_row_work_bytes = model.footprint.head_row_bytes;
-  model.footprint.head_row_bytes /= 4;
-  ASSERT_OK_AND_ASSIGN(const Plan screened, PlanFor(model, workers, Request()));
-  EXPECT_LT(screened.workers[0].bytes.weights, whole.workers[0].bytes.weights - 70 * kMiB);
-  EXPECT_EQ(screened.stream_ms, whole.stream_ms);
-}
-
-TEST(PlannerTest, FarRowsGoBesideLayersWhereThereIsNoOtherRoom) {
-  const TestModel model = MakeTestModel(std::vector<int64_t>(6, 10 * kMiB), 1000);
-  // Neither has room for all layers.
-  const std::vector<WorkerProfile> workers = {Worker("a", 55, 5), Worker("b", 55, 5)};
-  PlanRequest request = Request();
-  request.near_rows = std::make_shared<const model::RowSet>(model::RowSet{3, 4, 5, 900});
-  ASSERT_OK_AND_ASSIGN(const Plan plan, PlanFor(model, workers, request));
-  ExpectSound(plan, model, workers, request);
-  ASSERT_EQ(plan.stages.size(), 2u);
-  ASSERT_EQ(plan.heads.size(), 2u);
-  EXPECT_EQ(plan.heads[0].worker, plan.stages[1].members[0].worker);
-  EXPECT_EQ(plan.heads[1].worker, plan.stages[0].members[0].worker);
-  // One machine holds all rows, and the plan says so.
-  ASSERT_OK_AND_ASSIGN(const Plan alone, PlanFor(model, {Worker("a", 300, 5)}, request));
-  EXPECT_EQ(alone.heads.size(), 1u);
-  EXPECT_EQ(alone.notes.size(), 1u);
-}
-
-TEST(PlannerTest, AHeadThatFitsNowhereWholeIsSpread) {
-  // 100 MiB of head; each worker has room for two layers and some 50 MiB more.
-  const TestModel model = MakeTestModel(std::vector<int64_t>(6, 10 * kMiB), 100 * 1024);
-  const std::vector<WorkerProfile> workers = {Worker("a", 75, 5), Worker("b", 75, 5),
-                                              Worker("c", 75, 5)};
-  ASSERT_OK_AND_ASSIGN(const Plan plan, PlanFor(model, workers, Request()));
-  ExpectSound(plan, model, workers, Request());
-  EXPECT_GE(plan.heads.size(), 2u);
-}
-
 std::vector<PreviousShard> ShardsOf(const Plan& plan, const std::vector<WorkerProfile>& workers) {
   std::vector<PreviousShard> shards;
   for (size_t i = 0; i < workers.size(); ++i) {
@@ -559,56 +391,6 @@ TEST(PlannerTest, BadInputIsRefusedInWords) {
   refuses([](PlanRequest& r) { r.for_prompts = NAN; });
   refuses([](PlanRequest& r) { r.links.default_link.latency_us = -1; });
   refuses([](PlanRequest& r) { r.links.pairs = {{0, 1, {}}}; });
-}
-
-// The number that follows `label` in a message.
-int64_t NumberAfter(const std::string& text, const std::string& label) {
-  const size_t at = text.find(label);
-  if (at == std::string::npos) return -1;
-  return std::stoll(text.substr(at + label.size()));
-}
-
-TEST(PlannerTest, RefusalsNameWhatWouldFitAndItDoes) {
-  const TestModel model = MakeTestModel(std::vector<int64_t>(22, 25 * kMiB), 32000);
-  std::vector<WorkerProfile> workers = {Worker("a", 200, 5), Worker("b", 200, 5)};
-  PlanRequest request = Request();
-  request.context_tokens = 4096;
-  const absl::Status status = PlanFor(model, workers, request).status();
-  ASSERT_THAT(status,
-              StatusIs(absl::StatusCode::kResourceExhausted,
-                       AllOf(HasSubstr("weights"), HasSubstr("KV cache"), HasSubstr("scratch"),
-                             HasSubstr("2 workers offer 400.0 MiB"), HasSubstr("worker 'a'"),
-                             HasSubstr("more than the 200.0 MiB"), Not(HasSubstr("--context")))));
-  const std::string text(status.message());
-  std::printf("%s\n", text.c_str());
-
-  const int64_t mib = NumberAfter(text, "--memory ");
-  ASSERT_GT(mib, 200);
-  for (WorkerProfile& worker : workers) worker.memory_bytes = mib * kMiB;
-  EXPECT_OK(PlanFor(model, workers, request));
-  for (WorkerProfile& worker : workers) worker.memory_bytes = (mib - 1) * kMiB;
-  EXPECT_THAT(PlanFor(model, workers, request), StatusIs(absl::StatusCode::kResourceExhausted));
-
-  const int64_t more = NumberAfter(text, "on each, or ");
-  ASSERT_GT(more, 0);
-  workers.assign(2 + more, Worker("x", 200, 5));
-  EXPECT_OK(PlanFor(model, workers, request));
-  workers.pop_back();
-  EXPECT_THAT(PlanFor(model, workers, request), StatusIs(absl::StatusCode::kResourceExhausted));
-}
-
-TEST(PlannerTest, RefusalsNameTheContextThatWouldFit) {
-  const TestModel model = MakeTestModel(std::vector<int64_t>(10, 10 * kMiB), 1000);
-  const std::vector<WorkerProfile> workers = {Worker("a", 90, 5), Worker("b", 90, 5)};
-  PlanRequest request = Request();
-  request.context_tokens = 100000;
-  const absl::Status status = PlanFor(model, workers, request).status();
-  ASSERT_THAT(status, StatusIs(absl::StatusCode::kResourceExhausted, HasSubstr("--context ")));
-  request.context_tokens = NumberAfter(std::string(status.message()), "--context ");
-  EXPECT_GE(request.context_tokens, 128);
-  EXPECT_OK(PlanFor(model, workers, request));
-  request.context_tokens += 32;
-  EXPECT_THAT(PlanFor(model, workers, request), StatusIs(absl::StatusCode::kResourceExhausted));
 }
 
 struct Cluster {
