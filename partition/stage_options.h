@@ -13,7 +13,7 @@
 namespace renga::partition {
 
 // Tokens of a prompt that stages compute at once.
-inline constexpr int64_t kPromptRows = 64;
+inline constexpr int64_t kPromptRows = 32;
 
 struct StageOption {
   StageShape shape;
