@@ -14,7 +14,6 @@ namespace {
 constexpr double kFloatRounding = 0x1p-24;
 // Sums of a few floats are this much off at most, relative to the largest number in them.
 constexpr double kShortSum = 2e-6;
-constexpr int64_t kTableEntries = 16;
 constexpr double kLargestEntry = 255;
 constexpr double kLargestWideEntry = 65535;
 // Groups of columns whose tables have entries of two bytes: the bits that weigh most.
@@ -25,6 +24,38 @@ constexpr double kLargestSum = 0x1p26;
 // The columns of a block end at a multiple of 32 bytes, so what follows them can be found.
 const std::byte* NormsOf(const std::byte* block, const ScreenBasis& basis) {
   return block + basis.columns() * kScreenBlockRows;
+}
+
+// Sums of neighbours by turns, which compilers keep in vectors.
+[[gnu::always_inline]] inline double DotProduct(const float* direction,
+                                                const std::vector<double>& numbers) {
+  constexpr int64_t kSums = 16;
+  const auto width = static_cast<int64_t>(numbers.size());
+  double sums[kSums] = {};
+  int64_t i = 0;
+  for (; i + kSums <= width; i += kSums) {
+    for (int64_t k = 0; k < kSums; ++k) {
+      sums[k] += static_cast<double>(direction[i + k]) * numbers[i + k];
+    }
+  }
+  for (; i < width; ++i) sums[0] += static_cast<double>(direction[i]) * numbers[i];
+  return std::accumulate(std::begin(sums), std::end(sums), 0.0);
+}
+
+#if defined(__x86_64__)
+[[gnu::target("avx2")]] double DotProductAvx2(const float* direction,
+                                              const std::vector<double>& numbers) {
+  return DotProduct(direction, numbers);
+}
+#endif
+
+// How long the numbers are along a direction.
+double Along(const float* direction, const std::vector<double>& numbers) {
+#if defined(__x86_64__)
+  static const bool has_avx2 = __builtin_cpu_supports("avx2") != 0;
+  if (has_avx2) return DotProductAvx2(direction, numbers);
+#endif
+  return DotProduct(direction, numbers);
 }
 
 }  // namespace
@@ -47,17 +78,22 @@ absl::Status CheckBasis(const ScreenBasis& basis) {
   return absl::DataLossError("the screen of an output matrix contradicts itself; build it again");
 }
 
+const std::byte* ScalePlace(const std::byte* block, int64_t row, const ScreenBasis& basis) {
+  return NormsOf(block, basis) + kErrorNorms * kScreenBlockRows + 2 * row;
+}
+
 float ScaleOf(const std::byte* block, int64_t row, const ScreenBasis& basis) {
-  const std::byte* const scales = NormsOf(block, basis) + kErrorNorms * kScreenBlockRows;
   uint16_t half;
-  std::memcpy(&half, scales + 2 * row, sizeof(half));
+  std::memcpy(&half, ScalePlace(block, row, basis), sizeof(half));
   return std::bit_cast<float>(static_cast<uint32_t>(half) << 16);
 }
 
-ScreenQuery::ScreenQuery(const ScreenBasis* basis, std::span<const float> hidden) : basis_(*basis) {
-  Rotate(hidden);
-  MakeTables();
-  MakeSigns();
+ScreenQuery::ScreenQuery(const ScreenBasis* basis, std::span<const float> hidden,
+                         base::ThreadPool& pool)
+    : basis_(*basis) {
+  Rotate(hidden, pool);
+  MakeTables(pool);
+  MakeSigns(pool);
   double squares = 0;
   double mean = 0;
   double mean_size = 0;
@@ -80,106 +116,125 @@ ScreenQuery::ScreenQuery(const ScreenBasis* basis, std::span<const float> hidden
   SetErrors(1, rounding, second_);
 }
 
-void ScreenQuery::Rotate(std::span<const float> hidden) {
+void ScreenQuery::Rotate(std::span<const float> hidden, base::ThreadPool& pool) {
+  constexpr int64_t kDirectionsAtOnce = 40;
   const int64_t width = basis_.width;
   turned_.resize(static_cast<size_t>(width));
-  for (int64_t j = 0; j < width; ++j) {
-    const float* direction = basis_.rotation.data() + j * width;
-    double sums[4] = {};
-    int64_t i = 0;
-    for (; i + 4 <= width; i += 4) {
-      for (int64_t k = 0; k < 4; ++k) {
-        sums[k] += static_cast<double>(direction[i + k]) * hidden[i + k];
-      }
+  const std::vector<double> numbers(hidden.begin(), hidden.begin() + width);
+  pool.ParallelFor(width, kDirectionsAtOnce, [&](int64_t begin, int64_t end) {
+    for (int64_t j = begin; j < end; ++j) {
+      turned_[j] = Along(basis_.rotation.data() + j * width, numbers);
     }
-    for (; i < width; ++i) sums[0] += static_cast<double>(direction[i]) * hidden[i];
-    turned_[j] = (sums[0] + sums[1]) + (sums[2] + sums[3]);
-  }
+  });
 }
 
 // Each set bit adds what it is worth; a table has the sums of its four bits.
-void ScreenQuery::MakeTables() {
+void ScreenQuery::MakeTables(base::ThreadPool& pool) {
   const auto tables = static_cast<int64_t>(basis_.places.size()) / 4;
-  std::vector<std::array<double, kTableEntries>> sums(static_cast<size_t>(tables));
-  std::vector<double> ranges(sums.size(), 0.0);
+  constexpr int64_t kTablesAtOnce = 2 * kScreenGroupColumns;
+  std::vector<TableSums> sums(static_cast<size_t>(tables));
+  pool.ParallelFor(tables, kTablesAtOnce, [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; ++t) SumTable(t, sums[t]);
+  });
   double base = 0;
-  for (int64_t t = 0; t < tables; ++t) {
-    std::array<double, kTableEntries>& entries = sums[t];
-    double least = 0;
-    for (int64_t slot = 0; slot < 4; ++slot) {
-      const uint32_t place = basis_.places[4 * t + slot];
-      const double worth = place == ScreenBasis::kNoBit
-                               ? 0
-                               : basis_.step[place / 16] * turned_[place / 16] *
-                                     static_cast<double>(1 << place % 16);
-      least += std::min(worth, 0.0);
-      ranges[t] += std::abs(worth);
-      const int64_t bit = int64_t{1} << slot;
-      for (int64_t i = 0; i < bit; ++i) entries[bit + i] = entries[i] + worth;
-    }
-    for (double& entry : entries) entry -= least;
-    base += least;
-  }
+  for (const TableSums& table : sums) base += table.least;
   for (int64_t j = 0; j < basis_.width; ++j) {
     // Codes stand for the middles of their cells, which lie around 0.
     base -= basis_.step[j] * turned_[j] * static_cast<double>((1 << basis_.bits[j]) - 1) / 2;
   }
   first_.base = static_cast<float>(base);
-  RoundTables(sums, ranges);
+  RoundTables(sums, pool);
+}
+
+void ScreenQuery::SumTable(int64_t t, TableSums& table) const {
+  std::array<double, kTableEntries>& entries = table.entries;
+  for (int64_t slot = 0; slot < 4; ++slot) {
+    const uint32_t place = basis_.places[4 * t + slot];
+    const double worth =
+        place == ScreenBasis::kNoBit
+            ? 0
+            : basis_.step[place / 16] * turned_[place / 16] * static_cast<double>(1 << place % 16);
+    table.least += std::min(worth, 0.0);
+    table.range += std::abs(worth);
+    const int64_t bit = int64_t{1} << slot;
+    for (int64_t i = 0; i < bit; ++i) entries[bit + i] = entries[i] + worth;
+  }
+  for (double& entry : entries) entry -= table.least;
 }
 
 // Entries become whole numbers of their group's unit, as fine as the group's widest table allows;
 // units are multiples of one, so that sums stay integers. What that loses is counted at its worst.
-void ScreenQuery::RoundTables(const std::vector<std::array<double, kTableEntries>>& sums,
-                              const std::vector<double>& ranges) {
+void ScreenQuery::RoundTables(const std::vector<TableSums>& sums, base::ThreadPool& pool) {
   const auto tables = static_cast<int64_t>(sums.size());
   constexpr int64_t kGroupTables = 2 * kScreenGroupColumns;
-  first_.unit =
-      static_cast<float>(std::accumulate(ranges.begin(), ranges.end(), 0.0) / kLargestSum);
+  const int64_t groups = (tables + kGroupTables - 1) / kGroupTables;
+  double range = 0;
+  for (const TableSums& table : sums) range += table.range;
+  first_.unit = static_cast<float>(range / kLargestSum);
   if (first_.unit == 0) first_.unit = 1;
-  tables_.wide_groups = std::min(kWideGroups, (tables + kGroupTables - 1) / kGroupTables);
+  tables_.wide_groups = std::min(kWideGroups, groups);
   tables_.low.resize(static_cast<size_t>(tables * kTableEntries));
   tables_.high.resize(
       static_cast<size_t>(std::min(tables, tables_.wide_groups * kGroupTables) * kTableEntries));
-  for (int64_t begin = 0; begin < tables; begin += kGroupTables) {
-    const int64_t end = std::min(tables, begin + kGroupTables);
-    const bool wide = begin / kGroupTables < tables_.wide_groups;
-    const double largest = wide ? kLargestWideEntry : kLargestEntry;
-    const double widest = *std::max_element(ranges.begin() + begin, ranges.begin() + end);
-    const double factor = std::max(1.0, std::ceil(widest / first_.unit / largest));
-    const double unit = factor * first_.unit;
-    tables_.factors.push_back(static_cast<int32_t>(factor));
-    for (int64_t t = begin; t < end; ++t) {
-      double worst = 0;
-      for (int64_t i = 0; i < kTableEntries; ++i) {
-        const double exact = sums[t][i];
-        const auto rounded = static_cast<int32_t>(std::clamp(exact / unit + 0.5, 0.0, largest));
-        worst = std::max(worst, std::abs(exact - rounded * unit));
-        tables_.low[t * kTableEntries + i] = static_cast<uint8_t>(rounded & 255);
-        if (wide) tables_.high[t * kTableEntries + i] = static_cast<uint8_t>(rounded >> 8);
-      }
-      table_rounding_ += worst;
+  tables_.factors.resize(static_cast<size_t>(groups));
+  std::vector<double> lost(static_cast<size_t>(groups), 0.0);
+  pool.ParallelFor(groups, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t group = begin; group < end; ++group) {
+      const int64_t first = group * kGroupTables;
+      lost[group] = RoundGroup(
+          group,
+          std::span(sums).subspan(static_cast<size_t>(first),
+                                  static_cast<size_t>(std::min(kGroupTables, tables - first))));
     }
+  });
+  table_rounding_ = std::accumulate(lost.begin(), lost.end(), 0.0);
+}
+
+double ScreenQuery::RoundGroup(int64_t group, std::span<const TableSums> sums) {
+  const bool wide = group < tables_.wide_groups;
+  const double largest = wide ? kLargestWideEntry : kLargestEntry;
+  double widest = 0;
+  for (const TableSums& table : sums) widest = std::max(widest, table.range);
+  const double factor = std::max(1.0, std::ceil(widest / first_.unit / largest));
+  const double unit = factor * first_.unit;
+  const double units = 1 / unit;
+  tables_.factors[group] = static_cast<int32_t>(factor);
+  int64_t at = group * 2 * kScreenGroupColumns * kTableEntries;
+  double lost = 0;
+  for (const TableSums& table : sums) {
+    double worst = 0;
+    for (const double exact : table.entries) {
+      const auto rounded = static_cast<int32_t>(std::clamp(exact * units + 0.5, 0.0, largest));
+      worst = std::max(worst, std::abs(exact - rounded * unit));
+      tables_.low[at] = static_cast<uint8_t>(rounded & 255);
+      if (wide) tables_.high[at] = static_cast<uint8_t>(rounded >> 8);
+      ++at;
+    }
+    lost += worst;
   }
+  return lost;
 }
 
 // A set bit moves the code's middle up by a quarter of its cell's width, a clear one down.
-void ScreenQuery::MakeSigns() {
+void ScreenQuery::MakeSigns(base::ThreadPool& pool) {
+  constexpr int64_t kBytesAtOnce = 10;
   const int64_t bytes = basis_.sign_bytes();
   signs_.resize(static_cast<size_t>(bytes * 256));
-  std::array<double, 256> sums;
-  for (int64_t byte = 0; byte < bytes; ++byte) {
-    sums[0] = 0;
-    for (int64_t k = 0; k < 8; ++k) {
-      const int64_t j = byte * 8 + k;
-      const double quarter = j < basis_.width ? basis_.step[j] * turned_[j] / 4 : 0;
-      for (int64_t value = 0; value < int64_t{1} << k; ++value) {
-        sums[(int64_t{1} << k) + value] = sums[value] + quarter;
-        sums[value] -= quarter;
+  pool.ParallelFor(bytes, kBytesAtOnce, [&](int64_t begin, int64_t end) {
+    std::array<double, 256> sums;
+    for (int64_t byte = begin; byte < end; ++byte) {
+      sums[0] = 0;
+      for (int64_t k = 0; k < 8; ++k) {
+        const int64_t j = byte * 8 + k;
+        const double quarter = j < basis_.width ? basis_.step[j] * turned_[j] / 4 : 0;
+        for (int64_t value = 0; value < int64_t{1} << k; ++value) {
+          sums[(int64_t{1} << k) + value] = sums[value] + quarter;
+          sums[value] -= quarter;
+        }
       }
+      std::copy(sums.begin(), sums.end(), signs_.begin() + byte * 256);
     }
-    std::copy(sums.begin(), sums.end(), signs_.begin() + byte * 256);
-  }
+  });
 }
 
 void ScreenQuery::SetErrors(int64_t level, double rounding, BoundFactors& factors) const {
@@ -204,11 +259,14 @@ std::array<BlockPeak, 2> ScreenQuery::Bound(const std::array<const std::byte*, 2
 }
 
 RowBound ScreenQuery::Refine(float first, float scale, std::span<const std::byte> fine) const {
-  double sum = 0;
+  // Several sums: additions wait for the one before.
+  constexpr int64_t kSums = 4;
+  double sums[kSums] = {};
   const int64_t bytes = basis_.sign_bytes();
   for (int64_t byte = 0; byte < bytes; ++byte) {
-    sum += signs_[byte * 256 + static_cast<uint8_t>(fine[byte])];
+    sums[byte % kSums] += signs_[byte * 256 + static_cast<uint8_t>(fine[byte])];
   }
+  const double sum = (sums[0] + sums[1]) + (sums[2] + sums[3]);
   const auto* norms = reinterpret_cast<const uint8_t*>(fine.data() + bytes);
   float error = second_.rounding;
   for (int64_t g = 0; g < kErrorNorms; ++g) {

@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "base/thread_pool.h"
 #include "worker/engine/screen_scan.h"
 
 namespace renga::engine {
@@ -58,6 +59,7 @@ struct ScreenBasis {
 absl::Status CheckBasis(const ScreenBasis& basis);
 
 // Scales are the upper halves of floats.
+const std::byte* ScalePlace(const std::byte* block, int64_t row, const ScreenBasis& basis);
 float ScaleOf(const std::byte* block, int64_t row, const ScreenBasis& basis);
 
 struct RowBound {
@@ -69,21 +71,31 @@ struct RowBound {
 // rounded as it rounds activations.
 class ScreenQuery {
  public:
-  // `basis` outlives the query. Numbers are finite.
-  ScreenQuery(const ScreenBasis* basis, std::span<const float> hidden);
+  // `basis` outlives the query. Numbers are finite. `pool` shares the work.
+  ScreenQuery(const ScreenBasis* basis, std::span<const float> hidden, base::ThreadPool& pool);
 
-  // For the 32 rows of each of two blocks. Safe from several threads.
+  // For the 32 rows of each of two blocks, in ArrangeCodes' order. Safe from several threads.
   std::array<BlockPeak, 2> Bound(const std::array<const std::byte*, 2>& blocks,
                                  const std::array<BlockBounds*, 2>& bounds) const;
   // A row's bound once its second level is known, from the first level's estimate.
   RowBound Refine(float estimate, float scale, std::span<const std::byte> fine) const;
 
  private:
-  void Rotate(std::span<const float> hidden);
-  void MakeTables();
-  void MakeSigns();
-  void RoundTables(const std::vector<std::array<double, 16>>& sums,
-                   const std::vector<double>& ranges);
+  static constexpr int64_t kTableEntries = 16;
+  // What four bits add at scale 1, above the least that they can.
+  struct TableSums {
+    std::array<double, kTableEntries> entries{};
+    double least = 0;
+    double range = 0;
+  };
+
+  void Rotate(std::span<const float> hidden, base::ThreadPool& pool);
+  void MakeTables(base::ThreadPool& pool);
+  void SumTable(int64_t t, TableSums& table) const;
+  void RoundTables(const std::vector<TableSums>& sums, base::ThreadPool& pool);
+  // What rounding loses at most.
+  double RoundGroup(int64_t group, std::span<const TableSums> sums);
+  void MakeSigns(base::ThreadPool& pool);
   void SetErrors(int64_t level, double rounding, BoundFactors& factors) const;
 
   const ScreenBasis& basis_;

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
 #include <utility>
 
 #include "base/status_macros.h"
@@ -19,6 +18,11 @@ int64_t BlocksOf(const model::Range& rows) {
 float RoundedUp(double number) {
   const auto near = static_cast<float>(number);
   return near + (std::abs(near) * 0x1p-22F + std::numeric_limits<float>::min());
+}
+
+void PrefetchUppers(const BlockBounds& bounds) {
+  __builtin_prefetch(bounds.upper.data(), 1);
+  __builtin_prefetch(bounds.upper.data() + kScreenBlockRows / 2, 1);
 }
 
 float WithNoise(float bound, int32_t id, const ResidentScreen::Noise& noise) {
@@ -38,17 +42,29 @@ ResidentScreen::ResidentScreen(const ScreenBasis* basis, const model::Range& row
 
 absl::StatusOr<std::unique_ptr<ResidentScreen>> ResidentScreen::Read(const ScreenFile& file,
                                                                      const model::Range& rows) {
-  const int64_t bytes = BlocksOf(rows) * file.basis().block_bytes();
-  RENGA_ASSIGN_OR_RETURN(kernels::PageMemory blocks, kernels::PageMemory::Allocate(bytes));
-  RENGA_RETURN_IF_ERROR(
-      file.ReadBlocks(rows.begin / kScreenBlockRows, {blocks.data(), static_cast<size_t>(bytes)}));
+  constexpr int64_t kBlocksAtOnce = 1024;
+  const int64_t each = file.basis().block_bytes();
+  const int64_t stride = Stride(file.basis());
+  const int64_t count = BlocksOf(rows);
+  RENGA_ASSIGN_OR_RETURN(kernels::PageMemory blocks, kernels::PageMemory::Allocate(count * stride));
+  std::vector<std::byte> read;
+  for (int64_t first = 0; first < count; first += kBlocksAtOnce) {
+    const int64_t end = std::min(first + kBlocksAtOnce, count);
+    read.resize(static_cast<size_t>((end - first) * each));
+    RENGA_RETURN_IF_ERROR(file.ReadBlocks(rows.begin / kScreenBlockRows + first, read));
+    for (int64_t block = first; block < end; ++block) {
+      std::byte* const place = blocks.data() + block * stride;
+      std::copy_n(read.begin() + (block - first) * each, each, place);
+      ArrangeCodes(file.basis().columns(), place);
+    }
+  }
   return std::unique_ptr<ResidentScreen>(
       new ResidentScreen(&file.basis(), rows, std::move(blocks)));
 }
 
 int64_t ResidentScreen::ResidentBytes(const ScreenBasis& basis, const model::Range& rows) {
   return BlocksOf(rows) *
-         (basis.block_bytes() + static_cast<int64_t>(sizeof(BlockBounds) + sizeof(BlockPeak)));
+         (Stride(basis) + static_cast<int64_t>(sizeof(BlockBounds) + sizeof(BlockPeak)));
 }
 
 void ResidentScreen::Scan(const ScreenQuery& query, const Noise& noise, base::ThreadPool& pool) {
@@ -98,16 +114,28 @@ void ResidentScreen::Trim(size_t block) {
   // A peak may stay that of a row which is out: it only says where to look.
 }
 
+std::vector<size_t> ResidentScreen::HighestPeaks(size_t count) const {
+  // A heap with the lowest on top, which few blocks get into.
+  std::vector<size_t> blocks;
+  const auto higher = [&](size_t a, size_t b) { return peaks_[a].estimate > peaks_[b].estimate; };
+  for (size_t block = 0; block < peaks_.size(); ++block) {
+    if (blocks.size() == count) {
+      if (!higher(block, blocks.front())) continue;
+      std::pop_heap(blocks.begin(), blocks.end(), higher);
+      blocks.pop_back();
+    }
+    blocks.push_back(block);
+    std::push_heap(blocks.begin(), blocks.end(), higher);
+  }
+  return blocks;
+}
+
 std::vector<int32_t> ResidentScreen::Promising(int64_t count, const Noise& noise) const {
   // The best rows lie in the blocks with the best rows. What peaks say of noise is rough.
   constexpr int64_t kMoreBlocks = 8;
-  std::vector<size_t> blocks(peaks_.size());
-  std::iota(blocks.begin(), blocks.end(), size_t{0});
   const size_t kept =
-      std::min(blocks.size(), static_cast<size_t>(noise.has_value() ? kMoreBlocks * count : count));
-  std::nth_element(blocks.begin(), blocks.begin() + static_cast<int64_t>(kept) - 1, blocks.end(),
-                   [&](size_t a, size_t b) { return peaks_[a].estimate > peaks_[b].estimate; });
-  blocks.resize(kept);
+      std::min(peaks_.size(), static_cast<size_t>(noise.has_value() ? kMoreBlocks * count : count));
+  const std::vector<size_t> blocks = HighestPeaks(kept);
   std::vector<std::pair<float, int32_t>> rows;
   for (const size_t block : blocks) {
     const int64_t first = (first_block_ + static_cast<int64_t>(block)) * kScreenBlockRows;
@@ -129,12 +157,18 @@ std::vector<int32_t> ResidentScreen::Promising(int64_t count, const Noise& noise
 }
 
 std::vector<int32_t> ResidentScreen::Survivors(float threshold, const Noise& noise) {
-  std::vector<int32_t> ids;
+  constexpr size_t kAhead = 8;
+  std::vector<size_t> blocks;
   for (size_t block = 0; block < peaks_.size(); ++block) {
-    if (peaks_[block].upper < threshold) continue;
-    const int64_t first = (first_block_ + static_cast<int64_t>(block)) * kScreenBlockRows;
+    if (peaks_[block].upper >= threshold) blocks.push_back(block);
+  }
+  std::vector<int32_t> ids;
+  for (size_t i = 0; i < blocks.size(); ++i) {
+    if (i + kAhead < blocks.size()) PrefetchUppers(bounds_[blocks[i + kAhead]]);
+    BlockBounds& bounds = bounds_[blocks[i]];
+    const int64_t first = (first_block_ + static_cast<int64_t>(blocks[i])) * kScreenBlockRows;
     for (int64_t r = 0; r < kScreenBlockRows; ++r) {
-      float& upper = bounds_[block].upper[r];
+      float& upper = bounds.upper[r];
       if (upper < threshold || upper == kNothing) continue;
       const auto id = static_cast<int32_t>(first + r);
       // What the noise is in place of the most that it could be.
@@ -143,6 +177,13 @@ std::vector<int32_t> ResidentScreen::Survivors(float threshold, const Noise& noi
     }
   }
   return ids;
+}
+
+void ResidentScreen::Prefetch(int32_t id) const {
+  const BlockBounds& bounds = bounds_[BlockOf(id)];
+  __builtin_prefetch(&bounds.estimate[RowOf(id)], 1);
+  __builtin_prefetch(&bounds.upper[RowOf(id)], 1);
+  __builtin_prefetch(ScalePlace(Codes(BlockOf(id)), static_cast<int64_t>(RowOf(id)), basis_));
 }
 
 void ResidentScreen::Refine(int32_t id, const ScreenQuery& query, std::span<const std::byte> fine,

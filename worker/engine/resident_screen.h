@@ -46,6 +46,8 @@ class ResidentScreen {
 
   // A row is known now, and survives nothing.
   void Exclude(int32_t id) { bounds_[BlockOf(id)].upper[RowOf(id)] = kNothing; }
+  // Asks memory for what Refine needs of a row.
+  void Prefetch(int32_t id) const;
   // Bounds a row anew by its second level. Safe from several threads with different rows.
   void Refine(int32_t id, const ScreenQuery& query, std::span<const std::byte> fine,
               const Noise& noise);
@@ -58,8 +60,12 @@ class ResidentScreen {
   }
   static size_t RowOf(int32_t id) { return static_cast<size_t>(id % kScreenBlockRows); }
   const std::byte* Codes(size_t block) const {
-    return blocks_.data() + block * static_cast<size_t>(basis_.block_bytes());
+    return blocks_.data() + block * static_cast<size_t>(Stride(basis_));
   }
+  // From block to block in memory, where they begin at lines of the cache.
+  static int64_t Stride(const ScreenBasis& basis) { return (basis.block_bytes() + 63) / 64 * 64; }
+  // The `count` blocks, above 0, with the best estimates.
+  std::vector<size_t> HighestPeaks(size_t count) const;
   // Adds to a block's uppers the most that the noise can be.
   void AddNoise(size_t block, const DrawNoise& noise);
   // Takes out the rows of the first block or the last that are not the head's.

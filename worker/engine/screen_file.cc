@@ -171,9 +171,9 @@ absl::Status WriteAll(base::RandomAccessFile* file, const HeadScreen& screen,
 }
 
 // How many of the first of these ascending rows are read together: reading on costs less than
-// another read.
+// another read, and disks give whole pages.
 size_t RunLength(std::span<const int32_t> rows, int64_t stride) {
-  constexpr int64_t kGapBytes = 1024;
+  constexpr int64_t kGapBytes = 4096;
   constexpr int64_t kMostBytes = 128 << 10;
   size_t length = 1;
   while (length < rows.size() && (rows[length] - rows[length - 1] - 1) * stride <= kGapBytes &&
@@ -309,22 +309,25 @@ absl::StatusOr<int64_t> ScreenFile::ReadRecords(int64_t at, int64_t each,
                                                 std::span<std::byte> out) const {
   const int64_t stride = each + kHashBytes;
   thread_local std::vector<std::byte> buffer;
+  std::span<std::byte> here;
   const auto make_room = [&](std::span<const int32_t> run) {
-    buffer.resize(static_cast<size_t>((run.back() - run.front() + 1) * stride));
+    const auto bytes = static_cast<size_t>((run.back() - run.front() + 1) * stride);
+    if (buffer.size() < bytes) buffer.resize(bytes);
+    here = std::span(buffer).first(bytes);
     return at + run.front() * stride;
   };
   int64_t total = 0;
   const auto take = [&](std::span<const int32_t> run) {
-    total += static_cast<int64_t>(buffer.size());
+    total += static_cast<int64_t>(here.size());
     std::byte* const place = out.data() + (run.data() - rows.data()) * each;
-    return CopyRecords(buffer, run, each, place) ? absl::OkStatus() : Damaged(path_, "a row");
+    return CopyRecords(here, run, each, place) ? absl::OkStatus() : Damaged(path_, "a row");
   };
   // Those that are not in the system's memory: the disk fetches them side by side.
   std::vector<std::span<const int32_t>> late;
   for (auto rest = rows; !rest.empty();) {
     const std::span<const int32_t> run = rest.first(RunLength(rest, stride));
     rest = rest.subspan(run.size());
-    if (const int64_t offset = make_room(run); !file_->ReadAtOnce(offset, buffer)) {
+    if (const int64_t offset = make_room(run); !file_->ReadAtOnce(offset, here)) {
       late.push_back(run);
     } else {
       RENGA_RETURN_IF_ERROR(take(run));
@@ -332,7 +335,7 @@ absl::StatusOr<int64_t> ScreenFile::ReadRecords(int64_t at, int64_t each,
   }
   for (const std::span<const int32_t> run : late) {
     const int64_t offset = make_room(run);
-    RENGA_RETURN_IF_ERROR(file_->ReadAt(offset, buffer));
+    RENGA_RETURN_IF_ERROR(file_->ReadAt(offset, here));
     RENGA_RETURN_IF_ERROR(take(run));
   }
   return total;

@@ -4,6 +4,8 @@
 #include <bit>
 #include <cstring>
 
+#include "worker/engine/screen_scan_avx512.h"
+
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
@@ -50,6 +52,11 @@ constexpr int64_t kPrefetchBytes = 4096;
     bounds.upper[r] = estimate + scale * errors[r] + factors.mean_rounding;
   }
   return {.estimate = Most(bounds.estimate), .upper = Most(bounds.upper)};
+}
+
+BlockPeak BoundPortably(const int32_t* sums, const std::byte* norms, const BoundFactors& factors,
+                        BlockBounds& bounds) {
+  return BoundRows(sums, norms, factors, bounds);
 }
 
 void ScanPairPortably(const std::array<const std::byte*, 2>& blocks, int64_t columns,
@@ -146,16 +153,6 @@ template <bool wide>
   }
 }
 
-// Sums of rows r, r + 4, ... to their places; `parts` are those of r = 0, 2, 1, 3.
-void StoreSums(const int32_t (&parts)[4][8], int32_t* sums) {
-  for (int i = 0; i < 8; ++i) {
-    sums[4 * i] = parts[0][i];
-    sums[4 * i + 2] = parts[1][i];
-    sums[4 * i + 1] = parts[2][i];
-    sums[4 * i + 3] = parts[3][i];
-  }
-}
-
 [[gnu::target("avx2")]] void ScanPairAvx2(const std::array<const std::byte*, 2>& blocks,
                                           int64_t columns, const NibbleTables& tables,
                                           int32_t* sums) {
@@ -182,108 +179,6 @@ void StoreSums(const int32_t (&parts)[4][8], int32_t* sums) {
   }
 }
 
-// The same with vectors of twice the length: two columns of a block at a time, whose sums come
-// together at the end.
-struct LongPairSums {
-  __m512i both;
-  __m512i odd;
-};
-struct LongTotals {
-  __m512i rows[4];
-};
-
-#define RENGA_AVX512 gnu::target("avx512f,avx512bw"), gnu::always_inline
-
-[[RENGA_AVX512]] inline void Add(__m512i bytes, LongPairSums& sums) {
-  sums.both = _mm512_add_epi16(sums.both, bytes);
-  sums.odd = _mm512_add_epi16(sums.odd, _mm512_srli_epi16(bytes, 8));
-}
-
-[[RENGA_AVX512]] inline void Flush(const LongPairSums& sums, int32_t factor, LongTotals& totals) {
-  const __m512i times = _mm512_set1_epi32(factor);
-  const __m512i low = _mm512_set1_epi32(0xffff);
-  const __m512i even = _mm512_sub_epi16(sums.both, _mm512_slli_epi16(sums.odd, 8));
-  const __m512i parts[4] = {_mm512_and_si512(even, low), _mm512_srli_epi32(even, 16),
-                            _mm512_and_si512(sums.odd, low), _mm512_srli_epi32(sums.odd, 16)};
-  for (int i = 0; i < 4; ++i) {
-    totals.rows[i] = _mm512_add_epi32(totals.rows[i], _mm512_mullo_epi32(parts[i], times));
-  }
-}
-
-// The tables of two columns, of which `there` bytes exist: those of the low halves of bytes, and
-// those of the high ones, each beside the 32 rows of its column.
-struct ColumnTables {
-  __m512i first;
-  __m512i second;
-};
-[[RENGA_AVX512]] inline ColumnTables Tables(const uint8_t* entries, __mmask64 there) {
-  const __m512i both = _mm512_maskz_loadu_epi8(there, entries);
-  return {_mm512_shuffle_i32x4(both, both, 0xa0), _mm512_shuffle_i32x4(both, both, 0xf5)};
-}
-
-template <bool wide>
-[[RENGA_AVX512]] inline void ScanLongGroup(const std::array<const std::byte*, 2>& blocks,
-                                           int64_t begin, int64_t end, const NibbleTables& tables,
-                                           int32_t factor, std::array<LongTotals, 2>& totals) {
-  const __m512i nibble = _mm512_set1_epi8(15);
-  const LongPairSums none{_mm512_setzero_si512(), _mm512_setzero_si512()};
-  LongPairSums low[2] = {none, none};
-  LongPairSums high[2] = {none, none};
-  for (int64_t c = begin; c < end; c += 2) {
-    // Behind a last column there is nothing, and entries of 0 add nothing.
-    const __mmask64 there = c + 1 < end ? ~__mmask64{0} : __mmask64{0xffffffff};
-    const ColumnTables lows = Tables(tables.low.data() + 32 * c, there);
-    ColumnTables highs = lows;
-    if constexpr (wide) highs = Tables(tables.high.data() + 32 * c, there);
-    for (int b = 0; b < 2; ++b) {
-      const std::byte* const at = blocks[b] + c * kScreenBlockRows;
-      __builtin_prefetch(at + kPrefetchBytes);
-      const __m512i bytes = _mm512_maskz_loadu_epi8(there, at);
-      const __m512i first = _mm512_and_si512(bytes, nibble);
-      const __m512i second = _mm512_and_si512(_mm512_srli_epi16(bytes, 4), nibble);
-      Add(_mm512_shuffle_epi8(lows.first, first), low[b]);
-      Add(_mm512_shuffle_epi8(lows.second, second), low[b]);
-      if constexpr (wide) {
-        Add(_mm512_shuffle_epi8(highs.first, first), high[b]);
-        Add(_mm512_shuffle_epi8(highs.second, second), high[b]);
-      }
-    }
-  }
-  for (int b = 0; b < 2; ++b) {
-    Flush(low[b], factor, totals[b]);
-    if constexpr (wide) Flush(high[b], 256 * factor, totals[b]);
-  }
-}
-
-[[gnu::target("avx512f,avx512bw")]] void ScanPairAvx512(
-    const std::array<const std::byte*, 2>& blocks, int64_t columns, const NibbleTables& tables,
-    int32_t* sums) {
-  const __m512i zero = _mm512_setzero_si512();
-  const LongTotals none{{zero, zero, zero, zero}};
-  std::array<LongTotals, 2> totals = {none, none};
-  for (int64_t begin = 0; begin < columns; begin += kScreenGroupColumns) {
-    const int64_t end = std::min(columns, begin + kScreenGroupColumns);
-    const int64_t group = begin / kScreenGroupColumns;
-    const int32_t factor = tables.factors[group];
-    if (group < tables.wide_groups) {
-      ScanLongGroup<true>(blocks, begin, end, tables, factor, totals);
-    } else {
-      ScanLongGroup<false>(blocks, begin, end, tables, factor, totals);
-    }
-  }
-  for (const LongTotals& block : totals) {
-    alignas(32) int32_t parts[4][8];
-    for (int i = 0; i < 4; ++i) {
-      _mm256_store_si256(reinterpret_cast<__m256i*>(parts[i]),
-                         _mm256_add_epi32(_mm512_castsi512_si256(block.rows[i]),
-                                          _mm512_extracti64x4_epi64(block.rows[i], 1)));
-    }
-    StoreSums(parts, sums);
-    sums += kScreenBlockRows;
-  }
-}
-#undef RENGA_AVX512
-
 [[gnu::target("avx2")]] BlockPeak BoundBlockAvx2(const int32_t* sums, const std::byte* norms,
                                                  const BoundFactors& factors, BlockBounds& bounds) {
   return BoundRows(sums, norms, factors, bounds);
@@ -296,33 +191,55 @@ bool HasAvx2() {
 
 }  // namespace
 
-std::vector<ScanPath> ScanPaths() {
-  std::vector<ScanPath> paths = {&ScanPairPortably};
-  if (HasAvx2()) paths.push_back(&ScanPairAvx2);
-  if (__builtin_cpu_supports("avx512f") != 0 && __builtin_cpu_supports("avx512bw") != 0) {
-    paths.push_back(&ScanPairAvx512);
+std::vector<ScanPath> ScanPaths(int64_t columns) {
+  std::vector<ScanPath> paths = {{&ScanPairPortably}};
+  if (HasAvx2()) paths.push_back({&ScanPairAvx2});
+  if (HasAvx512()) paths.push_back({&ScanPairAvx512});
+  if (HasAvx512Vbmi() && columns % kScreenQuad == 0) {
+    paths.push_back({&ScanPairAvx512Vbmi, /*quads=*/true});
   }
   return paths;
 }
 
-BlockPeak BoundBlock(const int32_t* sums, const std::byte* norms, const BoundFactors& factors,
-                     BlockBounds& bounds) {
-  if (HasAvx2()) return BoundBlockAvx2(sums, norms, factors, bounds);
-  return BoundRows(sums, norms, factors, bounds);
+std::vector<BoundPath> BoundPaths() {
+  std::vector<BoundPath> paths = {&BoundPortably};
+  if (HasAvx2()) paths.push_back(&BoundBlockAvx2);
+  if (HasAvx512()) paths.push_back(&BoundBlockAvx512);
+  return paths;
 }
 #else
-std::vector<ScanPath> ScanPaths() { return {&ScanPairPortably}; }
-
-BlockPeak BoundBlock(const int32_t* sums, const std::byte* norms, const BoundFactors& factors,
-                     BlockBounds& bounds) {
-  return BoundRows(sums, norms, factors, bounds);
-}
+std::vector<ScanPath> ScanPaths(int64_t /*columns*/) { return {{&ScanPairPortably}}; }
+std::vector<BoundPath> BoundPaths() { return {&BoundPortably}; }
 #endif
+
+void InQuads(int64_t columns, std::byte* codes) {
+  std::array<std::byte, kScreenQuad * kScreenBlockRows> quad;
+  for (int64_t c = 0; c < columns; c += kScreenQuad) {
+    std::byte* const here = codes + c * kScreenBlockRows;
+    for (int64_t r = 0; r < kScreenBlockRows; ++r) {
+      for (int64_t k = 0; k < kScreenQuad; ++k) {
+        quad[static_cast<size_t>(kScreenQuad * r + k)] = here[k * kScreenBlockRows + r];
+      }
+    }
+    std::copy(quad.begin(), quad.end(), here);
+  }
+}
+
+void ArrangeCodes(int64_t columns, std::byte* codes) {
+  if (ScanPaths(columns).back().quads) InQuads(columns, codes);
+}
 
 void ScanPair(const std::array<const std::byte*, 2>& blocks, int64_t columns,
               const NibbleTables& tables, int32_t* sums) {
-  static const ScanPath kBest = ScanPaths().back();
-  kBest(blocks, columns, tables, sums);
+  // By whether columns come in quads.
+  static const ScanPath kBest[] = {ScanPaths(1).back(), ScanPaths(kScreenQuad).back()};
+  kBest[columns % kScreenQuad == 0 ? 1 : 0].scan(blocks, columns, tables, sums);
+}
+
+BlockPeak BoundBlock(const int32_t* sums, const std::byte* norms, const BoundFactors& factors,
+                     BlockBounds& bounds) {
+  static const BoundPath kBest = BoundPaths().back();
+  return kBest(sums, norms, factors, bounds);
 }
 
 }  // namespace renga::engine

@@ -11,10 +11,12 @@
 
 namespace renga::engine {
 
-// Rows that lie together: byte c of row r is at c * 32 + r.
+// Rows that lie together: byte c of row r is at c * 32 + r, in files.
 inline constexpr int64_t kScreenBlockRows = 32;
 // Columns of bytes whose tables share a unit.
 inline constexpr int64_t kScreenGroupColumns = 32;
+// Columns that some processors want beside each other, row by row.
+inline constexpr int64_t kScreenQuad = 4;
 
 // A table of 16 entries for every four bits; tables 2c and 2c + 1 belong to the low and high half
 // of byte c. Entry i of table t is low[16 t + i], in the first `wide_groups` groups of columns
@@ -26,15 +28,24 @@ struct NibbleTables {
   int64_t wide_groups = 0;
 };
 
+// Puts the codes of a block, columns one after the other, into the order that ScanPair reads on
+// this processor.
+void ArrangeCodes(int64_t columns, std::byte* codes);
+
 // sums[32 b + r] = the chosen entries of row r's `columns` bytes, for the 32 rows of each of two
 // blocks. Together they share the loads of tables, and wait for memory at the same time.
 void ScanPair(const std::array<const std::byte*, 2>& blocks, int64_t columns,
               const NibbleTables& tables, int32_t* sums);
 
 // The forms of it that this processor runs, for tests: the plain one first, the fastest last.
-using ScanPath = void (*)(const std::array<const std::byte*, 2>& blocks, int64_t columns,
-                          const NibbleTables& tables, int32_t* sums);
-std::vector<ScanPath> ScanPaths();
+struct ScanPath {
+  void (*scan)(const std::array<const std::byte*, 2>& blocks, int64_t columns,
+               const NibbleTables& tables, int32_t* sums);
+  bool quads = false;  // byte c of row r is at c / 4 * 128 + 4 r + c % 4
+};
+std::vector<ScanPath> ScanPaths(int64_t columns);
+// From columns one after the other, in fours.
+void InQuads(int64_t columns, std::byte* codes);
 
 inline constexpr int64_t kErrorNorms = 7;  // of as many groups of directions
 
@@ -65,6 +76,10 @@ struct BlockPeak {
 // `norms` is kErrorNorms x 32 bytes, followed by 32 scales: the upper halves of floats.
 BlockPeak BoundBlock(const int32_t* sums, const std::byte* norms, const BoundFactors& factors,
                      BlockBounds& bounds);
+// The forms of it, as of ScanPair.
+using BoundPath = BlockPeak (*)(const int32_t* sums, const std::byte* norms,
+                                const BoundFactors& factors, BlockBounds& bounds);
+std::vector<BoundPath> BoundPaths();
 
 }  // namespace renga::engine
 

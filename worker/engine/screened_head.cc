@@ -14,8 +14,10 @@
 namespace renga::engine {
 namespace {
 
-constexpr int64_t kFewRows = 16;
-constexpr int64_t kGatherRows = 256;
+// Rows are computed by matrices of these sizes.
+constexpr int64_t kGatherSizes[] = {16, 64, 256};
+constexpr int64_t kFewRows = kGatherSizes[0];
+constexpr int64_t kGatherRows = kGatherSizes[2];
 // Rows that look best are computed before anything is ruled out.
 constexpr int64_t kMorePromising = 4;
 // A share of rows that survive the second level of which it is cheaper to read everything in order.
@@ -134,8 +136,10 @@ absl::StatusOr<std::unique_ptr<ScreenedHead>> ScreenedHead::Create(
 absl::Status ScreenedHead::Prepare() {
   RENGA_ASSIGN_OR_RETURN(screen_, ResidentScreen::Read(*file_, rows_));
   const int64_t width = file_->basis().width;
-  RENGA_ASSIGN_OR_RETURN(few_, backend_->CreateMatrix(file_->type(), kFewRows, width));
-  RENGA_ASSIGN_OR_RETURN(many_, backend_->CreateMatrix(file_->type(), kGatherRows, width));
+  for (const int64_t rows : kGatherSizes) {
+    RENGA_ASSIGN_OR_RETURN(gather_.emplace_back(),
+                           backend_->CreateMatrix(file_->type(), rows, width));
+  }
   RENGA_ASSIGN_OR_RETURN(out_, backend_->Allocate(std::max({width, kGatherRows}) *
                                                   static_cast<int64_t>(sizeof(float))));
   return LoadIdentity();
@@ -158,7 +162,9 @@ int64_t ScreenedHead::ResidentBytes(const ScreenFile& file, const model::Range& 
   const ScreenBasis& basis = file.basis();
   const int64_t basis_bytes = basis.width * basis.width * static_cast<int64_t>(sizeof(float));
   return ResidentScreen::ResidentBytes(basis, rows) + basis_bytes +
-         (basis.width + kFewRows + kGatherRows) * file.row_bytes();
+         (basis.width +
+          std::accumulate(std::begin(kGatherSizes), std::end(kGatherSizes), int64_t{0})) *
+             file.row_bytes();
 }
 
 int64_t ScreenedHead::resident_bytes() const { return ResidentBytes(*file_, rows_); }
@@ -180,7 +186,9 @@ absl::Status ScreenedHead::ComputeRows(kernels::ConstRowsView hidden, std::vecto
                                        const Wanted& wanted, Search& search) {
   const auto row_bytes = static_cast<size_t>(file_->row_bytes());
   const size_t count = ids.size();
-  kernels::WeightMatrix& matrix = count <= kFewRows ? *few_ : *many_;
+  kernels::WeightMatrix& matrix =
+      **std::find_if(gather_.begin(), gather_.end(),
+                     [&](const auto& fits) { return static_cast<size_t>(fits->rows()) >= count; });
   gathered_.resize(static_cast<size_t>(matrix.rows()) * row_bytes);
   std::sort(ids.begin(), ids.end());
   RENGA_ASSIGN_OR_RETURN(const int64_t bytes, ReadRows(ids, gathered_));
@@ -210,7 +218,7 @@ absl::Status ScreenedHead::ComputeRows(kernels::ConstRowsView hidden, std::vecto
 
 absl::Status ScreenedHead::ReadSecondLevels(const ScreenQuery& query, const Wanted& wanted,
                                             Search& search) {
-  constexpr int64_t kRowsAtOnce = 256;
+  constexpr int64_t kRowsAtOnce = 64;
   const auto each = static_cast<size_t>(file_->basis().fine_bytes());
   const auto count = static_cast<int64_t>(search.survivors.size());
   std::vector<absl::StatusOr<int64_t>> bytes(
@@ -223,6 +231,7 @@ absl::Status ScreenedHead::ReadSecondLevels(const ScreenQuery& query, const Want
                            .subspan(static_cast<size_t>(first),
                                     static_cast<size_t>(std::min(kRowsAtOnce, count - first)));
       fine.resize(ids.size() * each);
+      for (const int32_t id : ids) screen_->Prefetch(id);
       absl::StatusOr<int64_t>& read = bytes[static_cast<size_t>(piece)];
       read = file_->ReadFine(ids, fine);
       for (size_t i = 0; i < ids.size() && read.ok(); ++i) {
@@ -257,7 +266,7 @@ absl::StatusOr<std::optional<model::HeadRow>> ScreenedHead::Find(kernels::ConstR
   if (!std::all_of(seen.begin(), seen.end(), [](float x) { return std::isfinite(x); })) {
     return std::nullopt;
   }
-  const ScreenQuery query(&file_->basis(), seen);
+  const ScreenQuery query(&file_->basis(), seen, pool_);
   screen_->Scan(query, wanted.noise, pool_);
   Search search;
   const int64_t promising = std::min(std::max<int64_t>(wanted.top_k, 1) + kMorePromising,
@@ -308,7 +317,7 @@ absl::StatusOr<std::optional<model::HeadRow>> ScreenedHead::Find(kernels::ConstR
 
 absl::StatusOr<int64_t> ScreenedHead::ReadRows(std::span<const int32_t> ids,
                                                std::span<std::byte> out) {
-  constexpr size_t kRowsAtOnce = 32;
+  constexpr size_t kRowsAtOnce = 16;
   const auto each = static_cast<size_t>(file_->row_bytes());
   std::vector<absl::StatusOr<int64_t>> read((ids.size() + kRowsAtOnce - 1) / kRowsAtOnce, 0);
   pool_.ParallelFor(static_cast<int64_t>(read.size()), 1, [&](int64_t begin, int64_t end) {

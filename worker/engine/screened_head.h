@@ -95,9 +95,9 @@ class ScreenedHead {
   base::ThreadPool pool_;
   std::unique_ptr<ResidentScreen> screen_;
   std::unique_ptr<kernels::WeightMatrix> identity_;
-  std::unique_ptr<kernels::WeightMatrix> few_;   // kFewRows
-  std::unique_ptr<kernels::WeightMatrix> many_;  // kGatherRows
-  std::unique_ptr<kernels::Buffer> out_;         // what these three give for one row
+  // For few rows, more, and as many as are computed at once.
+  std::vector<std::unique_ptr<kernels::WeightMatrix>> gather_;
+  std::unique_ptr<kernels::Buffer> out_;  // what these matrices give for one row
   std::vector<std::byte> gathered_;
   ScreenCounts counts_;
 };

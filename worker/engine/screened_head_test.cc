@@ -73,13 +73,51 @@ TEST(ScreenScanTest, EveryProcessorGivesTheSameSums) {
       }
       int32_t got[2 * kScreenBlockRows];
       int32_t want[2 * kScreenBlockRows];
-      ScanPaths().front()(blocks, columns, tables, want);
-      for (const ScanPath scan : ScanPaths()) {
-        scan(blocks, columns, tables, got);
+      ScanPaths(columns).front().scan(blocks, columns, tables, want);
+      const std::vector<std::byte> in_file = codes;
+      for (const ScanPath& path : ScanPaths(columns)) {
+        std::copy(in_file.begin(), in_file.end(), codes.begin());
+        if (path.quads) InQuads(2 * columns, codes.data());
+        path.scan(blocks, columns, tables, got);
         EXPECT_TRUE(std::equal(std::begin(got), std::end(got), want)) << columns << " " << wide;
       }
+      std::copy(in_file.begin(), in_file.end(), codes.begin());
+      ArrangeCodes(columns, codes.data());
+      ArrangeCodes(columns, codes.data() + columns * kScreenBlockRows);
       ScanPair(blocks, columns, tables, got);
       EXPECT_TRUE(std::equal(std::begin(got), std::end(got), want)) << columns << " " << wide;
+    }
+  }
+}
+
+TEST(ScreenScanTest, EveryProcessorGivesTheSameBounds) {
+  std::mt19937 random(3);
+  std::normal_distribution<float> normal;
+  std::vector<std::byte> norms(static_cast<size_t>((kErrorNorms + 2) * kScreenBlockRows));
+  int32_t sums[kScreenBlockRows];
+  for (int round = 0; round < 20; ++round) {
+    for (std::byte& byte : norms) byte = static_cast<std::byte>(random());
+    for (int64_t r = 0; r < kScreenBlockRows; ++r) {
+      sums[r] = static_cast<int32_t>(random() % (1 << 30));
+      norms[static_cast<size_t>(kErrorNorms * kScreenBlockRows + 2 * r + 1)] = std::byte{0x3f};
+    }
+    BoundFactors factors{.rounding = 0.01F,
+                         .unit = 1e-7F,
+                         .base = normal(random),
+                         .mean = normal(random),
+                         .mean_rounding = 1e-4F};
+    for (float& factor : factors.of_norm) factor = std::abs(normal(random));
+    BlockBounds want;
+    const BlockPeak peak = BoundPaths().front()(sums, norms.data(), factors, want);
+    EXPECT_EQ(peak.upper, *std::max_element(want.upper.begin(), want.upper.end()));
+    EXPECT_EQ(peak.estimate, *std::max_element(want.estimate.begin(), want.estimate.end()));
+    for (const BoundPath path : BoundPaths()) {
+      BlockBounds got;
+      const BlockPeak got_peak = path(sums, norms.data(), factors, got);
+      EXPECT_EQ(got.estimate, want.estimate);
+      EXPECT_EQ(got.upper, want.upper);
+      EXPECT_EQ(got_peak.estimate, peak.estimate);
+      EXPECT_EQ(got_peak.upper, peak.upper);
     }
   }
 }
@@ -277,9 +315,14 @@ TEST_F(ScreenedHeadTest, NoBoundIsViolated) {
     SCOPED_TRACE(bits);
     ASSERT_NO_FATAL_FAILURE(Make(DataType::kF32, 1500, 64, "cpu", bits));
     const ScreenBasis& basis = screen_.basis;
+    base::ThreadPool pool(2);
+    for (size_t at = 0; at < screen_.blocks.size();
+         at += static_cast<size_t>(basis.block_bytes())) {
+      ArrangeCodes(basis.columns(), screen_.blocks.data() + at);
+    }
     for (const std::vector<float>& hidden : AwkwardHiddens(64)) {
       const std::vector<float> logits = FullLogits(Upload(hidden));
-      const ScreenQuery query(&basis, hidden);
+      const ScreenQuery query(&basis, hidden, pool);
       double first_room = 0;
       double second_room = 0;
       for (int64_t row = 0; row < rows_; ++row) {
