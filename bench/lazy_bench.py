@@ -8,7 +8,8 @@ Every run, of either program, is put into a memory cgroup with the same limit: t
 of the model file's size, over all workers) plus --headroom for the processes themselves. Before
 each, the page cache drops the model file and renga's packed matrices. Rounds are interleaved: every
 program once, then again. "bound" is max(compute, missing bytes / disk rate): compute is a token with
-everything in memory, missing bytes are those that renga says it reads for every token, and the disk
+everything in memory and as many workers, loaded eagerly (two of one thread take turns with one text,
+so they compute as one thread does), missing bytes are those that renga says it reads for every token, and the disk
 rate is that of O_DIRECT reads of 4 MiB of renga's packed matrices, all of them once in every round;
 medians of all.
 Needs root for the cgroup; without, it says that nothing is limited.
@@ -154,14 +155,14 @@ class Bench:
 
     def decode(self):
         self.pack()
-        compute = [self.renga(0, 1, lazy=False) for _ in range(self.args.rounds)]
-        compute_s = 1 / statistics.median(run[0] for run in compute if run)
-        print(f"all in memory: {1e3 * compute_s:.1f} ms per token")
+        eager = {workers: [] for workers in self.args.workers}
         cases = [(percent, workers) for percent in self.args.budgets
                  for workers in self.args.workers]
         ours = {case: [] for case in cases}
         theirs = {percent: [] for percent in self.args.budgets}
         for number in range(self.args.rounds):
+            for workers in self.args.workers:
+                eager[workers].append(self.renga(0, workers, lazy=False))
             for percent in self.args.budgets:
                 budget = self.size * percent / 100
                 self.rates.append(disk_rate(self.packed()))
@@ -170,9 +171,13 @@ class Bench:
                 if self.args.llama_bench:
                     theirs[percent].append(self.llama(budget))
             print(f"round {number + 1} of {self.args.rounds} done", file=sys.stderr)
-        self.report(compute_s, ours, theirs)
+        self.report(eager, ours, theirs)
 
-    def report(self, compute_s, ours, theirs):
+    def report(self, eager, ours, theirs):
+        compute_s = {workers: 1 / statistics.median(run[0] for run in runs if run)
+                     for workers, runs in eager.items()}
+        for workers, seconds in compute_s.items():
+            print(f"all in memory, workers: {workers}: {1e3 * seconds:.1f} ms per token")
         rate = statistics.median(self.rates)
         print(f"disk: {rate / 1e6:.0f} MB/s ({min(self.rates) / 1e6:.0f} to "
               f"{max(self.rates) / 1e6:.0f})")
@@ -184,7 +189,7 @@ class Bench:
                 continue
             speed = statistics.median(run[0] for run in runs)
             missing = statistics.median(run[1] for run in runs)
-            bound = 1 / max(compute_s, missing / rate)
+            bound = 1 / max(compute_s[workers], missing / rate)
             line = (f"{percent:5d} %  {workers:7d}  {speed:6.2f}  {missing / MIB:11.1f} MiB  "
                     f"{bound:12.2f}  {speed / bound:8.2f}")
             peer = [run for run in theirs[percent] if run]
