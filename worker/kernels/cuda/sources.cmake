@@ -1,6 +1,7 @@
 # The CUDA backend's sources, included by worker/kernels/CMakeLists.txt after renga_kernels is made.
 target_sources(renga_kernels PRIVATE
   "${CMAKE_CURRENT_LIST_DIR}/arena_device.cc"
+  "${CMAKE_CURRENT_LIST_DIR}/attention_calls.cc"
   "${CMAKE_CURRENT_LIST_DIR}/attention_plan.cc"
   "${CMAKE_CURRENT_LIST_DIR}/cuda_backend.cc"
   "${CMAKE_CURRENT_LIST_DIR}/cuda_matrix.cc"
@@ -8,9 +9,11 @@ target_sources(renga_kernels PRIVATE
   "${CMAKE_CURRENT_LIST_DIR}/driver_api.cc"
   "${CMAKE_CURRENT_LIST_DIR}/driver_device.cc"
   "${CMAKE_CURRENT_LIST_DIR}/launch_queue.cc"
+  "${CMAKE_CURRENT_LIST_DIR}/linear_calls.cc"
   "${CMAKE_CURRENT_LIST_DIR}/nccl_api.cc"
   "${CMAKE_CURRENT_LIST_DIR}/nccl_communicator.cc"
   "${CMAKE_CURRENT_LIST_DIR}/packed_weights.cc"
+  "${CMAKE_CURRENT_LIST_DIR}/top_calls.cc"
   "${CMAKE_CURRENT_LIST_DIR}/top_merge.cc")
 
 target_link_libraries(renga_kernels PRIVATE ${CMAKE_DL_LIBS})

@@ -1,0 +1,42 @@
+// Products of matrices with rows of activations: rounds or pads the rows, then launches the kernel
+// that suits the matrix and the number of tokens.
+#ifndef RENGA_WORKER_KERNELS_CUDA_LINEAR_CALLS_H_
+#define RENGA_WORKER_KERNELS_CUDA_LINEAR_CALLS_H_
+
+#include <memory>
+#include <span>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "worker/kernels/backend.h"
+#include "worker/kernels/cuda/cuda_matrix.h"
+#include "worker/kernels/cuda/device_memory.h"
+#include "worker/kernels/cuda/kernel_launcher.h"
+#include "worker/kernels/cuda/kernel_list.h"
+
+namespace renga::kernels::cuda {
+
+class LinearCalls {
+ public:
+  // With `tensor_cores` matrices are multiplied with many tokens by the Tensor kernels, which the
+  // device must have.
+  LinearCalls(std::shared_ptr<Device> device, bool tensor_cores)
+      : launcher_(std::move(device)), tensor_cores_(tensor_cores) {}
+
+  // As Backend::Linear.
+  absl::Status Linear(ConstRowsView in, std::span<const LinearOutput> outputs);
+
+ private:
+  absl::Status LaunchLinear(const CudaMatrix& matrix, const LinearArgs& args);
+  absl::Status LinearOfTokens(ConstRowsView in, std::span<const LinearOutput> outputs);
+  absl::Status PrepareActivations(ConstRowsView in, bool quantized, bool plain, LinearArgs& args);
+
+  const KernelLauncher launcher_;
+  const bool tensor_cores_;
+  DeviceScratch codes_;
+  DeviceScratch floats_;
+};
+
+}  // namespace renga::kernels::cuda
+
+#endif  // RENGA_WORKER_KERNELS_CUDA_LINEAR_CALLS_H_
