@@ -28,7 +28,21 @@ class Communicator {
   // `bytes` become those of `root`.
   virtual absl::Status Broadcast(int root, std::span<std::byte> bytes) = 0;
 
-  // Time spent in operations since the last call.
+  // Whether numbers may stay in the memory of the members' devices: then SumOnDevices takes them
+  // there, and AllReduce copies.
+  virtual bool sums_on_devices() const { return false; }
+  // AllReduce of `count` numbers in the memory of the device that the group was made for. Takes its
+  // place among the device's work and does not wait for it; WaitForDevices tells what went wrong.
+  virtual absl::Status SumOnDevices(float* /*values*/, size_t /*count*/) {
+    return absl::UnimplementedError("this group adds up in the hosts' memory");
+  }
+  // Until the device has done all that it was given, sums among it. Other waits of a device go on
+  // for ever when a member is gone; this one ends with kUnavailable.
+  virtual absl::Status WaitForDevices() { return absl::OkStatus(); }
+  // kUnavailable names a member whose connection has ended; costs little, exchanges nothing.
+  virtual absl::Status CheckMembers() { return absl::OkStatus(); }
+
+  // Time spent in operations since the last call; of sums on devices, what the host waited.
   virtual absl::Duration TakeExchangeTime() = 0;
 
   // Ends what is under way, and all that comes later, with kCancelled.

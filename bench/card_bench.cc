@@ -73,7 +73,8 @@ absl::StatusOr<std::shared_ptr<kernels::cuda::Device>> OpenDevice(const std::str
     std::printf(
         "{\"kind\":\"card\",\"name\":\"emulated\",\"capability\":\"none\","
         "\"paths\":[\"dp4a\",\"mma\"]}\n");
-    return cuda::emulation::CreateEmulatedDevice(cuda::emulation::Turns::kForwards, true);
+    return cuda::emulation::CreateEmulatedDevice(cuda::emulation::Turns::kForwards,
+                                                 cuda::emulation::TensorCores::kOf16Rows);
   }
 #endif
   absl::string_view number = device;
@@ -95,7 +96,7 @@ absl::StatusOr<std::shared_ptr<kernels::cuda::Device>> OpenDevice(const std::str
       "\"memory_bytes\":%lld,\"free_bytes\":%lld,\"paths\":[\"dp4a\"%s]}\n",
       card.name.c_str(), card.capability / 10, card.capability % 10, card.driver_version / 1000,
       card.driver_version % 1000 / 10, static_cast<long long>(memory.total_bytes),
-      static_cast<long long>(memory.free_bytes), opened->has_tensor_cores() ? ",\"mma\"" : "");
+      static_cast<long long>(memory.free_bytes), opened->has_tensor_kernels() ? ",\"mma\"" : "");
   return opened;
 }
 
@@ -103,9 +104,9 @@ absl::StatusOr<std::shared_ptr<kernels::cuda::Device>> OpenDevice(const std::str
 absl::Status RunPaths(const std::string& part, const CardBenchOptions& options,
                       const std::shared_ptr<kernels::cuda::Device>& device) {
   const std::pair<const char*, kernels::CudaPath> paths[] = {{"dp4a", kernels::CudaPath::kDp4a},
-                                                             {"mma", kernels::CudaPath::kBest}};
+                                                             {"mma", kernels::CudaPath::kMma}};
   for (const auto& [name, path] : paths) {
-    if (path == kernels::CudaPath::kBest && !device->has_tensor_cores()) continue;
+    if (path == kernels::CudaPath::kMma && !device->has_tensor_kernels()) continue;
     const auto backend = kernels::CreateCudaBackend(device, path);
     CardMeasurements measurements(*device, *backend, options);
     RENGA_RETURN_IF_ERROR(part == "peak" ? measurements.Peak(name) : measurements.Matrices(name));

@@ -67,6 +67,13 @@ void AddPlanFlags(CLI::App& command, PlanFlags& flags, bool with_sequences) {
       ->capture_default_str()
       ->check(CLI::Range(0, 64));
   command
+      .add_option("--group-sums", flags.group_sums,
+                  "How workers that compute each layer together add up: over sockets; over nccl "
+                  "(NVIDIA cards that have it; unencrypted, so only where the network is trusted); "
+                  "or auto: nccl for cards of one machine, else sockets")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"auto", "sockets", "nccl"}));
+  command
       .add_option(
           "--embedding", flags.embedding,
           "Who turns tokens into numbers: coordinator, the first worker of a stage (1, 2, "
@@ -184,6 +191,9 @@ absl::StatusOr<partition::PlanRequest> ToPlanRequest(const PlanFlags& flags,
   request.objective = flags.objective == "one-stream" ? partition::Objective::kOneStream
                                                       : partition::Objective::kManyStreams;
   request.tensor_parallel = flags.tensor_parallel;
+  request.group_sums = flags.group_sums == "nccl"      ? partition::GroupSums::kNccl
+                       : flags.group_sums == "sockets" ? partition::GroupSums::kSockets
+                                                       : partition::GroupSums::kAuto;
   RENGA_RETURN_IF_ERROR(AddReplicas(flags, request));
   RENGA_ASSIGN_OR_RETURN(request.embedding_stage, ParseEmbedding(flags.embedding));
   request.lazy = flags.lazy;

@@ -24,7 +24,8 @@ struct PlanFlags {
   std::string wire = "f32";
   std::string objective = "many-streams";
   int64_t tensor_parallel = 1;  // as partition::PlanRequest's
-  std::string replicas = "1";   // a number, or "auto"
+  std::string group_sums = "auto";
+  std::string replicas = "1";  // a number, or "auto"
   std::string embedding = "auto";
   bool lazy = false;
   std::string near_rows;  // "25%"; empty: blocks of the head are ranges of ids
@@ -36,7 +37,8 @@ inline constexpr int64_t kDefaultContext = 4096;
 // A server has more than one user.
 inline constexpr int64_t kDefaultServedSequences = 4;
 
-// Adds --context, --kv, --wire, --head-blocks, --objective, --tensor-parallel, --embedding,
+// Adds --context, --kv, --wire, --head-blocks, --objective, --tensor-parallel, --group-sums,
+// --embedding,
 // --lazy, --near-rows, --optimistic and --speculation; with `with_sequences` also
 // --sequences.
 void AddPlanFlags(CLI::App& command, PlanFlags& flags, bool with_sequences);

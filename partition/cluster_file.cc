@@ -124,9 +124,11 @@ absl::Status AddMachines(const Json& json, size_t number, Cluster& cluster) {
   }
   for (int i = 1; i <= static_cast<int>(count); ++i) {
     worker.id = count > 1 ? absl::StrCat(name, " ", i) : name;
+    if (host.has_value()) worker.machine = worker.id;
     cluster.workers.push_back(worker);
     if (!host.has_value()) continue;
     host->id = absl::StrCat(worker.id, " host");
+    host->machine = worker.machine;
     cluster.workers.push_back(*host);
     RENGA_RETURN_IF_ERROR(JoinLastTwo(cluster));
   }

@@ -52,6 +52,8 @@ TEST(ParseClusterTest, MemoryBesideCards) {
   EXPECT_EQ(cluster.workers[3].id, "attic 2 host");
   EXPECT_TRUE(cluster.workers[3].spare);
   EXPECT_EQ(cluster.workers[3].memory_bytes, int64_t{8} << 30);
+  EXPECT_EQ(cluster.workers[0].machine, cluster.workers[1].machine);
+  EXPECT_NE(cluster.workers[0].machine, cluster.workers[2].machine);
   const MachineKinds kinds(cluster.workers, cluster.links);
   const double near = kinds.Link(kinds.KindOf(0), kinds.KindOf(1)).latency_us;
   EXPECT_LT(near, 100);

@@ -32,6 +32,20 @@ double MixedMsPerByte(const WorkerProfile& worker,
   return (bytes > 0 ? seconds / bytes : 1 / worker.bytes_per_second) * 1e3;
 }
 
+// Of the parts that every member of a group sends to every other one, those that pass the busiest
+// machine's cable.
+int64_t PartsOnBusiestCable(const MachineKinds& kinds, const std::vector<int>& members) {
+  const auto n = static_cast<int64_t>(members.size());
+  std::map<int, int64_t> on_machine;
+  int64_t most = 0;
+  for (const int kind : members) {
+    const int machine = kinds.MachineOf(kind);
+    machine < 0 ? void(most = n - 1) : void(++on_machine[machine]);
+  }
+  for (const auto& [machine, count] : on_machine) most = std::max(most, count * (n - count));
+  return most > 0 ? most : n - 1;  // all on one: what its own links carry
+}
+
 double SendMs(const LinkProfile& link, double bytes) {
   return link.bytes_per_second > 0 ? bytes / link.bytes_per_second * 1e3 : 0;
 }
@@ -92,12 +106,16 @@ double CostModel::LayerMs(const StageShape& shape, int64_t layer, int64_t rows) 
 }
 
 double CostModel::SumsOverLinkMs(const LinkProfile& link, int64_t members, int64_t rows) const {
+  return SumsOverCableMs(link, members, members - 1, rows);
+}
+
+double CostModel::SumsOverCableMs(const LinkProfile& link, int64_t members, int64_t parts,
+                                  int64_t rows) const {
   if (members < 2) return 0;
-  const auto n = static_cast<double>(members);
-  const auto message = static_cast<double>(row_bytes_ * rows);
+  const double sent = static_cast<double>(parts) * static_cast<double>(row_bytes_ * rows);
   const double latency = link.latency_us / 1e3;
-  const double one_shot = latency + SendMs(link, (n - 1) * message);
-  const double two_shot = 2 * latency + SendMs(link, 2 * (n - 1) / n * message);
+  const double one_shot = latency + SendMs(link, sent);
+  const double two_shot = 2 * latency + SendMs(link, 2 * sent / static_cast<double>(members));
   return 2 * std::min(one_shot, two_shot);
 }
 
@@ -115,7 +133,8 @@ double CostModel::SumsMs(const StageShape& shape, int64_t rows) const {
       }
     }
   }
-  return SumsOverLinkMs(worst, static_cast<int64_t>(shape.kinds.size()), rows);
+  return SumsOverCableMs(worst, static_cast<int64_t>(shape.kinds.size()),
+                         PartsOnBusiestCable(kinds_, shape.kinds), rows);
 }
 
 double CostModel::TransferMs(int from_kind, std::span<const int> to_kinds, int64_t rows) const {

@@ -3,8 +3,9 @@
 // A decode reads each weight once, so a layer takes its bytes over the worker's measured bandwidth,
 // plus a constant; a message takes the link's latency plus its bytes over the link's bandwidth; an
 // all-reduce of m bytes over n members takes the better of one-shot (every member sends all to all)
-// a + (n-1) m/b and two-shot (reduce-scatter, then all-gather) 2a + 2 (n-1)/n m/b. Further rows of
-// a step cost what one more token costs in a long prompt.
+// a + (n-1) m/b and two-shot (reduce-scatter, then all-gather) 2a + 2 (n-1)/n m/b. Where k of them
+// are on one machine, as a card and its host are, k (n-k) parts pass its cable instead of n-1.
+// Further rows of a step cost what one more token costs in a long prompt.
 //
 // All times are milliseconds. Workers are named by their kind (machine_kinds.h).
 #ifndef RENGA_PARTITION_COST_MODEL_H_
@@ -73,6 +74,9 @@ class CostModel {
   const PlanRequest& request() const { return request_; }
 
  private:
+  // The same when one cable has to carry `parts` of the parts that members send each other.
+  double SumsOverCableMs(const LinkProfile& link, int64_t members, int64_t parts,
+                         int64_t rows) const;
   double BytesMs(int kind, double bytes, double kv_bytes, int64_t rows) const;
   // The way of a step from the coordinator to the first stage: `hop` and `transfer`.
   StageTimes FirstHop(const StagePlan& first, int64_t rows, int embedding_worker) const;

@@ -1,6 +1,8 @@
 #include "partition/machine_kinds.h"
 
 #include <cstddef>
+#include <map>
+#include <string>
 
 namespace renga::partition {
 namespace {
@@ -8,13 +10,33 @@ namespace {
 bool SameProfile(const WorkerProfile& a, const WorkerProfile& b) {
   WorkerProfile renamed = a;
   renamed.id = b.id;
+  renamed.machine = b.machine;
   return renamed == b;
+}
+
+// As MachineKinds::MachineOf, of each worker.
+std::vector<int> SharedMachines(const std::vector<WorkerProfile>& workers) {
+  std::map<std::string, std::vector<size_t>> machines;
+  for (size_t i = 0; i < workers.size(); ++i) {
+    if (!workers[i].machine.empty()) machines[workers[i].machine].push_back(i);
+  }
+  std::vector<int> numbers(workers.size(), -1);
+  int next = 0;
+  for (const auto& [name, on_it] : machines) {
+    if (on_it.size() < 2) continue;
+    for (const size_t worker : on_it) numbers[worker] = next;
+    ++next;
+  }
+  return numbers;
 }
 
 }  // namespace
 
 MachineKinds::MachineKinds(const std::vector<WorkerProfile>& workers, const LinkTable& links)
-    : workers_(workers), default_link_(links.default_link), kind_of_(workers.size(), -1) {
+    : workers_(workers),
+      default_link_(links.default_link),
+      kind_of_(workers.size(), -1),
+      machine_of_(SharedMachines(workers)) {
   if (!links.pairs.empty()) {
     const size_t side = workers.size() + 1;
     links_.assign(side * side, default_link_);
@@ -53,7 +75,7 @@ const LinkProfile& MachineKinds::Link(int from_kind, int to_kind) const {
 }
 
 bool MachineKinds::Interchangeable(int a, int b) const {
-  if (!SameProfile(workers_[a], workers_[b])) return false;
+  if (!SameProfile(workers_[a], workers_[b]) || machine_of_[a] != machine_of_[b]) return false;
   if (links_.empty()) return true;
   if (LinkBetween(a, b) != LinkBetween(b, a)) return false;
   for (int other = kCoordinator; other < static_cast<int>(workers_.size()); ++other) {

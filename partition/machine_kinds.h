@@ -10,8 +10,9 @@
 
 namespace renga::partition {
 
-// Two workers are of one kind when their profiles are equal but for the name, and exchanging them
-// changes no link. That relation is transitive. `workers` outlives the object.
+// Two workers are of one kind when their profiles are equal but for the name, exchanging them
+// changes no link, and they are on one machine or each alone on its own. That relation is
+// transitive. `workers` outlives the object.
 class MachineKinds {
  public:
   MachineKinds(const std::vector<WorkerProfile>& workers, const LinkTable& links);
@@ -19,6 +20,9 @@ class MachineKinds {
   int count() const { return static_cast<int>(kinds_.size()); }
   // Indices into the profiles, ascending; never empty.
   const std::vector<int>& WorkersOf(int kind) const { return kinds_[kind]; }
+  // The machine that the workers of the kind share with each other or with other workers, as a
+  // number from 0 on; -1: each has one of its own.
+  int MachineOf(int kind) const { return machine_of_[kinds_[kind][0]]; }
   const WorkerProfile& ProfileOf(int kind) const { return workers_[kinds_[kind][0]]; }
   int KindOf(int worker) const { return kind_of_[worker]; }
   // From any worker of one kind to any other worker of another, or of the same kind; either may be
@@ -35,6 +39,7 @@ class MachineKinds {
   std::vector<LinkProfile> links_;
   std::vector<std::vector<int>> kinds_;
   std::vector<int> kind_of_;
+  std::vector<int> machine_of_;  // of each worker, as MachineOf
 };
 
 }  // namespace renga::partition

@@ -32,6 +32,8 @@ struct WorkerProfile {
   double disk_bytes_per_second = 0;
   // Memory of a host beside its card: plans use it only when the model fits nowhere without.
   bool spare = false;
+  // Workers of one machine send through one cable. Equal for those of one machine; "": its own.
+  std::string machine = "";
 
   friend bool operator==(const WorkerProfile&, const WorkerProfile&) = default;
 };
@@ -57,6 +59,13 @@ enum class Objective {
   kManyStreams,  // least time of the slowest stage: most tokens per second over many sequences
 };
 
+// How the members of a group add up their parts.
+enum class GroupSums {
+  kAuto,     // kNccl for groups of cards of one machine, else kSockets
+  kSockets,  // over the members' connections, through the hosts' memory
+  kNccl,     // on the cards, by NVIDIA's library, where all members have it
+};
+
 struct PlanRequest {
   Objective objective = Objective::kManyStreams;
   int64_t context_tokens = 4096;  // positions of each sequence
@@ -76,6 +85,8 @@ struct PlanRequest {
   // Workers of a tensor-parallel group: 0: any number, where that is faster; 1: no groups; n: every
   // stage is a group of n.
   int64_t tensor_parallel = 1;
+  // Plans count the time of sockets either way: NCCL's has not been measured.
+  GroupSums group_sums = GroupSums::kAuto;
   // Who turns tokens into rows of activations: 0: the coordinator, from its model file; n: the
   // first worker of stage n, counted from 1, if it has room for the matrix; or kWhereItPays.
   int64_t embedding_stage = 0;

@@ -293,6 +293,19 @@ absl::Status GroupCommunicator::Broadcast(int root, std::span<std::byte> bytes) 
   return Run(out, in);
 }
 
+absl::Status GroupCommunicator::CheckMembers() {
+  RENGA_RETURN_IF_ERROR(failure_);
+  for (int peer = 0; peer < size(); ++peer) {
+    if (links_[peer].socket == nullptr) continue;
+    // What a member may have sent meanwhile stays where it is.
+    pollfd entry = {.fd = links_[peer].socket->fd(), .events = POLLRDHUP, .revents = 0};
+    if (::poll(&entry, 1, 0) > 0) {
+      return failure_ = Failure(peer, absl::UnavailableError("it has ended its connection"));
+    }
+  }
+  return absl::OkStatus();
+}
+
 void GroupCommunicator::Cancel() {
   cancelled_ = true;
   absl::MutexLock lock(&mutex_);

@@ -54,6 +54,7 @@ class GroupCommunicator : public base::Communicator {
   absl::Status AllReduce(std::span<float> values) override;
   absl::Status AllGather(std::span<const std::byte> mine, std::span<std::byte> all) override;
   absl::Status Broadcast(int root, std::span<std::byte> bytes) override;
+  absl::Status CheckMembers() override;
   absl::Duration TakeExchangeTime() override;
   void Cancel() override;
 

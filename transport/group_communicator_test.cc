@@ -165,6 +165,36 @@ TEST_P(GroupTest, AMemberThatEndsIsNamed) {
   EXPECT_THAT(std::string(ends[0].message()), HasSubstr("w-1"));
 }
 
+// Without an exchange, and whatever it had sent before.
+TEST_P(GroupTest, AMemberThatEndsIsNamedToWhoeverAsks) {
+  ASSERT_NO_FATAL_FAILURE(Listen(2));
+  const auto ends = RunAll([](GroupCommunicator& group) {
+    std::vector<float> values(100, 1.0f);
+    absl::Status status = group.AllReduce(values);
+    if (group.rank() == 1 || !status.ok()) return status;
+    while (status.ok()) {
+      absl::SleepFor(absl::Milliseconds(1));
+      status = group.CheckMembers();
+    }
+    EXPECT_EQ(group.AllReduce(values), status) << "a broken group stays broken";
+    return status;
+  });
+  EXPECT_OK(ends[1]);
+  EXPECT_EQ(ends[0].code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(std::string(ends[0].message()), HasSubstr("w-1"));
+  // While all are there: nothing.
+  ExpectAllOk(
+      [](GroupCommunicator& group) {
+        std::vector<float> values(1);
+        RENGA_RETURN_IF_ERROR(group.CheckMembers());
+        RENGA_RETURN_IF_ERROR(group.AllReduce(values));
+        const absl::Status there = group.CheckMembers();
+        RENGA_RETURN_IF_ERROR(group.AllReduce(values));
+        return there;
+      },
+      2);
+}
+
 TEST_P(GroupTest, MembersAtDifferentStepsNotice) {
   ASSERT_NO_FATAL_FAILURE(Listen(2));
   const auto ends = RunAll([](GroupCommunicator& group) {

@@ -80,6 +80,8 @@ absl::StatusOr<std::vector<KernelSpeed>> CheckKernels(const proto::DeviceOffer& 
 absl::StatusOr<WorkerOffer> CheckOffer(const proto::DeviceOffer& offer) {
   RENGA_RETURN_IF_ERROR(CheckText("device path", offer.device_path()));
   RENGA_RETURN_IF_ERROR(CheckText("device name", offer.device_name()));
+  RENGA_RETURN_IF_ERROR(CheckText("machine", offer.machine()));
+  RENGA_RETURN_IF_ERROR(CheckText("card", offer.card()));
   if (offer.memory_bytes() <= 0 || offer.memory_bytes() > kMaxMemoryBytes) {
     return absl::InvalidArgumentError(
         absl::StrCat("the offered memory is no size: ", offer.memory_bytes(), " bytes"));
@@ -113,7 +115,9 @@ absl::StatusOr<WorkerOffer> CheckOffer(const proto::DeviceOffer& offer) {
                      .copy_bytes_per_second = offer.copy_bytes_per_second(),
                      .disk_bytes_per_second = offer.disk_bytes_per_second(),
                      .layer_us = offer.layer_us(),
-                     .spare = offer.spare()};
+                     .spare = offer.spare(),
+                     .machine = offer.machine(),
+                     .card = offer.card()};
 }
 
 absl::StatusOr<std::string> AddressAt(const std::string& host, uint32_t port) {

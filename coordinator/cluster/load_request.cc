@@ -63,7 +63,10 @@ void SetStage(const Placement& placement, uint32_t worker, proto::LoadRequest& r
     const auto found = std::find(stage.begin(), stage.end(), worker);
     if (found == stage.end()) continue;
     const auto rank = static_cast<size_t>(found - stage.begin());
-    if (stage.size() > 1) SetGroup(placement, stage, rank, request);
+    if (stage.size() > 1) {
+      SetGroup(placement, stage, rank, request);
+      request.mutable_group()->set_sums_on_cards(placement.sums_on_cards[s]);
+    }
     if (s + 1 == placement.stages.size()) return SetHeads(placement, worker, request);
     const std::vector<uint32_t>& next = placement.stages[s + 1];
     for (size_t i = rank; i < next.size(); i += stage.size()) {

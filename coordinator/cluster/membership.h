@@ -41,8 +41,10 @@ struct WorkerOffer {
   std::vector<KernelSpeed> kernels;  // each format at most once
   double copy_bytes_per_second = 0;  // from memory to memory; 0: not measured
   double disk_bytes_per_second = 0;  // of the disk that keeps shards; 0: not measured
-  double layer_us = 0;  // of each layer of a step, whatever its weights; 0: not measured
-  bool spare = false;   // memory of a host beside its card: for what fits nowhere else
+  double layer_us = 0;       // of each layer of a step, whatever its weights; 0: not measured
+  bool spare = false;        // memory of a host beside its card: for what fits nowhere else
+  std::string machine = "";  // equal for workers of one machine; "": not known
+  std::string card = "";     // which card of the machine; "": no card
 };
 
 // What a worker says of itself when it joins.

@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "base/status_macros.h"
+#include "coordinator/cluster/group_sums.h"
 #include "partition/explain.h"
 #include "partition/replicas.h"
 #include "transport/identity.h"
@@ -49,6 +50,7 @@ std::vector<partition::WorkerProfile> ProfilesOf(const std::vector<Member>& memb
     profile.disk_bytes_per_second = member.offer.disk_bytes_per_second;
     profile.layer_us = member.offer.layer_us;
     profile.spare = member.offer.spare;
+    profile.machine = member.offer.machine;
     profile.prefill_bytes_per_second = PrefillSpeed(member.offer.kernels, footprint.layer_bytes_of);
     for (const KernelSpeed& kernel : member.offer.kernels) {
       profile.bytes_per_second_of[kernel.type] = kernel.decode_bytes_per_second;
@@ -148,6 +150,16 @@ void ForgetOtherReplicas(std::vector<partition::Plan>& plans) {
   }
 }
 
+void SetGroupSums(partition::GroupSums wanted, Placement& placement) {
+  for (const std::vector<uint32_t>& stage : placement.stages) {
+    std::vector<const Member*> group;
+    for (const uint32_t worker : stage) group.push_back(&placement.workers[worker].member);
+    const GroupSumsChoice choice = ChooseGroupSums(wanted, group);
+    placement.sums_on_cards.push_back(choice.on_cards);
+    if (!choice.refusal.empty()) placement.warnings.push_back(choice.refusal);
+  }
+}
+
 }  // namespace
 
 absl::StatusOr<std::vector<Placement>> PlaceModel(const ModelStore& store,
@@ -173,6 +185,7 @@ absl::StatusOr<std::vector<Placement>> PlaceModel(const ModelStore& store,
   for (const partition::Plan& plan : replicas.plans) {
     placements.push_back(ToPlacement(plan, members, profiles));
     placements.back().lazy = request.lazy;
+    SetGroupSums(request.group_sums, placements.back());
   }
   return placements;
 }

@@ -37,6 +37,7 @@ struct Placement {
   // The members of each stage in order, then workers that hold only a head block.
   std::vector<PlacedWorker> workers;
   std::vector<std::vector<uint32_t>> stages;  // indices of the members, in rank order
+  std::vector<bool> sums_on_cards;            // of each stage: proto::Group
   std::vector<uint32_t> heads;  // indices of the workers with a head block, ascending by rows
   // Index of the worker with the embedding; none: the coordinator has it.
   std::optional<uint32_t> embedding;

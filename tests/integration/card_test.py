@@ -10,6 +10,7 @@ from cluster_test import ClusterTest as Cluster
 from renga_process import LIMIT_S, ProcessTest, free_port, golden
 
 DRIVER = os.environ.get("RENGA_MADE_UP_DRIVER", "build/release/tests/made_up_driver")
+NCCL = os.environ.get("RENGA_MADE_UP_NCCL", "build/release/tests/made_up_nccl")
 CONTEXT = ["--context", "256"]
 # The golden model needs 5.9 MiB with this context: neither half holds it.
 CARD_PART = "5.5MiB"
@@ -21,6 +22,7 @@ class CardTest(ProcessTest):
     status = Cluster.status
     request = Cluster.request
     complete = Cluster.complete
+    wait_until_ready = Cluster.wait_until_ready
 
     def setUp(self):
         super().setUp()
@@ -96,6 +98,20 @@ class CardTest(ProcessTest):
         self.assertEqual(sum(end - begin for _, (begin, end) in layers.values()), 5)
         self.assertEqual(worker.stop(), 0)
 
+    def test_a_card_and_its_host_compute_each_layer_together(self):
+        alone = self.text("--device", "cuda").strip()
+        up, join = self.up(self.model, "--wait-for", "2", "--tensor-parallel", "2", "--group-sums",
+                           "nccl", *CONTEXT)
+        self.worker(join, "--name", "desk", "--device", "cuda", "--memory", CARD_PART,
+                    "--host-memory", HOST_PART)
+        up.wait_for("ready")
+        status = self.status()
+        self.assertEqual(status["stages"], 1)
+        self.assertIn("over sockets, not over NCCL: desk-host is no NVIDIA card",
+                      " ".join(status["warnings"]))
+        self.assertEqual({w["path"].split("-")[0] for w in status["workers"]}, {"cuda", "cpu"})
+        self.assertEqual(self.complete().strip(), alone)
+
     def test_memory_that_others_take_is_noticed_and_said(self):
         alone = self.text("--device", "cuda").strip()
         taken = self.folder / "taken"
@@ -121,6 +137,51 @@ class CardTest(ProcessTest):
         taken.write_text(str(200 << 20))
         late = self.renga(*join, "--device", "cuda", "--memory", "8MiB")
         self.assert_refused_last(late, "0 B of its 200.0 MiB are free now")
+
+    def group_of_cards(self, sums, nccl, said):
+        """Two cards of one machine that compute each layer together; `said`: what each says of it."""
+        self.environment["RENGA_MADE_UP_CARDS"] = "2"
+        broken = self.folder / "broken_nccl"  # this machine may have the real library
+        broken.mkdir(exist_ok=True)
+        (broken / "libnccl.so.2").write_text("no library")
+        self.environment["LD_LIBRARY_PATH"] = os.pathsep.join(
+            str(pathlib.Path(path).resolve()) for path in (DRIVER, NCCL if nccl else broken))
+        up, join = self.up(self.model, "--wait-for", "2", "--tensor-parallel", "2", "--group-sums",
+                           sums, *CONTEXT)
+        cards = [("--name", f"card-{i}", "--device", f"cuda:{i}", "--memory", "16MiB")
+                 for i in (0, 1)]
+        workers = [self.worker(join, *card) for card in cards]
+        up.wait_for("ready")
+        self.assertEqual(self.status()["stages"], 1)
+        text = self.complete()
+        for worker in workers:
+            if said:
+                worker.wait_for(said)
+            else:
+                self.assertNotIn("adds up over", worker.output())
+        return text, up, lambda i: self.worker(join, *cards[i]), workers
+
+    def test_a_group_of_cards_adds_up_over_nccl_as_over_sockets(self):
+        text, up, again, workers = self.group_of_cards("auto", True, "2 cards adds up over NCCL")
+        # A member that dies in the middle of a step: the other one does not wait for it.
+        response = self.request("/v1/completions", {
+            "prompt": "once", "max_tokens": 200, "stream": True, "ignore_eos": True}, stream=True)
+        response.readline()
+        workers[1].kill()
+        self.assertIn("error", response.read().decode())
+        workers[1] = again(1)
+        self.wait_until_ready(up)
+        self.assertEqual(self.complete(), text)
+        for process in (*workers, up):
+            self.assertEqual(process.stop(), 0)
+        for sums, nccl, said in (("sockets", True, ""),
+                                 ("nccl", False, "over sockets: member 1 of 2: this machine has no "
+                                                 "NCCL")):
+            with self.subTest(sums=sums):
+                other, up, _, workers = self.group_of_cards(sums, nccl, said)
+                self.assertEqual(other, text)
+                for process in (*workers, up):
+                    process.stop()
 
     def assert_refused_last(self, done, *words):
         """As assert_refused, after what a worker says at its start."""

@@ -288,6 +288,7 @@ absl::Status LayerStack::Run(std::span<float> rows, std::span<const int64_t> pos
         .kind = OpKind::kAdd, .in = late_->pending, .out = 0, .rows = model::OpRows::kLate};
     RENGA_RETURN_IF_ERROR(RunOp(layers_.back(), rest, call));
   }
+  if (group != nullptr && group->sums_on_devices()) RENGA_RETURN_IF_ERROR(group->WaitForDevices());
   RENGA_RETURN_IF_ERROR(backend_->Synchronize());
   return backend_->Download(*activations_, activation_offsets_[0], bytes);
 }
@@ -459,6 +460,10 @@ absl::Status LayerStack::Clear(std::span<const Op> ops, const Call& call) {
 
 absl::Status LayerStack::RunAllReduce(const Op& op, const Call& call) {
   if (call.group == nullptr) return absl::OkStatus();
+  if (call.group->sums_on_devices()) {
+    return call.group->SumOnDevices(View(op.in, call).data,
+                                    static_cast<size_t>(call.rows * Width(op.in)));
+  }
   shared_.resize(static_cast<size_t>(call.rows * Width(op.in)));
   const std::span<std::byte> bytes = std::as_writable_bytes(std::span(shared_));
   const int64_t offset = activation_offsets_[op.in];

@@ -69,7 +69,9 @@ static absl::StatusOr<std::unique_ptr<kernels::Backend>> MakeBackend(
   namespace emulation = kernels::cuda::emulation;
   if (options.device == "emulated-cuda" || options.device == "emulated-cuda-mma") {
     return kernels::CreateCudaBackend(emulation::CreateEmulatedDevice(
-        emulation::Turns::kForwards, options.device == "emulated-cuda-mma"));
+        emulation::Turns::kForwards, options.device == "emulated-cuda-mma"
+                                         ? emulation::TensorCores::kOf16Rows
+                                         : emulation::TensorCores::kNone));
   }
 #endif
   return kernels::CreateBackend({.device = options.device, .threads = options.threads});

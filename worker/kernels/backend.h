@@ -22,6 +22,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "base/communicator.h"
 #include "base/data_type.h"
 
 namespace renga::kernels {
@@ -197,6 +198,13 @@ class Backend {
   virtual absl::Status TopK(ConstRowsView logits, int64_t k, std::span<TopRow> result) = 0;
 
   virtual absl::Status Synchronize() = 0;
+
+  // Makes a group of the members' devices, in the ranks of `others`, which outlives it: its
+  // sums_on_devices() is true. All members of `others` call this side by side, and all of them end
+  // alike: with a group, or with kFailedPrecondition, whose sentence says what which member lacks;
+  // then `others` is as good as before. Its own errors break both.
+  virtual absl::StatusOr<std::unique_ptr<base::Communicator>> JoinDeviceGroup(
+      base::Communicator& others);
 };
 
 }  // namespace renga::kernels

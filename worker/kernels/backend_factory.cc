@@ -97,16 +97,18 @@ absl::StatusOr<std::unique_ptr<Backend>> CreateBackendOfCard(const CardName& nam
   RENGA_ASSIGN_OR_RETURN(const cuda::DriverApi driver, cuda::LoadDriver());
   RENGA_ASSIGN_OR_RETURN(std::unique_ptr<cuda::Device> card,
                          cuda::OpenCard(driver, name.ordinal, cuda::EmbeddedImages()));
-  if (path == kMma && !card->has_tensor_cores()) {
+  if (path == kMma && !card->has_tensor_kernels()) {
     return absl::FailedPreconditionError(
         absl::StrCat("cuda:", name.ordinal,
-                     " cannot run the path mma: it takes a card of compute capability 8.0 or newer "
+                     " cannot run the path mma: it takes a card of compute capability 7.5 or newer "
                      "and code for it; use dp4a"));
   }
   if (memory_bytes > 0) {
     RENGA_ASSIGN_OR_RETURN(card, cuda::CreateArenaDevice(std::move(card), memory_bytes));
   }
-  return CreateCudaBackend(std::move(card), path == kDp4a ? CudaPath::kDp4a : CudaPath::kBest);
+  return CreateCudaBackend(std::move(card), path == kDp4a  ? CudaPath::kDp4a
+                                            : path == kMma ? CudaPath::kMma
+                                                           : CudaPath::kBest);
 }
 
 absl::StatusOr<CpuPath> PathOfDevice(const std::string& device) {
@@ -154,8 +156,10 @@ absl::StatusOr<CardDescription> DescribeCard(const std::string& device) {
   RENGA_ASSIGN_OR_RETURN(const cuda::DriverApi driver, cuda::LoadDriver());
   RENGA_ASSIGN_OR_RETURN(const cuda::Card card, cuda::FindCard(driver, name->ordinal));
   RENGA_ASSIGN_OR_RETURN(const cuda::CardMemory memory, cuda::MemoryOfCard(driver, name->ordinal));
-  return CardDescription{
-      .name = card.name, .total_bytes = memory.total_bytes, .free_bytes = memory.free_bytes};
+  return CardDescription{.name = card.name,
+                         .bus_id = card.bus_id,
+                         .total_bytes = memory.total_bytes,
+                         .free_bytes = memory.free_bytes};
 }
 
 std::string ChooseDevice(const std::string& device) {

@@ -40,6 +40,7 @@ bool IsCard(const std::string& device);
 // What a card is, asked of its driver.
 struct CardDescription {
   std::string name;         // as its maker calls it
+  std::string bus_id;       // where it is in its machine: another one for every card
   int64_t total_bytes = 0;  // of its memory
   int64_t free_bytes = 0;   // now: a desktop or another program may take some
 };

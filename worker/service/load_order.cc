@@ -239,6 +239,7 @@ absl::Status ReadGroup(const proto::LoadRequest& request, LoadOrder& order) {
   }
   GroupOrder& group = order.group.emplace();
   group.rank = static_cast<int>(message.rank());
+  group.sums_on_cards = message.sums_on_cards();
   for (const proto::Peer& member : message.members()) {
     RENGA_ASSIGN_OR_RETURN(RoutePeer peer, ReadPeer(member));
     group.members.push_back(std::move(peer.address));

@@ -54,6 +54,7 @@ struct Routes {
 struct GroupOrder {
   int rank = 0;  // this worker's
   std::vector<transport::PeerAddress> members;
+  bool sums_on_cards = false;  // if all members can: StageGroup
 };
 
 struct LoadOrder {

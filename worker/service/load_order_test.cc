@@ -210,6 +210,9 @@ TEST(LoadOrderTest, AMemberOfAGroupTakesItsRowsAndWholeColumns) {
   ASSERT_OK_AND_ASSIGN(const LoadOrder order, FromProto(request));
   EXPECT_EQ(order.group->rank, 1);
   EXPECT_EQ(order.group->members.size(), 2u);
+  EXPECT_FALSE(order.group->sums_on_cards);
+  request.mutable_group()->set_sums_on_cards(true);
+  EXPECT_TRUE(FromProto(request)->group->sums_on_cards);
   EXPECT_EQ(order.spec.slice->heads.size(), order.model.config.n_heads / 2);
   for (size_t i = 0; i < order.needed.size(); ++i) {
     const NeededPieces& part = order.needed[i];

@@ -23,6 +23,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "base/boot_id.h"
 #include "base/content_hash.h"
 #include "base/direct_file.h"
 #include "base/file.h"
@@ -114,18 +115,6 @@ absl::Status WriteBoth(int fd, const std::string& path, std::span<const std::byt
   return base::WriteAll(fd, path, second.subspan(written - of_first));
 }
 
-// Another one after every start of the machine. "" where the system has none.
-std::string BootId() {
-  // The file says that it has no bytes.
-  const int fd = ::open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return "";
-  std::array<char, 64> text = {};
-  const ssize_t n = ::read(fd, text.data(), text.size());
-  ::close(fd);
-  return std::string(absl::StripAsciiWhitespace(
-      absl::string_view(text.data(), static_cast<size_t>(std::max<ssize_t>(n, 0)))));
-}
-
 }  // namespace
 
 PackedCache::PackedCache(const std::string& directory, absl::string_view model_id,
@@ -153,7 +142,7 @@ void PackedCache::LoadChecked() {
       base::ReadFile(directory_ + kCheckedName, int64_t{64} << 20);
   if (!text.ok()) return;
   const std::vector<absl::string_view> lines = absl::StrSplit(*text, '\n');
-  const std::string boot_id = BootId();
+  const std::string boot_id = base::BootId();
   if (boot_id.empty() || lines[0] != boot_id) return;
   absl::MutexLock lock(&mutex_);
   for (const absl::string_view line : lines) {
@@ -169,7 +158,7 @@ void PackedCache::RememberChecked() {
   absl::MutexLock lock(&mutex_);
   if (!checked_changed_) return;
   checked_changed_ = false;
-  std::string text = BootId() + "\n";
+  std::string text = base::BootId() + "\n";
   for (const auto& [name, stamp] : checked_) {
     if (!stamp.empty()) absl::StrAppend(&text, name, " ", stamp, "\n");
   }

@@ -14,6 +14,7 @@
 #include "base/data_type.h"
 #include "base/log.h"
 #include "base/status_macros.h"
+#include "transport/group_communicator.h"
 #include "worker/engine/screen_file.h"
 #include "worker/engine/screened_head.h"
 #include "worker/service/shipped_weights.h"
@@ -313,13 +314,17 @@ absl::Status ShardHost::JoinGroup(const LoadOrder& order) {
         "--tensor-parallel 1");
   }
   RENGA_ASSIGN_OR_RETURN(
-      std::shared_ptr<transport::GroupCommunicator> group,
+      std::unique_ptr<transport::GroupCommunicator> connections,
       transport::GroupCommunicator::Create({.epoch = order.epoch,
                                             .rank = order.group->rank,
                                             .members = order.group->members,
                                             .listener = options_.listener,
                                             .wire_type = order.limits.wire_type,
                                             .credentials = options_.socket_credentials}));
+  auto group = std::make_shared<StageGroup>(
+      StageGroup::Options{.connections = std::move(connections),
+                          .backend = order.group->sums_on_cards ? options_.backend : nullptr,
+                          .on_event = options_.on_event});
   absl::MutexLock lock(&mutex_);
   if (stopped_) return absl::CancelledError("the worker is leaving");
   group_ = std::move(group);
@@ -367,6 +372,11 @@ void ShardHost::DropStage() {
 }
 
 void ShardHost::Unload(uint64_t epoch, std::function<void()> done) {
+  {
+    absl::MutexLock lock(&mutex_);
+    // A step may wait for members that are gone.
+    if (group_ != nullptr && epoch == loaded_epoch_) group_->Cancel();
+  }
   jobs_.Push([this, epoch, done = std::move(done)] {
     if (stage_ != nullptr && stage_->epoch() == epoch) {
       DropStage();

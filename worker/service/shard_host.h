@@ -16,7 +16,6 @@
 #include "absl/synchronization/mutex.h"
 #include "proto/worker.pb.h"
 #include "transport/dialer.h"
-#include "transport/group_communicator.h"
 #include "transport/peer_listener.h"
 #include "transport/secure_socket.h"
 #include "worker/engine/memory_budget.h"
@@ -31,6 +30,7 @@
 #include "worker/service/server_stream.h"
 #include "worker/service/shipped_weights.h"
 #include "worker/service/stage.h"
+#include "worker/service/stage_group.h"
 
 namespace renga::worker {
 
@@ -119,7 +119,7 @@ class ShardHost {
   const engine::Shard* reported_shard_ ABSL_GUARDED_BY(mutex_) = nullptr;
   ShippedWeights* cancelled_weights_ ABSL_GUARDED_BY(mutex_) = nullptr;
   // Of stage_, which the engine's thread may be waiting in: Cancel is for the others.
-  std::shared_ptr<transport::GroupCommunicator> group_ ABSL_GUARDED_BY(mutex_);
+  std::shared_ptr<StageGroup> group_ ABSL_GUARDED_BY(mutex_);
 
   // The engine thread's own.
   uint64_t newest_epoch_ = 0;  // ever ordered: older orders are refused

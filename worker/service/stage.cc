@@ -114,12 +114,16 @@ absl::Status Stage::RunLayersFrame(proto::StepFrame& frame, uint64_t queue_us) {
 absl::Status Stage::RunLayers(const model::Step& step, std::vector<float> rows,
                               proto::StepFrame& frame, uint64_t queue_us) {
   const Clock::time_point begin = Clock::now();
-  RENGA_RETURN_IF_ERROR(options_.shard->RunLayers(step, rows, options_.group));
+  base::Communicator* group = nullptr;
+  if (options_.group != nullptr) {
+    RENGA_ASSIGN_OR_RETURN(group, options_.group->Joined());
+  }
+  RENGA_RETURN_IF_ERROR(options_.shard->RunLayers(step, rows, group));
   proto::StageTiming& timing = *frame.add_timings();
   SetTiming(options_.worker_index, false, queue_us, MicrosecondsSince(begin), timing);
   timing.set_left_out(options_.shard->left_out());
-  if (options_.group != nullptr) {
-    timing.set_exchange_us(absl::ToInt64Microseconds(options_.group->TakeExchangeTime()));
+  if (group != nullptr) {
+    timing.set_exchange_us(absl::ToInt64Microseconds(group->TakeExchangeTime()));
   }
   if (next_.empty()) return SendToHeads(step, frame, rows);
   transport::PackActivations(rows, frame, options_.wire_type);

@@ -17,6 +17,7 @@
 #include "transport/edge_sender.h"
 #include "worker/engine/shard.h"
 #include "worker/service/load_order.h"
+#include "worker/service/stage_group.h"
 
 namespace renga::worker {
 
@@ -32,7 +33,7 @@ class Stage {
     Routes routes;
     engine::Shard* shard = nullptr;  // outlives the stage
     // Of the members that hold slices of the same layers; null: whole layers. Outlives the stage.
-    base::Communicator* group = nullptr;
+    StageGroup* group = nullptr;
     transport::Dialer* dialer = nullptr;  // outlives the stage
     // Takes answers and failures for the coordinator.
     std::function<void(proto::StepResult)> emit;

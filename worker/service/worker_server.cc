@@ -16,6 +16,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
+#include "base/boot_id.h"
 #include "base/byte_size.h"
 #include "base/log.h"
 #include "base/machine_limits.h"
@@ -60,11 +61,18 @@ absl::Status CheckOptions(const WorkerOptions& options) {
   return absl::OkStatus();
 }
 
-std::string NameOf(const std::string& device) {
-  if (!kernels::IsCard(device)) return CpuName();
+// What the device is called, and which card it is.
+struct DeviceNames {
+  std::string for_people;
+  std::string card = "";
+};
+DeviceNames NamesOf(const std::string& device) {
+  if (!kernels::IsCard(device)) return {.for_people = CpuName()};
   const absl::StatusOr<kernels::CardDescription> card = kernels::DescribeCard(device);
-  if (!card.ok()) return device;
-  return absl::StrCat(card->name, " (", base::FormatByteSize(card->total_bytes), ")");
+  if (!card.ok()) return {.for_people = device};
+  return {
+      .for_people = absl::StrCat(card->name, " (", base::FormatByteSize(card->total_bytes), ")"),
+      .card = card->bus_id};
 }
 
 transport::PeerPolicy PolicyOf(const WorkerOptions& options) {
@@ -81,7 +89,7 @@ class WorkerServerImpl : public WorkerServer {
         local_model_(std::move(local_model)),
         budget_(options.memory_bytes),
         device_path_(backend_->path_name()),
-        device_name_(NameOf(options.device.device)),
+        device_names_(NamesOf(options.device.device)),
         link_meter_(options.dialer),
         service_(PolicyOf(options)),
         data_port_(PolicyOf(options)) {
@@ -281,7 +289,9 @@ class WorkerServerImpl : public WorkerServer {
     hello.set_resident_epoch(host_->epoch());
     proto::DeviceOffer& offer = *hello.mutable_offer();
     offer.set_device_path(device_path_);
-    offer.set_device_name(device_name_);
+    offer.set_device_name(device_names_.for_people);
+    offer.set_machine(base::BootId());
+    offer.set_card(device_names_.card);
     offer.set_memory_bytes(budget_.total_bytes());
     offer.set_memory_available_bytes(kernels::AvailableBytesOf(options_.device.device).value_or(0));
     offer.set_weight_bytes_per_second(weight_bytes_per_second_);
@@ -324,7 +334,7 @@ class WorkerServerImpl : public WorkerServer {
   const std::unique_ptr<LocalModel> local_model_;  // null: none
   engine::MemoryBudget budget_;
   const std::string device_path_;
-  const std::string device_name_;  // for people
+  const DeviceNames device_names_;
   double weight_bytes_per_second_ = 0;
   std::shared_ptr<const transport::SocketCredentials> socket_credentials_;
   std::unique_ptr<transport::PeerListener> listener_;  // null: no port

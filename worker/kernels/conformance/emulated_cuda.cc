@@ -11,9 +11,12 @@ namespace renga::kernels::conformance {
 bool HasEmulatedCuda() { return true; }
 
 std::unique_ptr<Backend> CreateEmulatedCuda(int threads, bool tensor_cores) {
+  using cuda::emulation::TensorCores;
   using cuda::emulation::Turns;
+  const bool one = threads == 1;
+  const TensorCores cores = one ? TensorCores::kOf16Rows : TensorCores::kOf8Rows;
   return CreateCudaBackend(cuda::emulation::CreateEmulatedDevice(
-      threads == 1 ? Turns::kForwards : Turns::kBackwards, tensor_cores));
+      one ? Turns::kForwards : Turns::kBackwards, tensor_cores ? cores : TensorCores::kNone));
 }
 #else
 bool HasEmulatedCuda() { return false; }

@@ -14,6 +14,7 @@ class ArenaDevice : public Device {
       : device_(std::move(device)), memory_(memory), bytes_(bytes), pieces_(bytes) {}
   ~ArenaDevice() override { device_->Free(memory_); }
 
+  bool has_tensor_kernels() const override { return device_->has_tensor_kernels(); }
   bool has_tensor_cores() const override { return device_->has_tensor_cores(); }
 
   absl::StatusOr<std::byte*> Allocate(int64_t bytes) override {
@@ -40,6 +41,7 @@ class ArenaDevice : public Device {
     return device_->Launch(kernel, shape, args);
   }
   absl::Status Synchronize() override { return device_->Synchronize(); }
+  absl::StatusOr<bool> IsIdle() override { return device_->IsIdle(); }
   absl::StatusOr<void*> Stream() override { return device_->Stream(); }
 
  private:

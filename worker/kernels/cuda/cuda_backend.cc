@@ -12,6 +12,8 @@
 #include "worker/kernels/cuda/kernel_list.h"
 #include "worker/kernels/cuda/launch_shapes.h"
 #include "worker/kernels/cuda/linear_calls.h"
+#include "worker/kernels/cuda/nccl_api.h"
+#include "worker/kernels/cuda/nccl_communicator.h"
 #include "worker/kernels/cuda/top_calls.h"
 #include "worker/kernels/op_checks.h"
 
@@ -46,7 +48,8 @@ class CudaBackend : public Backend {
   CudaBackend(std::shared_ptr<cuda::Device> device, CudaPath path)
       : device_(std::move(device)),
         launcher_(device_),
-        linear_(device_, path == CudaPath::kBest && device_->has_tensor_cores()),
+        linear_(device_,
+                path == CudaPath::kMma || (path == CudaPath::kBest && device_->has_tensor_cores())),
         attention_(device_),
         top_(device_) {}
 
@@ -89,6 +92,11 @@ class CudaBackend : public Backend {
   }
 
   absl::Status Synchronize() override { return device_->Synchronize(); }
+
+  absl::StatusOr<std::unique_ptr<base::Communicator>> JoinDeviceGroup(
+      base::Communicator& others) override {
+    return cuda::JoinNcclGroup(cuda::LoadNccl(), device_, others);
+  }
 
  private:
   absl::Status Gate(Kernel kernel, ConstRowsView gate, ConstRowsView up, RowsView out);

@@ -12,8 +12,9 @@ namespace renga::kernels {
 
 // How matrices are multiplied with many tokens: the same bits either way.
 enum class CudaPath {
-  kBest,  // tensor cores where the device has them
+  kBest,  // kMma where the device has tensor cores, else kDp4a
   kDp4a,
+  kMma,  // the device must have the kernels
 };
 
 std::unique_ptr<Backend> CreateCudaBackend(std::shared_ptr<cuda::Device> device,

@@ -26,6 +26,8 @@ class Device {
   virtual ~Device() = default;
 
   // Whether its code has the Tensor kernels.
+  virtual bool has_tensor_kernels() const = 0;
+  // And whether there are tensor cores to run them: without, they are slower than others.
   virtual bool has_tensor_cores() const = 0;
 
   // 256-byte aligned memory, not cleared. kResourceExhausted leaves the device usable. `bytes`
@@ -46,6 +48,13 @@ class Device {
                               std::span<const std::byte> args) = 0;
   // Waits; reports what a kernel did wrong since the last time.
   virtual absl::Status Synchronize() = 0;
+
+  // Whether everything before it is done; does not wait where the device can tell.
+  virtual absl::StatusOr<bool> IsIdle() {
+    const absl::Status done = Synchronize();
+    if (!done.ok()) return done;
+    return true;
+  }
 
   // Where other libraries queue work between what was called before and what is called next: the
   // driver's stream, with the card the calling thread's. kUnimplemented where there is none.

@@ -24,6 +24,7 @@ inline constexpr DriverResult kDriverOutOfMemory = 2;
 inline constexpr DriverResult kDriverNoDevice = 100;
 inline constexpr DriverResult kDriverNoBinary = 209;  // no code for this card in the module
 inline constexpr DriverResult kDriverOldPtx = 222;    // code newer than the driver
+inline constexpr DriverResult kDriverNotReady = 600;  // what was asked after goes on
 inline constexpr DriverResult kDriverMismatch = 803;  // the kernel module is of another version
 inline constexpr int kAttributeMajor = 75;            // compute capability
 inline constexpr int kAttributeMinor = 76;
@@ -38,6 +39,7 @@ inline constexpr int kCaptureOfThread = 1;  // other threads may use the driver 
   X(DeviceGetCount, "cuDeviceGetCount", (int* count))                                            \
   X(DeviceGet, "cuDeviceGet", (int* device, int ordinal))                                        \
   X(DeviceGetName, "cuDeviceGetName", (char* name, int bytes, int device))                       \
+  X(DeviceGetBusId, "cuDeviceGetPCIBusId", (char* id, int bytes, int device))                    \
   X(DeviceGetAttribute, "cuDeviceGetAttribute", (int* value, int attribute, int device))         \
   X(PrimaryContextRetain, "cuDevicePrimaryCtxRetain", (void** context, int device))              \
   X(PrimaryContextRelease, "cuDevicePrimaryCtxRelease_v2", (int device))                         \
@@ -55,6 +57,7 @@ inline constexpr int kCaptureOfThread = 1;  // other threads may use the driver 
     (DriverAddress to, DriverAddress from, size_t bytes, void* stream))                          \
   X(StreamCreate, "cuStreamCreate", (void** stream, unsigned flags))                             \
   X(StreamSynchronize, "cuStreamSynchronize", (void* stream))                                    \
+  X(StreamQuery, "cuStreamQuery", (void* stream))                                                \
   X(StreamDestroy, "cuStreamDestroy_v2", (void* stream))                                         \
   X(StreamBeginCapture, "cuStreamBeginCapture_v2", (void* stream, int mode))                     \
   X(StreamEndCapture, "cuStreamEndCapture", (void* stream, void** graph))                        \

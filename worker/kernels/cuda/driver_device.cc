@@ -6,6 +6,7 @@
 #include <limits>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "base/byte_size.h"
 #include "base/status_macros.h"
@@ -45,6 +46,11 @@ absl::StatusOr<Card> FindCard(const DriverApi& driver, int ordinal) {
       driver, driver.DeviceGetName(name.data(), static_cast<int>(name.size()) - 1, card.device),
       "asking the card's name"));
   card.name = name.data();
+  std::array<char, 32> bus = {};
+  RENGA_RETURN_IF_ERROR(DriverStatus(
+      driver, driver.DeviceGetBusId(bus.data(), static_cast<int>(bus.size()) - 1, card.device),
+      "asking where the card is"));
+  card.bus_id = bus.data();
   int major = 0;
   int minor = 0;
   RENGA_RETURN_IF_ERROR(DriverStatus(
@@ -56,6 +62,13 @@ absl::StatusOr<Card> FindCard(const DriverApi& driver, int ordinal) {
 }
 
 namespace {
+
+// Of cards of 7.5 the driver tells only by their names which have tensor cores: "GeForce RTX 2060",
+// "Quadro RTX 4000", "Tesla T4", but not "GeForce GTX 1650", "Quadro T1000" or "GeForce MX450".
+bool HasTensorCores(const Card& card) {
+  return card.capability > 75 || absl::StrContains(card.name, "RTX") ||
+         absl::EndsWith(card.name, "T4");
+}
 
 // The primary context of a card, current in the calling thread while the object is used there.
 class Context {
@@ -94,10 +107,11 @@ class Context {
 
 class DriverDevice : public Device {
  public:
-  DriverDevice(const DriverApi& driver, std::unique_ptr<Context> context, bool has_tensor_cores,
-               const CardOptions& options)
+  DriverDevice(const DriverApi& driver, std::unique_ptr<Context> context, bool has_tensor_kernels,
+               bool has_tensor_cores, const CardOptions& options)
       : driver_(driver),
         context_(std::move(context)),
+        has_tensor_kernels_(has_tensor_kernels),
         has_tensor_cores_(has_tensor_cores),
         queue_(std::make_unique<LaunchQueue>(driver, options.graphs)) {}
   ~DriverDevice() override;
@@ -105,6 +119,7 @@ class DriverDevice : public Device {
   // Once, before anything else.
   absl::Status Prepare(const DeviceImage& image);
 
+  bool has_tensor_kernels() const override { return has_tensor_kernels_; }
   bool has_tensor_cores() const override { return has_tensor_cores_; }
   absl::StatusOr<std::byte*> Allocate(int64_t bytes) override;
   void Free(std::byte* memory) override;
@@ -114,6 +129,7 @@ class DriverDevice : public Device {
   absl::Status Launch(Kernel kernel, const LaunchShape& shape,
                       std::span<const std::byte> args) override;
   absl::Status Synchronize() override;
+  absl::StatusOr<bool> IsIdle() override;
   absl::StatusOr<void*> Stream() override;
 
  private:
@@ -132,6 +148,7 @@ class DriverDevice : public Device {
 
   const DriverApi driver_;
   const std::unique_ptr<Context> context_;
+  const bool has_tensor_kernels_;
   const bool has_tensor_cores_;
   void* stream_ = nullptr;
   void* module_ = nullptr;
@@ -263,6 +280,14 @@ absl::Status DriverDevice::Synchronize() {
   return Check(driver_.StreamSynchronize(stream_), "the card's work");
 }
 
+absl::StatusOr<bool> DriverDevice::IsIdle() {
+  RENGA_RETURN_IF_ERROR(StartCall());
+  const DriverResult result = driver_.StreamQuery(stream_);
+  if (result == kDriverNotReady) return false;
+  RENGA_RETURN_IF_ERROR(Check(result, "the card's work"));
+  return true;
+}
+
 absl::StatusOr<void*> DriverDevice::Stream() {
   RENGA_RETURN_IF_ERROR(StartCall());
   return stream_;
@@ -277,8 +302,9 @@ absl::StatusOr<std::unique_ptr<Device>> OpenCard(const DriverApi& driver, int or
   RENGA_ASSIGN_OR_RETURN(const DeviceImage image,
                          ChooseImage(images, card.capability, card.driver_version, card.name));
   RENGA_ASSIGN_OR_RETURN(auto context, Context::Open(driver, card.device));
-  auto device = std::make_unique<DriverDevice>(driver, std::move(context),
-                                               card.capability >= image.first_tensor, options);
+  const bool tensor_kernels = card.capability >= image.first_tensor;
+  auto device = std::make_unique<DriverDevice>(driver, std::move(context), tensor_kernels,
+                                               tensor_kernels && HasTensorCores(card), options);
   RENGA_RETURN_IF_ERROR(device->Prepare(image));
   return device;
 }

@@ -20,6 +20,7 @@ struct Card {
   int capability = 0;      // compute capability, 61 for 6.1
   int driver_version = 0;  // the newest CUDA that the driver knows, 12040 for 12.4
   std::string name;        // as its maker calls it
+  std::string bus_id;      // where it is in its machine: "0000:01:00.0"
 };
 
 // kFailedPrecondition in one sentence: no driver that works, no such card.

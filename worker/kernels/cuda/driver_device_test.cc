@@ -84,7 +84,18 @@ TEST_F(DriverDeviceTest, CardsAndDriversThatAreTooOld) {
   // The Tensor kernels are for those cards whose code has them.
   machine.minor = 5;
   ASSERT_OK_AND_ASSIGN(const auto turing, OpenCard(MadeUpDriver(), 0, MadeUpImages()));
+  EXPECT_TRUE(turing->has_tensor_kernels());
   EXPECT_FALSE(turing->has_tensor_cores());
+  for (const char* name : {"NVIDIA GeForce RTX 2060 SUPER", "Quadro RTX 4000", "Tesla T4"}) {
+    machine.name = name;
+    ASSERT_OK_AND_ASSIGN(const auto card, OpenCard(MadeUpDriver(), 0, MadeUpImages()));
+    EXPECT_TRUE(card->has_tensor_cores()) << name;
+  }
+  for (const char* name : {"NVIDIA GeForce GTX 1650", "Quadro T1000", "NVIDIA GeForce MX450"}) {
+    machine.name = name;
+    ASSERT_OK_AND_ASSIGN(const auto card, OpenCard(MadeUpDriver(), 0, MadeUpImages()));
+    EXPECT_FALSE(card->has_tensor_cores()) << name;
+  }
   machine.major = 8;
   machine.minor = 0;
   ASSERT_OK_AND_ASSIGN(const auto ampere, OpenCard(MadeUpDriver(), 0, MadeUpImages()));

@@ -50,7 +50,8 @@ struct LinearArgs {
   MatrixPlanes matrix;
   const int8_t* codes;            // of quantised types
   const ActivationGroup* scales;  // of quantised types
-  const float* floats;            // of plain types
+  const float* floats;            // of plain types: groups * 32 numbers of each token
+  int64_t floats_stride;          // from one token to the next, a multiple of 4
   int64_t tokens;
   const float* bias;  // or null
   float* out;
@@ -66,6 +67,14 @@ struct RowsArgs {
   int64_t out_stride;
   int64_t rows;
   int64_t columns;
+};
+
+// What the members of a group gave, side by side: added up in their order.
+struct SumPartsArgs {
+  const float* parts;  // members x count
+  int64_t members;
+  int64_t count;
+  float* out;  // count; not among the parts
 };
 
 struct NormArgs {
@@ -217,7 +226,7 @@ struct PeakArgs {
   X(Attention_F32_8)                                                                            \
   X(Attention_Q8_2)                                                                             \
   X(Attention_Q8_4) X(Attention_Q8_8) X(JoinSpans) X(Quantize) X(Pad) X(RmsNorm) X(HeadRmsNorm) \
-      X(SiluGate) X(GeluGate) X(Add) X(RopeTable) X(Rope) X(StoreKv) X(TopK) X(Tensor_Q8_0)     \
+      X(SiluGate) X(GeluGate) X(Add) X(SumParts) X(RopeTable) X(Rope) X(StoreKv) X(TopK) X(Tensor_Q8_0)     \
           X(Tensor_Q4_0) X(Tensor_Q4_1) X(Tensor_Q5_0) X(Tensor_Q5_1) X(Tensor_Q2_K)            \
               X(Tensor_Q3_K) X(Tensor_Q4_K) X(Tensor_Q5_K) X(Tensor_Q6_K) X(Tensor_IQ4_NL)      \
                   X(Tensor_IQ4_XS) X(PeakDp4a) X(PeakMma)

@@ -27,14 +27,20 @@ class LinearCalls {
   absl::Status Linear(ConstRowsView in, std::span<const LinearOutput> outputs);
 
  private:
-  absl::Status LaunchLinear(const CudaMatrix& matrix, const LinearArgs& args);
-  absl::Status LinearOfTokens(ConstRowsView in, std::span<const LinearOutput> outputs);
-  absl::Status PrepareActivations(ConstRowsView in, bool quantized, bool plain, LinearArgs& args);
+  // The rows as kernels of quantised types, or of plain ones, take them.
+  absl::Status Round(ConstRowsView in, LinearArgs& args);
+  absl::Status Pad(ConstRowsView in, LinearArgs& args);
+  absl::Status Launch(const CudaMatrix& matrix, const LinearArgs& args) const;
+  // Rows of the output from `first_token` on; `args` has the activations.
+  absl::Status Multiply(const LinearOutput& output, int64_t first_token, LinearArgs args) const;
+  // Those of `outputs` whose matrices are quantised, or those that are not, `step` tokens at a
+  // time.
+  absl::Status MultiplyAll(ConstRowsView in, std::span<const LinearOutput> outputs, bool quantized,
+                           int64_t step);
 
   const KernelLauncher launcher_;
   const bool tensor_cores_;
-  DeviceScratch codes_;
-  DeviceScratch floats_;
+  DeviceScratch activations_;
 };
 
 }  // namespace renga::kernels::cuda

@@ -40,7 +40,7 @@ PlaneSizes SizesOf(DataType type) {
     case DataType::kQ2_K:
       return {{{.group = 8}, {.group = 2}, {.block = 4}}};
     case DataType::kQ3_K:
-      return {{{.group = 8}, {.group = 4}, {.group = 2}, {.block = 2}}};
+      return {{{.group = 8}, {.group = 4}, {.group = 1}, {.block = 6}}};
     case DataType::kQ4_K:
       return {{{.group = 16}, {.block = 16}}};
     case DataType::kQ5_K:
@@ -55,8 +55,6 @@ PlaneSizes SizesOf(DataType type) {
   return {};
 }
 
-// Planes begin at multiples of this.
-constexpr int64_t kPlaneAlignment = 256;
 constexpr int64_t kTooLarge = std::numeric_limits<int64_t>::max();
 
 uint32_t Byte(const std::byte* p) { return std::to_integer<uint32_t>(*p); }
@@ -165,9 +163,11 @@ void PackQ2K(const std::byte* block, int64_t b, const Planes& planes) {
   std::memcpy(planes[2] + 4 * b, block + 80, 4);
 }
 
-// Pairs | high bits | scales of the halves, as bytes | scale.
+// Pairs | high bits | low nibbles of the halves' scales | scale, then the two high bits of each
+// half's scale, four bits a group.
 void PackQ3K(const std::byte* block, int64_t b, const Planes& planes) {
   const std::byte* const scales = block + 96;
+  std::array<uint32_t, 2> high_scales = {};  // of groups 0-3 and 4-7
   for (size_t group = 0; group < 8; ++group) {
     std::array<uint32_t, kGroup> codes;
     for (size_t i = 0; i < kGroup; ++i) {
@@ -176,14 +176,18 @@ void PackQ3K(const std::byte* block, int64_t b, const Planes& planes) {
     const int64_t g = 8 * b + static_cast<int64_t>(group);
     PutPairs(codes, 0, planes[0] + 8 * g);
     PutHighBits(codes, 2, planes[1] + 4 * g);
+    uint32_t low = 0;
     for (size_t half = 0; half < 2; ++half) {
       const size_t n = 2 * group + half;
-      const uint32_t low = (Byte(scales + n % 8) >> (n / 8 * 4)) & 15;
+      low |= ((Byte(scales + n % 8) >> (n / 8 * 4)) & 15) << (4 * half);
       const uint32_t high = (Byte(scales + 8 + n % 4) >> (n / 4 * 2)) & 3;
-      PutByte(planes[2] + 2 * g + half, (low | high << 4) - 32);
+      high_scales[group / 4] |= high << (group % 4 * 4 + 2 * half);
     }
+    PutByte(planes[2] + g, low);
   }
-  std::memcpy(planes[3] + 2 * b, block + 108, 2);
+  std::byte* const of_block = planes[3] + 6 * b;
+  std::memcpy(of_block, block + 108, 2);
+  for (size_t i = 0; i < 4; ++i) PutByte(of_block + 2 + i, high_scales[i / 2] >> (i % 2 * 8));
 }
 
 // Nibbles | the block's first 16 bytes: scale, minimum, 8 pairs of 6 bits.

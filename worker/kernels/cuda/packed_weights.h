@@ -1,6 +1,6 @@
 // How matrices lie in device memory: the numbers of the file's blocks, sorted into planes whose
-// parts are aligned, so that a lane loads 4, 8 or 16 bytes at once. Nothing is rounded; Q3_K alone
-// takes more than in the file (its 6-bit scales become bytes).
+// parts are aligned, so that a lane loads 4, 8 or 16 bytes at once. Nothing is rounded, and nothing
+// is added but what aligns planes and fills up rows of plain formats: budgets count a file's bytes.
 //
 // A group is 32 numbers of a row. Nibbles of a group are 16 bytes: numbers 0-15 in the low halves,
 // 16-31 in the high ones. What each plane of a format holds is said beside its packer in
@@ -18,6 +18,8 @@
 namespace renga::kernels::cuda {
 
 inline constexpr int kMostPlanes = 4;
+// Planes begin at multiples of this.
+inline constexpr int64_t kPlaneAlignment = 256;
 
 // Where a matrix's planes begin in its memory, and bytes of a row in each (0: no such plane).
 struct PlaneLayout {

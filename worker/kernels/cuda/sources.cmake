@@ -26,7 +26,7 @@ set(cuda_tests)
 if(RENGA_TESTS AND NOT RENGA_SANITIZE MATCHES "thread"
    AND CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
   set(emulated_cuda renga::emulated_cuda)
-  set(cuda_tests cuda/arena_device_test.cc cuda/driver_device_test.cc cuda/emulated_memory_test.cc cuda/nccl_communicator_test.cc
+  set(cuda_tests cuda/arena_device_test.cc cuda/card_budget_test.cc cuda/driver_device_test.cc cuda/emulated_memory_test.cc cuda/nccl_communicator_test.cc
       cuda/tensor_path_test.cc)
   renga_library(emulated_cuda
     HDRS
@@ -57,9 +57,12 @@ if(RENGA_TESTS AND NOT RENGA_SANITIZE MATCHES "thread"
     set_target_properties(renga_made_up_driver PROPERTIES
       OUTPUT_NAME cuda SOVERSION 1
       LIBRARY_OUTPUT_DIRECTORY "${PROJECT_BINARY_DIR}/tests/made_up_driver")
-    # And a made-up NCCL, which tests load by its path.
-    add_library(renga_made_up_nccl MODULE cuda/emulation/made_up_nccl.cc)
+    # And a made-up NCCL, in a folder of its own: machines with a driver may have none.
+    add_library(renga_made_up_nccl SHARED cuda/emulation/made_up_nccl.cc)
     target_link_libraries(renga_made_up_nccl PRIVATE renga_flags Threads::Threads)
+    set_target_properties(renga_made_up_nccl PROPERTIES
+      OUTPUT_NAME nccl SOVERSION 2
+      LIBRARY_OUTPUT_DIRECTORY "${PROJECT_BINARY_DIR}/tests/made_up_nccl")
     target_compile_definitions(renga_emulated_cuda INTERFACE
       RENGA_MADE_UP_NCCL="$<TARGET_FILE:renga_made_up_nccl>")
   endif()

@@ -76,12 +76,28 @@ TEST(TensorModelTest, FragmentsOfBothDepthsMultiplyAsMatricesDo) {
   }
 }
 
+// Rows 0-7 of a product with a depth of 16 are the small instruction's; its fragments are the first
+// of each (PTX ISA, mma.m8n8k16).
+TEST(TensorModelTest, TheSmallInstructionGivesTheFirstRows) {
+  const Product product(16);
+  for (int lane = 0; lane < 32; ++lane) {
+    int32_t sums[2] = {7, -8};
+    emulation::AddHalfProducts(product.lanes, lane, sums);
+    for (int i = 0; i < 2; ++i) {
+      EXPECT_EQ(sums[i], (i == 0 ? 7 : -8) + product.Element(lane / 4, lane % 4 * 2 + i));
+    }
+  }
+}
+
 // An emulated card that remembers what was launched.
 class RecordingDevice : public Device {
  public:
   explicit RecordingDevice(bool tensor_cores)
-      : device_(emulation::CreateEmulatedDevice(emulation::Turns::kForwards, tensor_cores)) {}
+      : device_(emulation::CreateEmulatedDevice(
+            emulation::Turns::kForwards,
+            tensor_cores ? emulation::TensorCores::kOf16Rows : emulation::TensorCores::kNone)) {}
 
+  bool has_tensor_kernels() const override { return device_->has_tensor_kernels(); }
   bool has_tensor_cores() const override { return device_->has_tensor_cores(); }
   absl::StatusOr<std::byte*> Allocate(int64_t bytes) override { return device_->Allocate(bytes); }
   void Free(std::byte* memory) override { device_->Free(memory); }

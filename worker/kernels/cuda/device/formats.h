@@ -192,8 +192,14 @@ struct Q3_K : QuantizedFormat<4, true, false> {
     RENGA_UNROLL
     for (int i = 0; i < kCodeWords; ++i) w.codes[i] = PairsOf(pairs, i);
     AddHighBits<2>(m, 1, row, group, w);
-    w.factors = LoadOnce(reinterpret_cast<const uint16_t*>(GroupAt<2>(m, 2, row, group)));
-    w.scale = HalfAt(BlockAt<2>(m, 3, row, group));
+    const int32_t low = LoadOnce(GroupAt<1>(m, 2, row, group));
+    const uint8_t* const block = BlockAt<6>(m, 3, row, group);
+    const int i = static_cast<int>(group % 8);
+    const int32_t high =
+        LoadOnce(reinterpret_cast<const uint16_t*>(block + 2 + i / 4 * 2)) >> (i % 4 * 4);
+    w.factors = PackBytes(((low & 15) | (high & 3) << 4) - 32,
+                          ((low >> 4) | ((high >> 2) & 3) << 4) - 32, 0, 0);
+    w.scale = HalfAt(block);
   }
 };
 

@@ -101,8 +101,7 @@ RENGA_DEVICE void MultiplyPlainVectors(const LinearArgs& args) {
         RENGA_UNROLL
         for (int t = 0; t < kTokens; ++t) {
           if (t >= args.tokens) continue;
-          const float* in =
-              args.floats + (t * args.matrix.groups + group) * kGroup + part * kNumbers;
+          const float* in = args.floats + t * args.floats_stride + group * kGroup + part * kNumbers;
           RENGA_UNROLL
           for (int i = 0; i < kNumbers; i += 4) {
             const Words4 x = LoadWords4(in + i);
@@ -286,7 +285,7 @@ RENGA_DEVICE void StagePlain(const LinearArgs& args, const Tile& tile, int64_t g
   RENGA_UNROLL
   for (int i = 0; i < kTileWords; ++i) weights[i] = static_cast<int32_t>(FloatToBits(w[i]));
   const int64_t token = Within(tile.first_token + lane, args.tokens);
-  const float* const in = args.floats + (token * args.matrix.groups + group) * kGroup + first;
+  const float* const in = args.floats + token * args.floats_stride + group * kGroup + first;
   RENGA_UNROLL
   for (int i = 0; i < kTileWords; i += 4) {
     const Words4 x = LoadWords4(in + i);

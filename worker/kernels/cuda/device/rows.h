@@ -114,6 +114,16 @@ RENGA_DEVICE void AddRows(const RowsArgs& args) {
   *out = Sum(*out, args.a[row * args.a_stride + column]);
 }
 
+RENGA_DEVICE void AddParts(const SumPartsArgs& args) {
+  const int64_t item = GridThread();
+  if (item >= args.count) return;
+  float sum = args.parts[item];
+  for (int64_t member = 1; member < args.members; ++member) {
+    sum = Sum(sum, args.parts[member * args.count + item]);
+  }
+  args.out[item] = sum;
+}
+
 // Angles in double: far positions times slow frequencies.
 RENGA_DEVICE void MakeRopeTable(const RopeTableArgs& args) {
   const int64_t item = GridThread();

@@ -10,12 +10,12 @@
 #define RENGA_DEVICE inline
 #endif
 
-// Whether there are int8 mma instructions of 16 rows: from compute capability 8.0 on, and in the
-// emulation. (7.5 has smaller ones, where it has any: the GTX 16 series has none.)
+// Whether there are int8 mma instructions: from compute capability 7.5 on, and in the emulation.
+// (The GTX 16 series is 7.5 and has no tensor cores to run them: driver_device.cc tells it apart.)
 #if !RENGA_ON_DEVICE
 #define RENGA_TENSOR_CORES 1
 #elif defined(__CUDA_ARCH__)
-#define RENGA_TENSOR_CORES (__CUDA_ARCH__ >= 800)
+#define RENGA_TENSOR_CORES (__CUDA_ARCH__ >= 750)
 #else
 #define RENGA_TENSOR_CORES 0
 #endif

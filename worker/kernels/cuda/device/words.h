@@ -58,9 +58,24 @@ RENGA_DEVICE T ShuffleXor(T value, int mask) {
   return __shfl_xor_sync(0xffffffffu, value, mask);
 }
 RENGA_DEVICE int32_t Dp4a(int32_t a, int32_t b, int32_t sum) { return __dp4a(a, b, sum); }
-#if RENGA_TENSOR_CORES
-// Adds to `sums` (16 rows x 8 columns, over the warp) the products of 16 x 32 signed bytes with 32
-// x 8, or of half as many. Which lane holds what: emulation/tensor_model.cc. All lanes must come.
+// MmaBytes32 adds to `sums` (16 rows x 8 columns, over the warp) the products of 16 x 32 signed
+// bytes with 32 x 8, MmaBytes16 those of half as many; MmaBytesOf8Rows is what cards of 7.5 have:
+// rows 0-7 of the latter. Which lane holds what: emulation/tensor_model.cc. All lanes must come.
+#if RENGA_TENSOR_CORES && defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+RENGA_DEVICE void MmaBytesOf8Rows(int32_t a, int32_t b, int32_t& first, int32_t& second) {
+  asm volatile("mma.sync.aligned.m8n8k16.row.col.s32.s8.s8.s32 {%0, %1}, {%2}, {%3}, {%0, %1};"
+               : "+r"(first), "+r"(second)
+               : "r"(a), "r"(b));
+}
+RENGA_DEVICE void MmaBytes16(int32_t a0, int32_t a1, int32_t b, int32_t (&sums)[4]) {
+  MmaBytesOf8Rows(a0, b, sums[0], sums[1]);
+  MmaBytesOf8Rows(a1, b, sums[2], sums[3]);
+}
+RENGA_DEVICE void MmaBytes32(const int32_t (&a)[4], const int32_t (&b)[2], int32_t (&sums)[4]) {
+  MmaBytes16(a[0], a[1], b[0], sums);
+  MmaBytes16(a[2], a[3], b[1], sums);
+}
+#elif RENGA_TENSOR_CORES
 RENGA_DEVICE void MmaBytes32(const int32_t (&a)[4], const int32_t (&b)[2], int32_t (&sums)[4]) {
   asm volatile(
       "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 "
@@ -126,11 +141,20 @@ inline int32_t Dp4a(int32_t a, int32_t b, int32_t sum) {
   }
   return sum;
 }
-inline void MmaBytes32(const int32_t (&a)[4], const int32_t (&b)[2], int32_t (&sums)[4]) {
-  emulation::MultiplyInWarp({{a[0], a[1], a[2], a[3]}, {b[0], b[1]}}, 32, sums);
-}
+// An emulated card has the instructions of 7.5, or those of newer ones.
 inline void MmaBytes16(int32_t a0, int32_t a1, int32_t b, int32_t (&sums)[4]) {
-  emulation::MultiplyInWarp({{a0, a1, 0, 0}, {b, 0}}, 16, sums);
+  if (emulation::MmaRows() == 16) {
+    return emulation::MultiplyInWarp({{a0, a1, 0, 0}, {b, 0}}, 16, sums);
+  }
+  emulation::MultiplyHalfInWarp(a0, b, sums[0], sums[1]);
+  emulation::MultiplyHalfInWarp(a1, b, sums[2], sums[3]);
+}
+inline void MmaBytes32(const int32_t (&a)[4], const int32_t (&b)[2], int32_t (&sums)[4]) {
+  if (emulation::MmaRows() == 16) {
+    return emulation::MultiplyInWarp({{a[0], a[1], a[2], a[3]}, {b[0], b[1]}}, 32, sums);
+  }
+  MmaBytes16(a[0], a[1], b[0], sums);
+  MmaBytes16(a[2], a[3], b[1], sums);
 }
 inline float Fma(float a, float b, float c) { return std::fma(a, b, c); }
 inline float Multiply(float a, float b) { return a * b; }

@@ -11,9 +11,10 @@ namespace {
 
 class EmulatedDevice : public Device {
  public:
-  EmulatedDevice(Turns turns, bool has_tensor_cores)
-      : turns_(turns), has_tensor_cores_(has_tensor_cores) {}
-  bool has_tensor_cores() const override { return has_tensor_cores_; }
+  EmulatedDevice(Turns turns, TensorCores tensor_cores)
+      : turns_(turns), tensor_cores_(tensor_cores) {}
+  bool has_tensor_kernels() const override { return tensor_cores_ != TensorCores::kNone; }
+  bool has_tensor_cores() const override { return has_tensor_kernels(); }
 
   absl::StatusOr<std::byte*> Allocate(int64_t bytes) override {
     std::byte* const memory = memory_.Allocate(bytes);
@@ -51,8 +52,10 @@ class EmulatedDevice : public Device {
           "kernel ", static_cast<int>(kernel), " takes ", code.args_bytes, " bytes and at most ",
           code.threads, " threads, not ", args.size(), " and ", shape.threads));
     }
-    const Grid grid = {
-        .blocks_x = shape.blocks_x, .blocks_y = shape.blocks_y, .threads = shape.threads};
+    const Grid grid = {.blocks_x = shape.blocks_x,
+                       .blocks_y = shape.blocks_y,
+                       .threads = shape.threads,
+                       .mma_rows = tensor_cores_ == TensorCores::kOf8Rows ? 8 : 16};
     const CardMemory::Access access(memory_);
     return RunGrid(code.function, args.data(), grid, turns_, memory_.range());
   }
@@ -60,14 +63,14 @@ class EmulatedDevice : public Device {
 
  private:
   const Turns turns_;
-  const bool has_tensor_cores_;
+  const TensorCores tensor_cores_;
   CardMemory memory_{kCardBytes};
 };
 
 }  // namespace
 
-std::unique_ptr<Device> CreateEmulatedDevice(Turns turns, bool has_tensor_cores) {
-  return std::make_unique<EmulatedDevice>(turns, has_tensor_cores);
+std::unique_ptr<Device> CreateEmulatedDevice(Turns turns, TensorCores tensor_cores) {
+  return std::make_unique<EmulatedDevice>(turns, tensor_cores);
 }
 
 }  // namespace renga::kernels::cuda::emulation

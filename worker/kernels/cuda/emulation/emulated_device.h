@@ -10,11 +10,18 @@
 
 namespace renga::kernels::cuda::emulation {
 
+enum class TensorCores {
+  kNone,
+  kOf8Rows,   // as cards of compute capability 7.5
+  kOf16Rows,  // as newer ones
+};
+
 // Bytes of memory of an emulated card.
 inline constexpr int64_t kCardBytes = int64_t{1} << 30;
 
 // A card without tensor cores, or one with them.
-std::unique_ptr<Device> CreateEmulatedDevice(Turns turns, bool has_tensor_cores = false);
+std::unique_ptr<Device> CreateEmulatedDevice(Turns turns,
+                                             TensorCores tensor_cores = TensorCores::kNone);
 
 }  // namespace renga::kernels::cuda::emulation
 

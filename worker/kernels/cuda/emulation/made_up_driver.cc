@@ -87,6 +87,10 @@ DriverResult DeviceGetName(char* name, int bytes, int) {
   std::snprintf(name, static_cast<size_t>(bytes), "%s", ThisMachine().name.c_str());
   return kDriverSuccess;
 }
+DriverResult DeviceGetBusId(char* id, int bytes, int device) {
+  std::snprintf(id, static_cast<size_t>(bytes), "0000:%02x:00.0", device + 1);
+  return kDriverSuccess;
+}
 DriverResult DeviceGetAttribute(int* value, int attribute, int) {
   return Give(value, attribute == kAttributeMajor ? ThisMachine().major : ThisMachine().minor);
 }
@@ -156,6 +160,7 @@ DriverResult StreamCreate(void** stream, unsigned) {
   return Count(&MadeUpMachine::streams_and_events, 1);
 }
 DriverResult StreamSynchronize(void*) { return ThisMachine().synchronize; }
+DriverResult StreamQuery(void*) { return ThisMachine().synchronize; }
 DriverResult StreamDestroy(void*) { return Count(&MadeUpMachine::streams_and_events, -1); }
 DriverResult EventCreate(void** event, unsigned) {
   *event = &ThisMachine();
@@ -240,7 +245,7 @@ MadeUpMachine& ThisMachine() {
 std::span<const DeviceImage> MadeUpImages() {
   static constexpr std::byte kCode[1] = {};
   static const DeviceImage kImages[] = {
-      {.first = 75, .last = 999, .driver_version = 13000, .code = kCode, .first_tensor = 80},
+      {.first = 75, .last = 999, .driver_version = 13000, .code = kCode, .first_tensor = 75},
       {.first = 61, .last = 62, .driver_version = 12000, .code = kCode}};
   return kImages;
 }

@@ -1,5 +1,5 @@
-// The made-up driver as a library that the real program finds instead of NVIDIA's: one card, as
-// the environment describes it.
+// The made-up driver as a library that the real program finds instead of NVIDIA's: cards as the
+// environment describes them, one if it says nothing.
 #include <cstdint>
 #include <cstdlib>
 #include <string>
@@ -16,7 +16,8 @@ std::string Variable(const char* name) {
 
 __attribute__((constructor)) void DescribeMachine() {
   MadeUpMachine& machine = ThisMachine();
-  machine.cards = 1;
+  const std::string cards = Variable("RENGA_MADE_UP_CARDS");
+  machine.cards = cards.empty() ? 1 : std::atoi(cards.c_str());
   machine.free_bytes = machine.total_bytes;
   if (const std::string bytes = Variable("RENGA_MADE_UP_CARD_BYTES"); !bytes.empty()) {
     machine.total_bytes = machine.free_bytes = std::strtoll(bytes.c_str(), nullptr, 10);

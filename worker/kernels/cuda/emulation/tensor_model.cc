@@ -31,4 +31,14 @@ void AddProducts(const ByteFragments (&lanes)[32], int depth, int lane, int32_t 
   }
 }
 
+void AddHalfProducts(const ByteFragments (&lanes)[32], int lane, int32_t (&sums)[2]) {
+  for (int i = 0; i < 2; ++i) {
+    const int row = lane / 4;
+    const int column = lane % 4 * 2 + i;
+    for (int member = 0; member < 4; ++member) {
+      sums[i] += DotBytes(lanes[row * 4 + member].a[0], lanes[column * 4 + member].b[0]);
+    }
+  }
+}
+
 }  // namespace renga::kernels::cuda::emulation

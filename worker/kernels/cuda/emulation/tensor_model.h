@@ -1,5 +1,6 @@
 // The instruction mma with int8 in plain C++, as NVIDIA's PTX ISA describes it (Warp Level Matrix
-// Instructions, mma.m16n8k16 and mma.m16n8k32 with .s8): which lane holds which numbers.
+// Instructions, mma.m16n8k16, mma.m16n8k32 and mma.m8n8k16 with .s8): which lane holds which
+// numbers.
 #ifndef RENGA_WORKER_KERNELS_CUDA_EMULATION_TENSOR_MODEL_H_
 #define RENGA_WORKER_KERNELS_CUDA_EMULATION_TENSOR_MODEL_H_
 
@@ -17,6 +18,10 @@ struct ByteFragments {
 // Adds to the four sums that `lane` holds of D (16 x 8) the products of all 32 lanes' fragments;
 // `depth` is 16 or 32.
 void AddProducts(const ByteFragments (&lanes)[32], int depth, int lane, int32_t (&sums)[4]);
+
+// The same of the instruction with 8 rows and a depth of 16: the first of `a` and of `b` count, a
+// lane holds two sums.
+void AddHalfProducts(const ByteFragments (&lanes)[32], int lane, int32_t (&sums)[2]);
 
 }  // namespace renga::kernels::cuda::emulation
 

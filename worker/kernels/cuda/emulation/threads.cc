@@ -208,6 +208,18 @@ void MultiplyInWarp(const ByteFragments& mine, int depth, int32_t (&sums)[4]) {
   AddProducts(fragments, depth, lane, sums);
 }
 
+void MultiplyHalfInWarp(int32_t a, int32_t b, int32_t& first, int32_t& second) {
+  Warp& warp = block->warp();
+  auto& fragments = warp.fragments[warp.barrier.passed % 2];
+  const int lane = block->current().place.thread % kWarp;
+  fragments[lane] = {{a}, {b}};
+  block->Wait(warp.barrier);
+  int32_t sums[2] = {first, second};
+  AddHalfProducts(fragments, lane, sums);
+  first = sums[0];
+  second = sums[1];
+}
+
 uint64_t ExchangeBits(uint64_t bits, int mask) {
   uint64_t all[kWarp];
   GatherBits(bits, all);
@@ -233,7 +245,11 @@ absl::Status RunGrid(KernelFunction kernel, const void* args, const Grid& grid, 
   if (block == nullptr) block = std::make_unique<Block>();
   for (int64_t y = 0; y < grid.blocks_y; ++y) {
     for (int64_t x = 0; x < grid.blocks_x; ++x) {
-      const Place place = {.thread = 0, .block_x = x, .block_y = y, .block_threads = grid.threads};
+      const Place place = {.thread = 0,
+                           .block_x = x,
+                           .block_y = y,
+                           .block_threads = grid.threads,
+                           .mma_rows = grid.mma_rows};
       if (absl::Status status = block->Run(kernel, args, place, turns); !status.ok()) return status;
     }
   }

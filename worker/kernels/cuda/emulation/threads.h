@@ -21,6 +21,7 @@ struct Place {
   int64_t block_x = 0;
   int64_t block_y = 0;
   int64_t block_threads = 0;
+  int mma_rows = 16;
 };
 // Of the fiber that runs; null outside of kernels.
 inline thread_local const Place* current_place = nullptr;
@@ -59,6 +60,9 @@ void GatherWarp(T value, T* all) {
 
 // The instruction mma over the warp's fragments (tensor_model.h); all lanes must come.
 void MultiplyInWarp(const ByteFragments& mine, int depth, int32_t (&sums)[4]);
+void MultiplyHalfInWarp(int32_t a, int32_t b, int32_t& first, int32_t& second);
+// Rows of the instruction that the card has.
+inline int MmaRows() { return current_place->mma_rows; }
 
 // Every thread's n-th call gives the same memory, filled with bytes of 0xff (NaN) for each block.
 void* SharedMemory(size_t bytes);
@@ -81,7 +85,8 @@ using KernelFunction = void (*)(const void* args);
 struct Grid {
   int64_t blocks_x = 1;
   int64_t blocks_y = 1;
-  int threads = 1;  // of a block, a multiple of 32
+  int threads = 1;    // of a block, a multiple of 32
+  int mma_rows = 16;  // or 8, as cards of 7.5
 };
 
 // Runs all blocks. Loads are from `memory`, if that is not empty. kInternal says what the kernel
