@@ -102,8 +102,8 @@ class CardTest(ProcessTest):
         alone = self.text("--device", "cuda").strip()
         up, join = self.up(self.model, "--wait-for", "2", "--tensor-parallel", "2", "--group-sums",
                            "nccl", *CONTEXT)
-        self.worker(join, "--name", "desk", "--device", "cuda", "--memory", CARD_PART,
-                    "--host-memory", HOST_PART)
+        self.worker(join, "--name", "desk", "--device", "cuda", "--memory", "16MiB",
+                    "--host-memory", "16MiB")
         up.wait_for("ready")
         status = self.status()
         self.assertEqual(status["stages"], 1)
