@@ -52,10 +52,14 @@ bool SpinUntil(std::chrono::microseconds limit, const Done& done) {
 // itself in while the loop is open. The caller waits just for those that did, so a thread that is
 // asleep, or not scheduled, never holds a loop up.
 //
-// All of that is one word, state: the low bits count the threads inside, then one bit says "open",
-// the rest is the loop's number. The loop's description is written only while it is closed and
-// nobody is inside, and read only from inside. The number may wrap: a thread that takes a new loop
-// for one it has seen merely misses it.
+// Each thread has a run of neighbouring pieces, which it takes in order, so that memory that lies
+// in the order of the pieces is read in one go, and the same thread gets the same pieces the next
+// time. Who is done with his run, takes pieces from the end of others'.
+//
+// Who is in a loop is one word, state: the low bits count the threads inside, then one bit says
+// "open", the rest is the loop's number. The loop's description is written only while it is closed
+// and nobody is inside, and read only from inside. The number may wrap: a thread that takes a new
+// loop for one it has seen merely misses it.
 struct ThreadPool::Impl {
   static constexpr uint32_t kInsideMask = 0x7fff;
   static constexpr uint32_t kOpen = 0x8000;
@@ -67,20 +71,45 @@ struct ThreadPool::Impl {
   int64_t grain = 1;
   int64_t pieces = 0;
 
+  // The pieces of a thread's run that are left: the first in the low half, the end in the high one.
+  struct alignas(64) Run {
+    std::atomic<uint64_t> left{0};
+  };
+  std::vector<Run> runs;
+
   std::chrono::microseconds spin{0};
-  alignas(64) std::atomic<int64_t> next_piece{0};
   alignas(64) std::atomic<uint32_t> state{0};
   // Counts loops that were closed before the last thread left: what a sleeping caller watches.
   alignas(64) std::atomic<uint32_t> late_ends{0};
   std::atomic<bool> stop{false};
   std::vector<std::thread> threads;
 
-  void RunPieces() {
+  static uint64_t RunOf(int64_t first, int64_t end) {
+    return static_cast<uint64_t>(first) | static_cast<uint64_t>(end) << 32;
+  }
+
+  // The first of a run's pieces that are left, or for others than its owner the last; -1 for none.
+  static int64_t TakePiece(Run& run, bool own) {
+    uint64_t left = run.left.load(std::memory_order_relaxed);
     for (;;) {
-      const int64_t piece = next_piece.fetch_add(1, std::memory_order_relaxed);
-      if (piece >= pieces) return;
-      const int64_t begin = piece * grain;
-      (*body)(begin, piece + 1 == pieces ? n : begin + grain);
+      const auto first = static_cast<int64_t>(left & 0xffffffff);
+      const auto end = static_cast<int64_t>(left >> 32);
+      if (first == end) return -1;
+      const uint64_t then = own ? RunOf(first + 1, end) : RunOf(first, end - 1);
+      if (run.left.compare_exchange_weak(left, then, std::memory_order_relaxed)) {
+        return own ? first : end - 1;
+      }
+    }
+  }
+
+  // Thread `self`'s part of a loop; the caller is thread 0.
+  void RunPieces(size_t self) {
+    for (size_t i = 0; i < runs.size(); ++i) {
+      Run& run = runs[(self + i) % runs.size()];
+      for (int64_t piece; (piece = TakePiece(run, i == 0)) >= 0;) {
+        const int64_t begin = piece * grain;
+        (*body)(begin, piece + 1 == pieces ? n : begin + grain);
+      }
     }
   }
 
@@ -92,7 +121,7 @@ struct ThreadPool::Impl {
     }
   }
 
-  void ThreadMain() {
+  void ThreadMain(size_t self) {
     uint32_t seen_number = 0;
     uint32_t now = state.load(std::memory_order_acquire);
     const auto news = [&] {
@@ -109,13 +138,17 @@ struct ThreadPool::Impl {
       }
       if (!state.compare_exchange_weak(now, now + 1, std::memory_order_acq_rel)) continue;
       seen_number = now / kNumberOne;
-      RunPieces();
+      RunPieces(self);
       Leave();
     }
   }
 
   void Open() {
-    next_piece.store(0, std::memory_order_relaxed);
+    const auto count = static_cast<int64_t>(runs.size());
+    for (int64_t i = 0; i < count; ++i) {
+      runs[static_cast<size_t>(i)].left.store(RunOf(pieces * i / count, pieces * (i + 1) / count),
+                                              std::memory_order_relaxed);
+    }
     const uint32_t number = state.load(std::memory_order_relaxed) / kNumberOne + 1;
     state.store(number * kNumberOne | kOpen, std::memory_order_release);
     state.notify_all();
@@ -135,11 +168,13 @@ struct ThreadPool::Impl {
 
 ThreadPool::ThreadPool(int threads) : impl_(std::make_unique<Impl>()) {
   threads = std::clamp(threads, 1, static_cast<int>(Impl::kInsideMask));
+  impl_->runs = std::vector<Impl::Run>(static_cast<size_t>(threads));
   // With fewer CPUs than threads a spinning thread would hold up the one it waits for.
   if (threads <= UsableCpuCount()) impl_->spin = kSpin;
   try {
     for (int i = 1; i < threads; ++i) {
-      impl_->threads.emplace_back([impl = impl_.get()] { impl->ThreadMain(); });
+      impl_->threads.emplace_back(
+          [impl = impl_.get(), i] { impl->ThreadMain(static_cast<size_t>(i)); });
     }
   } catch (const std::system_error&) {
     // The system allows no more threads: fewer do the same work.
@@ -159,6 +194,14 @@ void ThreadPool::ParallelFor(int64_t n, int64_t grain,
                              const std::function<void(int64_t, int64_t)>& body) {
   if (n <= 0) return;
   grain = std::max<int64_t>(1, grain);
+  // A run counts its pieces in 32 bits.
+  constexpr int64_t kMostPieces = int64_t{1} << 31;
+  if ((n - 1) / grain >= kMostPieces) {
+    const int64_t some = grain * kMostPieces;
+    ParallelFor(some, grain, body);
+    return ParallelFor(n - some, grain,
+                       [&](int64_t begin, int64_t end) { body(begin + some, end + some); });
+  }
   const int64_t pieces = (n - 1) / grain + 1;
   if (pieces == 1 || impl_->threads.empty()) {
     for (int64_t begin = 0; begin < n; begin += std::min(grain, n - begin)) {
@@ -171,7 +214,7 @@ void ThreadPool::ParallelFor(int64_t n, int64_t grain,
   impl_->grain = grain;
   impl_->pieces = pieces;
   impl_->Open();
-  impl_->RunPieces();
+  impl_->RunPieces(0);
   impl_->CloseAndWait();
 }
 

@@ -27,7 +27,8 @@ class ThreadPool {
 
   // Calls body(begin, end) so that every index of [0, n) is in exactly one call, in pieces of at
   // most `grain` indices, and returns when all are done. Which thread runs which piece is not
-  // fixed: bodies must write only what belongs to their indices.
+  // fixed: bodies must write only what belongs to their indices. Where all threads are equally
+  // fast, each gets neighbouring pieces, in order.
   void ParallelFor(int64_t n, int64_t grain, const std::function<void(int64_t, int64_t)>& body);
 
  private:

@@ -33,6 +33,10 @@ struct alignas(16) ByteBlock<32> {
   int32_t sum;       // of all codes
 };
 
+// What offsets16 are multiplied by: the offset of Q6_K's codes. A sum of products of codes with
+// their offset that begins there needs no correction.
+inline constexpr int kCountedOffset = 32;
+
 template <>
 struct alignas(16) ByteBlock<256> {
   int8_t codes[256];
@@ -40,6 +44,7 @@ struct alignas(16) ByteBlock<256> {
   int16_t sums32[8];   // of 32 codes
   float scale;
   float negative_scale;
+  int32_t offsets16[16];  // -kCountedOffset * sums16
 };
 
 // The same codes as int16, each group of four in the order 0, 2, 1, 3. For weights with signed
@@ -59,7 +64,7 @@ struct alignas(64) SplitBlock {
 
 static_assert(sizeof(SplitBlock) == 128);
 static_assert(sizeof(ByteBlock<32>) == 48);
-static_assert(sizeof(ByteBlock<256>) == 320);
+static_assert(sizeof(ByteBlock<256>) == 384);
 static_assert(sizeof(WordBlock<32>) == 80);
 static_assert(sizeof(WordBlock<256>) == 528);
 

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <atomic>
 #include <cstring>
 #include <limits>
 #include <string>
@@ -12,19 +11,19 @@
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
 #include "base/thread_pool.h"
+#include "worker/kernels/cpu/cpu_attention.h"
 #include "worker/kernels/cpu/kernel_table.h"
 #include "worker/kernels/cpu/packed_matrix.h"
 #include "worker/kernels/cpu/rope_table.h"
 #include "worker/kernels/cpu/top_rows.h"
+#include "worker/kernels/cpu/working_memory.h"
 #include "worker/kernels/host_buffer.h"
-#include "worker/kernels/kv_layout.h"
 #include "worker/kernels/op_checks.h"
 
 namespace renga::kernels {
 namespace {
 
 using cpu::ActivationKind;
-using cpu::AttentionTask;
 using cpu::CpuKernels;
 using cpu::MatmulTask;
 using cpu::PackedMatrix;
@@ -37,10 +36,6 @@ constexpr int64_t kLinearTokens = 256;
 constexpr int64_t kFewestSplitTokens = 64;
 // Rows of less than this many numbers in all are not worth waking other threads for.
 constexpr int64_t kWorthSharing = 32768;
-// Attention jobs for each thread that are shared out evenly enough.
-constexpr int64_t kAttentionJobsPerThread = 4;
-// Bytes that the parts of an attention call may take: of what model::ScratchParts calls fixed.
-constexpr int64_t kMostPartBytes = int64_t{2} << 20;
 
 const CpuKernels& KernelsOf(CpuPath path) {
   switch (path) {
@@ -74,8 +69,9 @@ class CpuBackend : public Backend {
  public:
   CpuBackend(const CpuKernels& kernels, int threads)
       : kernels_(kernels),
-        layout_name_(absl::StrCat("panels", kernels.lanes, "-3")),
-        pool_(threads) {}
+        layout_name_(absl::StrCat("panels", kernels.lanes, "-4")),
+        pool_(threads),
+        attention_(kernels, &pool_) {}
 
   absl::string_view path_name() const override { return kernels_.path_name; }
 
@@ -111,8 +107,10 @@ class CpuBackend : public Backend {
   absl::Status Rope(RowsView rows, std::span<const int64_t> positions,
                     const RopeArgs& args) override;
   absl::Status StoreKv(ConstRowsView keys, ConstRowsView values, const KvCacheView& cache,
-                       std::span<const SequenceSlot> slots) override;
-  absl::Status Attention(const AttentionArgs& args) override;
+                       std::span<const SequenceSlot> slots) override {
+    return attention_.StoreKv(keys, values, cache, slots);
+  }
+  absl::Status Attention(const AttentionArgs& args) override { return attention_.Run(args); }
   absl::Status SiluGate(ConstRowsView gate, ConstRowsView up, RowsView out) override;
   absl::Status GeluGate(ConstRowsView gate, ConstRowsView up, RowsView out) override;
   absl::Status Add(ConstRowsView in, RowsView out) override;
@@ -129,28 +127,6 @@ class CpuBackend : public Backend {
     int64_t first_panel = 0;
     int64_t panels = 0;
   };
-  // Rows of a slot of an Attention call, and how many spans of positions they see.
-  struct AttentionJob {
-    int64_t slot = 0;
-    cpu::AttentionRows rows;
-    int64_t spans = 0;
-  };
-  // One span of a job, and where in attention_parts_ its sums go.
-  struct AttentionSpan {
-    const AttentionJob* job = nullptr;
-    int64_t span = 0;
-    int64_t part_offset = 0;
-  };
-  struct FreeBytes {
-    void operator()(std::byte* p) const { std::free(p); }
-  };
-  // Memory that grows and is used again in the next call.
-  struct Scratch {
-    std::unique_ptr<std::byte, FreeBytes> data;
-    int64_t bytes = 0;
-    absl::Status Reserve(int64_t wanted);
-  };
-
   // Calls body(row) for all rows, on several threads when they are worth it.
   template <class Body>
   void ForRows(int64_t rows, int64_t columns, const Body& body);
@@ -163,41 +139,15 @@ class CpuBackend : public Backend {
   absl::Status LinearOf(ConstRowsView in, std::span<const LinearOutput> outputs,
                         const Prepare& prepare);
   void RunJobs(int64_t tokens);
-  void StoreKvHead(const KvLayout& layout, const float* key, const float* value, int64_t token,
-                   std::byte* keys, std::byte* values);
-  static AttentionTask TaskOf(const AttentionArgs& args, const SequenceSlot& slot);
-  void PrepareAttention(const AttentionArgs& args);
-  int64_t PrepareSpans();
-  template <class Body>
-  absl::Status ForAttention(int64_t n, const Body& body);
 
   const CpuKernels& kernels_;
   const std::string layout_name_;  // see packed_matrix.h; grows a number when the layout changes
   base::ThreadPool pool_;
   cpu::RopeTable rope_;
   std::vector<LinearJob> jobs_;
-  std::array<Scratch, cpu::kActivationKinds> activations_;
-  std::vector<AttentionTask> attention_tasks_;
-  std::vector<AttentionJob> attention_jobs_;
-  std::vector<AttentionSpan> attention_spans_;
-  Scratch attention_scratch_;
-  Scratch attention_parts_;
-  std::vector<std::byte> key_halves_;
+  std::array<cpu::WorkingMemory, cpu::kActivationKinds> activations_;
+  cpu::CpuAttention attention_;
 };
-
-absl::Status CpuBackend::Scratch::Reserve(int64_t wanted) {
-  if (wanted <= bytes) return absl::OkStatus();
-  const int64_t rounded = (wanted + 63) / 64 * 64;
-  data.reset();
-  bytes = 0;
-  data.reset(static_cast<std::byte*>(std::aligned_alloc(64, static_cast<size_t>(rounded))));
-  if (data == nullptr) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat("no working memory of ", rounded, " bytes for the CPU backend"));
-  }
-  bytes = rounded;
-  return absl::OkStatus();
-}
 
 template <class Body>
 void CpuBackend::ForRows(int64_t rows, int64_t columns, const Body& body) {
@@ -300,11 +250,11 @@ int64_t CpuBackend::TokensAtATime(int64_t tokens) const {
 absl::Status CpuBackend::ReserveBlocks(int64_t tokens, int64_t columns) {
   for (LinearJob& job : jobs_) {
     if (job.kind == ActivationKind::kFloat) continue;
-    Scratch& scratch = activations_[static_cast<size_t>(job.kind)];
+    cpu::WorkingMemory& memory = activations_[static_cast<size_t>(job.kind)];
     const int64_t elements = cpu::ActivationBlockElements(job.kind);
     const int64_t blocks = (columns + elements - 1) / elements;
-    RENGA_RETURN_IF_ERROR(scratch.Reserve(blocks * cpu::ActivationBlockBytes(job.kind) * tokens));
-    job.task.activations = scratch.data.get();
+    RENGA_RETURN_IF_ERROR(memory.Reserve(blocks * cpu::ActivationBlockBytes(job.kind) * tokens));
+    job.task.activations = memory.data();
   }
   return absl::OkStatus();
 }
@@ -317,7 +267,7 @@ void CpuBackend::QuantizeRow(ConstRowsView in, int64_t row) {
     const auto kind = static_cast<size_t>(job.kind);
     if (std::exchange(done[kind], true)) continue;
     kernels_.quantize(job.kind, in.data + row * in.stride, in.columns, in.rows,
-                      activations_[kind].data.get() + row * cpu::ActivationBlockBytes(job.kind));
+                      activations_[kind].data() + row * cpu::ActivationBlockBytes(job.kind));
   }
 }
 
@@ -461,158 +411,6 @@ absl::Status CpuBackend::TopK(ConstRowsView logits, int64_t k, std::span<TopRow>
     top.max_logit = kernels_.largest(row, logits.columns);
     top.sum_exp = kernels_.sum_exp(row, logits.columns, top.max_logit);
   });
-  return absl::OkStatus();
-}
-
-// ---- Attention ----------------------------------------------------------------------------------
-
-// One KV head of one token. In a cache of halves the kernels round; else this is too rare or too
-// simple for them.
-void CpuBackend::StoreKvHead(const KvLayout& layout, const float* key, const float* value,
-                             int64_t token, std::byte* keys, std::byte* values) {
-  if (layout.type != base::DataType::kF16) {
-    kernels::StoreKvHead(layout, key, value, token, keys, values);
-    return;
-  }
-  kernels_.to_half(value, layout.head_dim, values + 2 * token * layout.head_dim);
-  key_halves_.resize(static_cast<size_t>(2 * layout.head_dim));
-  kernels_.to_half(key, layout.head_dim, key_halves_.data());
-  for (int64_t d = 0; d < layout.head_dim; ++d) {
-    std::memcpy(keys + 2 * (d * layout.tokens + token), key_halves_.data() + 2 * d, 2);
-  }
-}
-
-absl::Status CpuBackend::StoreKv(ConstRowsView keys, ConstRowsView values, const KvCacheView& cache,
-                                 std::span<const SequenceSlot> slots) {
-  RENGA_RETURN_IF_ERROR(CheckStoreKv(keys, values, cache, slots));
-  const KvLayout layout(cache);
-  for (const SequenceSlot& slot : slots) {
-    for (int64_t i = 0; i < slot.row_count; ++i) {
-      const int64_t position = slot.first_position + i;
-      const int64_t block = slot.blocks[static_cast<size_t>(position / cache.block_tokens)];
-      const float* key = keys.data + (slot.first_row + i) * keys.stride;
-      const float* value = values.data + (slot.first_row + i) * values.stride;
-      for (int64_t head = 0; head < cache.n_kv_heads; ++head) {
-        const int64_t offset = (block * cache.n_kv_heads + head) * layout.head_bytes();
-        StoreKvHead(layout, key + head * cache.head_dim, value + head * cache.head_dim,
-                    position % cache.block_tokens, cache.keys + offset, cache.values + offset);
-      }
-    }
-  }
-  return absl::OkStatus();
-}
-
-cpu::KvCells CellsOf(base::DataType type) {
-  if (type == base::DataType::kQ8_0) return cpu::KvCells::kCodes;
-  return type == base::DataType::kF16 ? cpu::KvCells::kHalves : cpu::KvCells::kFloats;
-}
-
-AttentionTask CpuBackend::TaskOf(const AttentionArgs& args, const SequenceSlot& slot) {
-  const KvCacheView& cache = args.cache;
-  AttentionTask task;
-  task.queries = args.queries.data + slot.first_row * args.queries.stride;
-  task.query_stride = args.queries.stride;
-  task.out = args.out.data + slot.first_row * args.out.stride;
-  task.out_stride = args.out.stride;
-  task.rows = slot.row_count;
-  task.first_position = slot.first_position;
-  task.keys = cache.keys;
-  task.values = cache.values;
-  task.cells = CellsOf(cache.type);
-  task.head_bytes = KvLayout(cache).head_bytes();
-  task.scale_elements = base::kKvScaleElements;
-  task.blocks = slot.blocks.data();
-  task.block_tokens = cache.block_tokens;
-  task.kv_heads = cache.n_kv_heads;
-  task.heads_per_kv = args.n_heads / cache.n_kv_heads;
-  task.head_dim = cache.head_dim;
-  task.scale = args.scale;
-  task.window = args.window;
-  return task;
-}
-
-void CpuBackend::PrepareAttention(const AttentionArgs& args) {
-  attention_tasks_.clear();
-  attention_jobs_.clear();
-  for (const SequenceSlot& slot : args.slots) {
-    const AttentionTask task = TaskOf(args, slot);
-    const auto index = static_cast<int64_t>(attention_tasks_.size());
-    for (int64_t begin = 0; begin < task.rows; begin += cpu::kAttentionRows) {
-      const int64_t count = std::min(cpu::kAttentionRows, task.rows - begin);
-      const int64_t last = task.first_position + begin + count - 1;
-      for (int64_t head = 0; head < task.kv_heads; ++head) {
-        attention_jobs_.push_back({.slot = index,
-                                   .rows = {.kv_head = head, .begin = begin, .count = count},
-                                   .spans = last / cpu::kAttentionSpan + 1});
-      }
-    }
-    attention_tasks_.push_back(task);
-  }
-}
-
-// Lists the spans of all jobs; returns the bytes of their parts.
-int64_t CpuBackend::PrepareSpans() {
-  attention_spans_.clear();
-  int64_t bytes = 0;
-  for (const AttentionJob& job : attention_jobs_) {
-    const AttentionTask& task = attention_tasks_[static_cast<size_t>(job.slot)];
-    const int64_t each = kernels_.attention_part(task, job.rows.count);
-    for (int64_t span = 0; span < job.spans; ++span, bytes += each) {
-      attention_spans_.push_back({.job = &job, .span = span, .part_offset = bytes});
-    }
-  }
-  return bytes;
-}
-
-// Calls body(i, scratch) for all i in [0, n); each thread has a working memory of its own.
-template <class Body>
-absl::Status CpuBackend::ForAttention(int64_t n, const Body& body) {
-  // All tasks of a call have the same shape.
-  const int64_t each = (kernels_.attention_scratch(attention_tasks_.front()) + 63) / 64 * 64;
-  RENGA_RETURN_IF_ERROR(attention_scratch_.Reserve(each * pool_.thread_count()));
-  std::atomic<int64_t> next{0};
-  pool_.ParallelFor(pool_.thread_count(), 1, [&](int64_t begin, int64_t end) {
-    for (int64_t thread = begin; thread < end; ++thread) {
-      std::byte* scratch = attention_scratch_.data.get() + thread * each;
-      for (int64_t i = next.fetch_add(1); i < n; i = next.fetch_add(1)) body(i, scratch);
-    }
-  });
-  return absl::OkStatus();
-}
-
-absl::Status CpuBackend::Attention(const AttentionArgs& args) {
-  RENGA_RETURN_IF_ERROR(CheckAttention(args));
-  PrepareAttention(args);
-  const auto jobs = static_cast<int64_t>(attention_jobs_.size());
-  if (jobs == 0) return absl::OkStatus();
-  const auto task_of = [this](const AttentionJob& job) -> const AttentionTask& {
-    return attention_tasks_[static_cast<size_t>(job.slot)];
-  };
-  // Heads and rows are enough to share out, or there is nobody to share with, or too much to keep.
-  const bool enough =
-      pool_.thread_count() == 1 || jobs >= kAttentionJobsPerThread * pool_.thread_count();
-  const int64_t part_bytes = enough ? 0 : PrepareSpans();
-  if (enough || part_bytes > kMostPartBytes) {
-    return ForAttention(jobs, [&](int64_t i, std::byte* scratch) {
-      const AttentionJob& job = attention_jobs_[static_cast<size_t>(i)];
-      kernels_.attention(task_of(job), job.rows, scratch);
-    });
-  }
-  // Else the context is shared out too.
-  RENGA_RETURN_IF_ERROR(attention_parts_.Reserve(part_bytes));
-  std::byte* const parts = attention_parts_.data.get();
-  RENGA_RETURN_IF_ERROR(ForAttention(
-      static_cast<int64_t>(attention_spans_.size()), [&](int64_t i, std::byte* scratch) {
-        const AttentionSpan& span = attention_spans_[static_cast<size_t>(i)];
-        kernels_.attention_span(task_of(*span.job), span.job->rows, span.span, scratch,
-                                parts + span.part_offset);
-      }));
-  std::byte* const scratch = attention_scratch_.data.get();
-  for (const AttentionSpan& span : attention_spans_) {
-    if (span.span > 0) continue;
-    kernels_.attention_join(task_of(*span.job), span.job->rows, span.job->spans, scratch,
-                            parts + span.part_offset);
-  }
   return absl::OkStatus();
 }
 

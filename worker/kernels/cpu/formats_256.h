@@ -98,7 +98,7 @@ struct Q2K : Interleaved256<Isa> {
   }
   template <int section, int step>
   [[gnu::always_inline]] void Codes(I* out) const {
-    const I bytes = this->Chunk(16, this->HalfChunk(section, step));
+    const I bytes = Isa::Once(this->Chunk(16, this->HalfChunk(section, step)));
     Unroll<4>([&](auto q) RENGA_INLINE_LAMBDA { out[q] = this->template Bits2<q>(bytes); });
   }
   template <int s>
@@ -116,7 +116,9 @@ struct Q2K : Interleaved256<Isa> {
   I mins[4];
 };
 
-// third bits[32], 2-bit codes[64], 6-bit scales[12] with 32 added, d f16; offset 4.
+// 6-bit scales[12] with 32 added, 2-bit codes and third bits[96], d f16; offset 4. Packed in the
+// order of use (packed_matrix.cc): for each section and each two steps a word of 4 bytes with third
+// bits, then the steps' words of codes. Bit 4 * (step % 2) + q of a byte is output q's.
 template <class Isa>
 struct Q3K : Interleaved256<Isa> {
   using typename Format256<Isa>::I;
@@ -128,8 +130,8 @@ struct Q3K : Interleaved256<Isa> {
   static constexpr int kOffset = 4;
 
   explicit Q3K(const std::byte* b) : Interleaved256<Isa>(b) {
-    const I low[2] = {this->Chunk(96, 0), this->Chunk(96, 1)};
-    const I high = this->Chunk(96, 2);
+    const I low[2] = {this->Chunk(0, 0), this->Chunk(0, 1)};
+    const I high = this->Chunk(0, 2);
     Unroll<4>([&](auto i) RENGA_INLINE_LAMBDA {
       const I nibbles = i < 2 ? this->Low4(low[i % 2]) : this->High4(low[i % 2]);
       const I top = Isa::template ShiftLeft<4>(this->template Bits2<i>(high));
@@ -138,19 +140,19 @@ struct Q3K : Interleaved256<Isa> {
   }
   template <int section, int step>
   [[gnu::always_inline]] void Codes(I* out) const {
-    constexpr int kHalf = section / 2;
-    const I bytes = this->Chunk(32, this->HalfChunk(section, step));
-    const I third = this->Chunk(0, this->HalfChunk(section, step) % 8);
+    constexpr int kPairOfSteps = 3 * (2 * section + step / 2);
+    const I third = Isa::Once(this->Chunk(12, kPairOfSteps));
+    const I bytes = Isa::Once(this->Chunk(12, kPairOfSteps + 1 + step % 2));
     Unroll<4>([&](auto q) RENGA_INLINE_LAMBDA {
-      // Bit 4 * half + q of the third bits, as bit 2.
-      constexpr int kBit = 4 * kHalf + q;
+      // The third bit as bit 2.
+      constexpr int kBit = 4 * (step % 2) + q;
       I bit;
       if constexpr (kBit < 2) {
         bit = Isa::template ShiftLeft<2 - kBit>(third);
       } else {
         bit = Isa::template ShiftRight<kBit - 2>(third);
       }
-      out[q] = Isa::Or(this->template Bits2<q>(bytes), Isa::And(bit, Isa::SetByte(4)));
+      out[q] = Isa::OrMasked(this->template Bits2<q>(bytes), bit, Isa::SetByte(4));
     });
   }
   template <int s>
@@ -189,7 +191,7 @@ struct Q4K : Format256<Isa> {
   explicit Q4K(const std::byte* b) : Format256<Isa>(b), sub(*this, 4) {}
   template <int section, int step>
   [[gnu::always_inline]] void Codes(I* out) const {
-    const I bytes = this->Chunk(16, 8 * section + step);
+    const I bytes = Isa::Once(this->Chunk(16, 8 * section + step));
     out[0] = this->Low4(bytes);
     out[1] = this->High4(bytes);
   }
@@ -232,8 +234,8 @@ struct Q5K : Format256<Isa> {
   template <int section, int step>
   [[gnu::always_inline]] void Codes(I* out) const {
     constexpr int kWords = 10 * section;
-    const I bytes = this->Chunk(16, kWords + 2 + step);
-    const I fifth = this->Chunk(16, kWords + step / 4), mask = Isa::SetByte(16);
+    const I bytes = Isa::Once(this->Chunk(16, kWords + 2 + step));
+    const I fifth = Isa::Once(this->Chunk(16, kWords + step / 4)), mask = Isa::SetByte(16);
     out[0] = Isa::OrMasked(this->Low4(bytes), Fifth<2 * (step % 4)>(fifth), mask);
     out[1] = Isa::OrMasked(this->High4(bytes), Fifth<2 * (step % 4) + 1>(fifth), mask);
   }
@@ -262,9 +264,9 @@ struct Q5K : Format256<Isa> {
   }
 };
 
-// low nibbles[128], high 2 bits[64], scales int8[16], d f16; offset 32. Packed in the order of use
-// (packed_matrix.cc): scales, then for each section and step 4 bytes of low nibbles of q = 0 and 2,
-// 4 of q = 1 and 3, and 4 of high bits; d.
+// scales int8[16], codes[192] of 6 bits, d f16; offset 32. Packed in the order of use
+// (packed_matrix.cc): for each section and step three words of 4 bytes. The low 6 bits of word q's
+// bytes are the codes of output q, the high 2 bits are bits 2 * q and + 1 of those of output 3.
 template <class Isa>
 struct Q6K : Interleaved256<Isa> {
   using typename Format256<Isa>::I;
@@ -280,13 +282,13 @@ struct Q6K : Interleaved256<Isa> {
   template <int section, int step>
   [[gnu::always_inline]] void Codes(I* out) const {
     constexpr int kChunk = 3 * (4 * section + step);
-    const I first = this->Chunk(16, kChunk), second = this->Chunk(16, kChunk + 1);
-    const I top = this->Chunk(16, kChunk + 2);
-    const I mask = Isa::SetByte(0x30);
-    out[0] = Isa::OrMasked(this->Low4(first), Isa::template ShiftLeft<4>(top), mask);
-    out[1] = Isa::OrMasked(this->Low4(second), Isa::template ShiftLeft<2>(top), mask);
-    out[2] = Isa::OrMasked(this->High4(first), top, mask);
-    out[3] = Isa::OrMasked(this->High4(second), Isa::template ShiftRight<2>(top), mask);
+    const I words[3] = {Isa::Once(this->Chunk(16, kChunk)), Isa::Once(this->Chunk(16, kChunk + 1)),
+                        Isa::Once(this->Chunk(16, kChunk + 2))};
+    Unroll<3>([&](auto q) RENGA_INLINE_LAMBDA { out[q] = Isa::And(words[q], Isa::SetByte(0x3f)); });
+    const I last = Isa::And(Isa::template ShiftRight<6>(words[0]), Isa::SetByte(0x03));
+    out[3] = Isa::OrMasked(
+        Isa::OrMasked(last, Isa::template ShiftRight<4>(words[1]), Isa::SetByte(0x0c)),
+        Isa::template ShiftRight<2>(words[2]), Isa::SetByte(0x30));
   }
   template <int s>
   [[gnu::always_inline]] I SubScale() const {
@@ -331,7 +333,7 @@ struct Iq4Xs : Format256<Isa> {
   }
   template <int section, int step>
   [[gnu::always_inline]] void Codes(I* out) const {
-    const I bytes = this->Chunk(8, 4 * section + step);
+    const I bytes = Isa::Once(this->Chunk(8, 4 * section + step));
     out[0] = Isa::Lookup(table, this->Low4(bytes));
     out[1] = Isa::Lookup(table, this->High4(bytes));
   }

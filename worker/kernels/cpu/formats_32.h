@@ -47,14 +47,14 @@ struct Format32 {
     return Isa::LoadHalf(block + Isa::kLanes * offset);
   }
   [[gnu::always_inline]] void Nibbles(int offset, int chunk, I* out) const {
-    const I bytes = Chunk(offset, chunk);
+    const I bytes = Isa::Once(Chunk(offset, chunk));
     out[0] = Isa::And(bytes, Isa::SetByte(15));
     out[1] = Isa::And(Isa::template ShiftRight<4>(bytes), Isa::SetByte(15));
   }
   // Ors bit `step` (and step + 4) of each byte of the field at `offset` in as bit 4.
   template <int step>
   [[gnu::always_inline]] void FifthBits(int offset, I* out) const {
-    const I bits = Chunk(offset, 0);
+    const I bits = Isa::Once(Chunk(offset, 0));
     const I mask = Isa::SetByte(16);
     out[0] = Isa::OrMasked(out[0], Isa::template ShiftLeft<4 - step>(bits), mask);
     out[1] = Isa::OrMasked(out[1], Isa::template ShiftRight<step>(bits), mask);

@@ -33,6 +33,7 @@ struct Avx2 {
 
   // Integers.
   RENGA_WORD I Load(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
+  RENGA_WORD I Once(I v) { return v; }
   RENGA_WORD void Store(void* p, I v) { _mm256_storeu_si256(static_cast<__m256i*>(p), v); }
   RENGA_WORD I ZeroI() { return _mm256_setzero_si256(); }
   RENGA_WORD I SetByte(int8_t x) { return _mm256_set1_epi8(x); }

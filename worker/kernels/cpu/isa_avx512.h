@@ -34,6 +34,10 @@ struct Avx512Vnni {
 
   // Integers.
   RENGA_WORD I Load(const void* p) { return _mm512_loadu_si512(p); }
+  RENGA_WORD I Once(I v) {
+    asm("" : "+v"(v));
+    return v;
+  }
   RENGA_WORD void Store(void* p, I v) { _mm512_storeu_si512(p, v); }
   RENGA_WORD I ZeroI() { return _mm512_setzero_si512(); }
   RENGA_WORD I SetByte(int8_t x) { return _mm512_set1_epi8(x); }

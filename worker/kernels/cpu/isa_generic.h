@@ -63,6 +63,8 @@ struct Generic {
 
   // Integers. Loads and stores need no alignment.
   RENGA_WORD I Load(const void* p) { return LoadAs<I>(p); }
+  // v, which compilers otherwise read from memory again for each use.
+  RENGA_WORD I Once(I v) { return v; }
   RENGA_WORD void Store(void* p, I v) { std::memcpy(p, &v, sizeof(v)); }
   RENGA_WORD I ZeroI() { return I{}; }
   RENGA_WORD I SetByte(int8_t x) { return reinterpret_cast<I>(Bytes{} + x); }

@@ -42,6 +42,7 @@ struct Neon {
     const auto* bytes = static_cast<const int8_t*>(p);
     return FromBytes(vld1q_s8(bytes), vld1q_s8(bytes + 16));
   }
+  RENGA_WORD I Once(I v) { return v; }
   RENGA_WORD void Store(void* p, I v) {
     auto* bytes = static_cast<int8_t*>(p);
     vst1q_s8(bytes, Bytes(v.low));

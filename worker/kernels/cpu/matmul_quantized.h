@@ -106,8 +106,14 @@ struct QuantizedMatmul {
   static constexpr int kGroups = kElements / 4;
   static constexpr int kSubBlocks = kElements / Format::kScaleElements;
   static constexpr int kSubGroups = Format::kScaleElements / 4;
+  // Whether a sub-block's sum begins with what its codes' offset adds to it, times -1.
+  static constexpr bool kCountsOffset = Isa::kDot32 && !Isa::kTokenPairs && kSuper &&
+                                        Format::kScaleElements == 16 &&
+                                        Dot::kOffset == kCountedOffset;
+  // The offset that is taken off afterwards.
+  static constexpr int kOffset = kCountsOffset ? 0 : Dot::kOffset;
   // Whether integer scales or mins multiply the activations' sums.
-  static constexpr bool kNeedsPairs = kSuper && (Format::kHasMin || Dot::kOffset != 0);
+  static constexpr bool kNeedsPairs = kSuper && (Format::kHasMin || kOffset != 0);
   static constexpr int kPairs = kNeedsPairs ? kSubBlocks / 2 : 0;
   static constexpr int64_t kPanelBlockBytes = static_cast<int64_t>(Format::kRowBytes) * kLanes;
   // Few: its most tokens, and those that share registers with a step's codes; places of the weights
@@ -149,17 +155,23 @@ struct QuantizedMatmul {
   // 128 is 2^7 and so on.
   static constexpr int Log2(int x) { return x <= 1 ? 0 : 1 + Log2(x / 2); }
 
+  // What a sub-block's sum of products begins with.
+  RENGA_WORD I FirstPartial(const Block& a, int sub_block) {
+    if constexpr (kCountsOffset) return Isa::Broadcast4(a.offsets16 + sub_block);
+    return Isa::ZeroI();
+  }
+
   // `pair(j)` gives Pairs<j>, scale and min the block's float vectors.
   template <class PairOf>
   RENGA_WORD F AddBlock(I dot, F scale, F min, const PairOf& pair, const Block& a, F sum) {
     I correction = Isa::ZeroI();
     if constexpr (kNeedsPairs) {
       correction = SumPairs(pair, a);
-    } else if constexpr (Dot::kOffset != 0) {
+    } else if constexpr (kOffset != 0) {
       correction = Isa::Broadcast4(&a.sum);
     }
-    if constexpr (Dot::kOffset != 0) {
-      dot = Isa::SubI(dot, Isa::template ShiftLeft<Log2(Dot::kOffset)>(correction));
+    if constexpr (kOffset != 0) {
+      dot = Isa::SubI(dot, Isa::template ShiftLeft<Log2(kOffset)>(correction));
     }
     return AddScaled(dot, correction, scale, min, a, sum);
   }
@@ -287,6 +299,8 @@ struct QuantizedMatmul {
   // Asks for the section's share of what is a block of kPrefetchBytes further on.
   template <int section>
   RENGA_WORD void Prefetch(const std::byte* block) {
+    // Else compilers keep each line's address, in memory, and count them all up.
+    asm("" : "+r"(block));
     constexpr int kLines = (kPanelBlockBytes + 63) / 64;
     constexpr int kFirst = kLines * section / Format::kSections;
     constexpr int kEnd = kLines * (section + 1) / Format::kSections;
@@ -300,8 +314,10 @@ struct QuantizedMatmul {
   RENGA_WORD void AddSection(const Format& format, const Block* const* a, I* dots) {
     constexpr int kOutputs = Format::kOutputs;
     I partial[kOutputs][sharing];
-    Unroll<kOutputs * sharing>(
-        [&](auto i) RENGA_INLINE_LAMBDA { partial[i / sharing][i % sharing] = Isa::ZeroI(); });
+    Unroll<kOutputs * sharing>([&](auto i) RENGA_INLINE_LAMBDA {
+      constexpr int kGroup = Format::Group(section, 0, i / sharing);
+      partial[i / sharing][i % sharing] = FirstPartial(*a[i % sharing], kGroup / kSubGroups);
+    });
     Unroll<Format::kSteps>([&](auto step) RENGA_INLINE_LAMBDA {
       if constexpr (Isa::kStepByStep && sharing == 1) asm volatile("" ::: "memory");
       I raw[kOutputs];
@@ -432,8 +448,9 @@ struct QuantizedMatmul {
     static_assert(kSubGroups % kFlush == 0);
     for (int g = 0; g < kGroups; g += kFlush) {
       I partial[tokens][2];
-      Unroll<tokens>([&](auto t)
-                         RENGA_INLINE_LAMBDA { partial[t][0] = partial[t][1] = Isa::ZeroI(); });
+      Unroll<tokens>([&](auto t) RENGA_INLINE_LAMBDA {
+        partial[t][0] = partial[t][1] = FirstPartial(a[t], g / kSubGroups);
+      });
       Unroll<kFlush>([&](auto step) RENGA_INLINE_LAMBDA {
         const Codes codes0 = Dot::Get(w[0].codes[g + step]);
         const Codes codes1 = Dot::Get(w[1].codes[g + step]);

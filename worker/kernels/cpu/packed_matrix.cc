@@ -10,15 +10,17 @@
 namespace renga::kernels::cpu {
 namespace {
 
-// How the fifth bits of a field's codes are put into the order of their use.
-enum class FifthBits : int8_t {
-  kNone,
-  kSpread,  // one of each number of a block of 32
+// How a field of a row's block is made of the file's.
+enum class Coding : int8_t {
+  kStored,
+  kSpreadFifthBits,  // one of each number of a block of 32
   // Those that a section of Q5_K uses.
-  kSection0,
-  kSection1,
-  kSection2,
-  kSection3,
+  kFifthBits0,
+  kFifthBits1,
+  kFifthBits2,
+  kFifthBits3,
+  kCodesOfQ3K,
+  kCodesOfQ6K,
 };
 
 // A field of a row's block. Packed fields follow each other without gaps; where the file has them
@@ -26,40 +28,24 @@ enum class FifthBits : int8_t {
 struct Field {
   int16_t bytes;
   int16_t chunk;  // bytes that stay together
-  FifthBits fifth_bits = FifthBits::kNone;
+  Coding coding = Coding::kStored;
   int16_t at = -1;  // in the file's block; -1: after the field before it
 };
 
 struct Fields {
   int count;
-  Field list[50];
+  Field list[12];
 };
 
-// Codes in the order in which kernels take them (Q6K in formats_256.h), so that memory is read
-// forwards, line after line: a processor fetches ahead of such reading only. For each half of the
-// block and each half of its 32 bytes, 4 bytes at a time: low nibbles of the first and second
-// quarter, then the high bits.
-constexpr Fields FieldsOfQ6K() {
-  Fields fields = {1, {{16, 4, FifthBits::kNone, 192}}};
-  for (int step = 0; step < 16; ++step) {
-    const int half = step / 8, chunk = step % 8;
-    const int low = 64 * half + 4 * chunk, high = 128 + 32 * half + 4 * chunk;
-    for (const int at : {low, low + 32, high}) {
-      fields.list[fields.count++] = {4, 4, FifthBits::kNone, static_cast<int16_t>(at)};
-    }
-  }
-  fields.list[fields.count++] = {2, 2, FifthBits::kNone, 208};
-  return fields;
-}
-
-// The same for Q5K: each section's fifth bits before its nibbles.
+// Fields in the order in which kernels take them (Q5K and others in formats_256.h), so that memory
+// is read forwards, line after line: a processor fetches ahead of such reading only. Here, each
+// section's fifth bits before its nibbles.
 constexpr Fields FieldsOfQ5K() {
   Fields fields = {3, {{2, 2}, {2, 2}, {12, 4}}};
   for (int section = 0; section < 4; ++section) {
-    const auto bits = static_cast<FifthBits>(static_cast<int>(FifthBits::kSection0) + section);
+    const auto bits = static_cast<Coding>(static_cast<int>(Coding::kFifthBits0) + section);
     fields.list[fields.count++] = {8, 4, bits, 16};
-    fields.list[fields.count++] = {32, 4, FifthBits::kNone,
-                                   static_cast<int16_t>(48 + 32 * section)};
+    fields.list[fields.count++] = {32, 4, Coding::kStored, static_cast<int16_t>(48 + 32 * section)};
   }
   return fields;
 }
@@ -85,19 +71,25 @@ Fields FieldsOf(base::DataType type) {
     case DataType::kQ4_1:
       return {3, {kHalf, kHalf, {16, 4}}};
     case DataType::kQ5_0:
-      return {3, {kHalf, {4, 4, FifthBits::kSpread}, {16, 4}}};
+      return {3, {kHalf, {4, 4, Coding::kSpreadFifthBits}, {16, 4}}};
     case DataType::kQ5_1:
-      return {4, {kHalf, kHalf, {4, 4, FifthBits::kSpread}, {16, 4}}};
+      return {4, {kHalf, kHalf, {4, 4, Coding::kSpreadFifthBits}, {16, 4}}};
     case DataType::kQ2_K:
       return {4, {{16, 4}, {64, 4}, kHalf, kHalf}};
     case DataType::kQ3_K:
-      return {4, {{32, 4}, {64, 4}, {12, 4}, kHalf}};
+      return {3,
+              {{12, 4, Coding::kStored, 96},
+               {96, 4, Coding::kCodesOfQ3K, 0},
+               {2, 2, Coding::kStored, 108}}};
     case DataType::kQ4_K:
       return {4, {kHalf, kHalf, {12, 4}, {128, 4}}};
     case DataType::kQ5_K:
       return FieldsOfQ5K();
     case DataType::kQ6_K:
-      return FieldsOfQ6K();
+      return {3,
+              {{16, 4, Coding::kStored, 192},
+               {192, 4, Coding::kCodesOfQ6K, 0},
+               {2, 2, Coding::kStored, 208}}};
     case DataType::kIQ4_XS:
       return {4, {kHalf, kHalf, {4, 4}, {128, 4}}};
   }
@@ -112,14 +104,20 @@ uint32_t SpreadFifthBits(uint32_t bits) {
   return spread;
 }
 
+uint32_t LoadWord(const std::byte* from) {
+  uint32_t word;
+  std::memcpy(&word, from, sizeof(word));
+  return word;
+}
+
+void StoreWord(uint32_t word, std::byte* to) { std::memcpy(to, &word, sizeof(word)); }
+
 // Bits 2 * section and + 1 of each of 16 bytes, four words of 4 bytes, in one word: those of word i
 // are bits 2 * i and + 1 of its bytes (Q5K in formats_256.h).
 uint32_t GatherFifthBits(const std::byte* from, int section) {
   uint32_t gathered = 0;
   for (int i = 0; i < 4; ++i) {
-    uint32_t bits;
-    std::memcpy(&bits, from + 4 * i, sizeof(bits));
-    gathered |= ((bits >> (2 * section)) & 0x03030303u) << (2 * i);
+    gathered |= ((LoadWord(from + 4 * i) >> (2 * section)) & 0x03030303u) << (2 * i);
   }
   return gathered;
 }
@@ -140,21 +138,49 @@ void PackField(const std::byte* from, int64_t stride, int count, int chunks, int
   }
 }
 
-void PackFifthBits(const std::byte* from, int64_t stride, int count, int lane, std::byte* to) {
-  for (int r = 0; r < count; ++r) {
-    uint32_t bits;
-    std::memcpy(&bits, from + r * stride, sizeof(bits));
-    bits = SpreadFifthBits(bits);
-    std::memcpy(to + (lane + r) * sizeof(bits), &bits, sizeof(bits));
+// Words of 4 bytes: word w of a row is word_of(its block's field, w).
+template <class WordOf>
+void PackWords(const std::byte* from, int64_t stride, int count, int words, int lanes, int lane,
+               std::byte* to, const WordOf& word_of) {
+  to += lane * sizeof(uint32_t);
+  for (int w = 0; w < words; ++w, to += lanes * sizeof(uint32_t)) {
+    for (int r = 0; r < count; ++r) {
+      StoreWord(word_of(from + r * stride, w), to + r * sizeof(uint32_t));
+    }
   }
 }
 
-void PackSectionFifthBits(int section, const std::byte* from, int64_t stride, int count, int lanes,
-                          int lane, std::byte* to) {
-  for (int word = 0; word < 2; ++word, to += lanes * sizeof(uint32_t)) {
-    for (int r = 0; r < count; ++r) {
-      const uint32_t bits = GatherFifthBits(from + r * stride + 16 * word, section);
-      std::memcpy(to + (lane + r) * sizeof(bits), &bits, sizeof(bits));
+// Word w of Q3_K's codes (Q3K in formats_256.h): of each three, the third bits of two steps and the
+// steps' codes.
+uint32_t CodesOfQ3K(const std::byte* block, int w) {
+  const int section = w / 6, first_step = w % 6 / 3 * 2;
+  if (w % 3 > 0) return LoadWord(block + 32 + 16 * section + 4 * (first_step + w % 3 - 1));
+  const std::byte* third = block + 16 * (section % 2) + 4 * first_step;
+  const int shift = section / 2 * 4;
+  return ((LoadWord(third) >> shift) & 0x0f0f0f0fu) | ((LoadWord(third + 4) >> shift) & 0x0f0f0f0fu)
+                                                          << 4;
+}
+
+// Q6_K's codes (Q6K in formats_256.h). The file has, for each half of the block, numbers 32 * q + l
+// in nibbles, q = 0 and 1 the low ones of 64 bytes, 2 and 3 the high ones, and behind all nibbles
+// bits 2 * q of byte l.
+void PackCodesOfQ6K(const std::byte* block, int64_t stride, int count, int lanes, int lane,
+                    std::byte* to) {
+  const int64_t word_bytes = lanes * static_cast<int64_t>(sizeof(uint32_t));
+  to += lane * sizeof(uint32_t);
+  for (int step = 0; step < 16; ++step, to += 3 * word_bytes) {
+    const std::byte* from = block + 64 * (step / 8) + 4 * (step % 8);
+    const std::byte* top_from = block + 128 + 4 * step;
+    for (int r = 0; r < count; ++r, from += stride, top_from += stride) {
+      const uint32_t even = LoadWord(from), odd = LoadWord(from + 32), top = LoadWord(top_from);
+      const uint32_t nibbles = 0x0f0f0f0fu, high = 0x30303030u, highest = 0xc0c0c0c0u;
+      const uint32_t codes[3] = {(even & nibbles) | ((top << 4) & high),
+                                 (odd & nibbles) | ((top << 2) & high),
+                                 ((even >> 4) & nibbles) | (top & high)};
+      const uint32_t last = ((odd >> 4) & nibbles) | ((top >> 2) & high);
+      StoreWord(codes[0] | ((last << 6) & highest), to + r * sizeof(uint32_t));
+      StoreWord(codes[1] | ((last << 4) & highest), to + word_bytes + r * sizeof(uint32_t));
+      StoreWord(codes[2] | ((last << 2) & highest), to + 2 * word_bytes + r * sizeof(uint32_t));
     }
   }
 }
@@ -172,6 +198,41 @@ void PackFieldOf(const std::byte* from, int64_t stride, int count, int chunks, i
   }
 }
 
+void PackStored(const Field& field, const std::byte* from, int64_t stride, int count, int lanes,
+                int lane, std::byte* to) {
+  if (field.chunk == 2) {
+    PackFieldOf<uint16_t>(from, stride, count, field.bytes / 2, lanes, lane, to);
+  } else {
+    PackFieldOf<uint32_t>(from, stride, count, field.bytes / 4, lanes, lane, to);
+  }
+}
+
+// `from` is the field in the first row's block, or where it is made of several, the block.
+void PackCoded(const Field& field, const std::byte* from, int64_t stride, int count, int lanes,
+               int lane, std::byte* to) {
+  const auto words = [&](const auto& word_of) {
+    PackWords(from, stride, count, field.bytes / 4, lanes, lane, to, word_of);
+  };
+  switch (field.coding) {
+    case Coding::kStored:
+      return PackStored(field, from, stride, count, lanes, lane, to);
+    case Coding::kSpreadFifthBits:
+      return words([](const std::byte* row, int) { return SpreadFifthBits(LoadWord(row)); });
+    case Coding::kFifthBits0:
+    case Coding::kFifthBits1:
+    case Coding::kFifthBits2:
+    case Coding::kFifthBits3: {
+      const int section = static_cast<int>(field.coding) - static_cast<int>(Coding::kFifthBits0);
+      return words(
+          [=](const std::byte* row, int w) { return GatherFifthBits(row + 16 * w, section); });
+    }
+    case Coding::kCodesOfQ3K:
+      return words(CodesOfQ3K);
+    case Coding::kCodesOfQ6K:
+      return PackCodesOfQ6K(from, stride, count, lanes, lane, to);
+  }
+}
+
 // One block of `count` rows into lanes [lane, lane + count) of a panel block.
 void PackBlock(const Fields& fields, const std::byte* block, int64_t stride, int count, int lanes,
                int lane, std::byte* to) {
@@ -179,17 +240,7 @@ void PackBlock(const Fields& fields, const std::byte* block, int64_t stride, int
   for (int f = 0; f < fields.count; ++f) {
     const Field& field = fields.list[f];
     if (field.at >= 0) from = block + field.at;
-    if (field.fifth_bits == FifthBits::kSpread) {
-      PackFifthBits(from, stride, count, lane, to);
-    } else if (field.fifth_bits != FifthBits::kNone) {
-      const int section =
-          static_cast<int>(field.fifth_bits) - static_cast<int>(FifthBits::kSection0);
-      PackSectionFifthBits(section, from, stride, count, lanes, lane, to);
-    } else if (field.chunk == 2) {
-      PackFieldOf<uint16_t>(from, stride, count, field.bytes / 2, lanes, lane, to);
-    } else {
-      PackFieldOf<uint32_t>(from, stride, count, field.bytes / 4, lanes, lane, to);
-    }
+    PackCoded(field, from, stride, count, lanes, lane, to);
     from += field.bytes;
     to += lanes * field.bytes;
   }

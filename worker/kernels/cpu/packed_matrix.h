@@ -4,9 +4,9 @@
 // is its blocks in order; a panel block holds the same block of each of its rows, field by field:
 // the field at byte o of a row's block begins at byte lanes * o of the panel block, and is cut into
 // chunks (2 bytes for scales, 4 for codes; one number for plain formats) that alternate between
-// rows. The fields of Q5_K and Q6_K are put into another order first, that of their use. So a
-// vector register loaded from a panel has one lane per row. Nothing is added, so a matrix takes the
-// bytes of its file, the last panel's filling aside.
+// rows. The codes of Q3_K, Q5_K and Q6_K are put into another order first, that of their use
+// (formats_256.h). So a vector register loaded from a panel has one lane per row. Nothing is added,
+// so a matrix takes the bytes of its file, the last panel's filling aside.
 #ifndef RENGA_WORKER_KERNELS_CPU_PACKED_MATRIX_H_
 #define RENGA_WORKER_KERNELS_CPU_PACKED_MATRIX_H_
 

@@ -1,6 +1,7 @@
 # The CPU backend's sources, included by worker/kernels/CMakeLists.txt after renga_kernels is made.
 # Each instruction set has a translation unit of its own, the only one compiled with its flags.
 target_sources(renga_kernels PRIVATE
+  "${CMAKE_CURRENT_LIST_DIR}/cpu_attention.cc"
   "${CMAKE_CURRENT_LIST_DIR}/cpu_backend.cc"
   "${CMAKE_CURRENT_LIST_DIR}/cpu_path.cc"
   "${CMAKE_CURRENT_LIST_DIR}/packed_matrix.cc"

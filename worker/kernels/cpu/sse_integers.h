@@ -28,6 +28,7 @@ struct SseIntegers {
     const auto* v = static_cast<const __m128i*>(p);
     return {_mm_loadu_si128(v), _mm_loadu_si128(v + 1)};
   }
+  RENGA_WORD I Once(I v) { return v; }
   RENGA_WORD void Store(void* p, I v) {
     auto* to = static_cast<__m128i*>(p);
     _mm_storeu_si128(to, v.low);
