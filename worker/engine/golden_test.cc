@@ -18,7 +18,7 @@ bool IsAvailable(const std::string& device) {
   const std::vector<std::string> devices = kernels::AvailableDevices();
   if (device == "reference" || kernels::IsCard(device)) return true;
 #if RENGA_EMULATED_CUDA
-  if (device == "emulated-cuda" || device == "emulated-cuda-mma") return true;
+  if (device.starts_with("emulated-cuda")) return true;
 #endif
   return std::any_of(devices.begin(), devices.end(), [&](const std::string& available) {
     return available == device || (device == "cpu" && available.starts_with("cpu"));
@@ -84,6 +84,7 @@ std::vector<Case> Cases() {
   cases.emplace_back("llama-gqa-q4_k", "emulated-cuda", base::DataType::kF32);
   cases.emplace_back("llama-gqa-q4_k", "emulated-cuda-mma", base::DataType::kF16);
   cases.emplace_back("llama-gqa-q8_0", "emulated-cuda-mma", base::DataType::kF16);
+  cases.emplace_back("llama-gqa-f16", "emulated-cuda-half", base::DataType::kF16);
   for (const std::string& card : testing::TestedCards()) {
     for (const std::string& name : GoldenNames()) {
       cases.emplace_back(name, card, base::DataType::kF16);

@@ -62,16 +62,20 @@ model::HeadRow MergeBlocks(const std::vector<model::HeadRow>& blocks, int64_t to
   return best;
 }
 
-// A device by name, or "emulated-cuda" and "emulated-cuda-mma" where there are such.
+// A device by name, or "emulated-cuda", "emulated-cuda-mma" and "emulated-cuda-half" where there
+// are such.
 static absl::StatusOr<std::unique_ptr<kernels::Backend>> MakeBackend(
     const PipelineOptions& options) {
 #if RENGA_EMULATED_CUDA
   namespace emulation = kernels::cuda::emulation;
-  if (options.device == "emulated-cuda" || options.device == "emulated-cuda-mma") {
-    return kernels::CreateCudaBackend(emulation::CreateEmulatedDevice(
-        emulation::Turns::kForwards, options.device == "emulated-cuda-mma"
-                                         ? emulation::TensorCores::kOf16Rows
-                                         : emulation::TensorCores::kNone));
+  if (options.device.starts_with("emulated-cuda")) {
+    const bool plain = options.device == "emulated-cuda";
+    const bool half = options.device == "emulated-cuda-half";
+    return kernels::CreateCudaBackend(
+        emulation::CreateEmulatedDevice(
+            emulation::Turns::kForwards,
+            plain ? emulation::TensorCores::kNone : emulation::TensorCores::kOf16Rows),
+        half ? kernels::CudaPath::kHalf : kernels::CudaPath::kBest);
   }
 #endif
   return kernels::CreateBackend({.device = options.device, .threads = options.threads});

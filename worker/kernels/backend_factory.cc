@@ -34,6 +34,7 @@ constexpr absl::string_view kReference = "reference";
 constexpr absl::string_view kCuda = "cuda";
 constexpr absl::string_view kDp4a = "dp4a";
 constexpr absl::string_view kMma = "mma";
+constexpr absl::string_view kHalf = "half";
 constexpr char kIsaVariable[] = "RENGA_CPU_ISA";
 constexpr char kCudaPathVariable[] = "RENGA_CUDA_PATH";
 
@@ -60,14 +61,14 @@ absl::StatusOr<CpuPath> PathOfPlainCpu() {
 
 struct CardName {
   int ordinal = 0;
-  std::string path;  // "dp4a" or "mma" when it is forced
+  std::string path;  // "dp4a", "mma" or "half" when it is forced
 };
 
 // What "cuda", "cuda:1" or "cuda-dp4a:1" says; nullopt for other devices.
 std::optional<CardName> CardOfDevice(absl::string_view device) {
   if (!absl::ConsumePrefix(&device, kCuda)) return std::nullopt;
   CardName card;
-  for (const absl::string_view path : {kDp4a, kMma}) {
+  for (const absl::string_view path : {kDp4a, kMma, kHalf}) {
     if (absl::ConsumePrefix(&device, absl::StrCat("-", path))) card.path = std::string(path);
   }
   if (device.empty()) return card;
@@ -83,9 +84,9 @@ std::optional<CardName> CardOfDevice(absl::string_view device) {
 absl::StatusOr<std::string> ForcedCardPath() {
   const char* forced = std::getenv(kCudaPathVariable);
   if (forced == nullptr || *forced == '\0') return "";
-  if (forced == kDp4a || forced == kMma) return forced;
+  if (forced == kDp4a || forced == kMma || forced == kHalf) return forced;
   return absl::InvalidArgumentError(absl::StrCat(kCudaPathVariable, " names no path of cards: '",
-                                                 forced, "'; it may be dp4a or mma"));
+                                                 forced, "'; it may be dp4a, mma or half"));
 }
 
 absl::StatusOr<std::unique_ptr<Backend>> CreateBackendOfCard(const CardName& name,
@@ -97,18 +98,19 @@ absl::StatusOr<std::unique_ptr<Backend>> CreateBackendOfCard(const CardName& nam
   RENGA_ASSIGN_OR_RETURN(const cuda::DriverApi driver, cuda::LoadDriver());
   RENGA_ASSIGN_OR_RETURN(std::unique_ptr<cuda::Device> card,
                          cuda::OpenCard(driver, name.ordinal, cuda::EmbeddedImages()));
-  if (path == kMma && !card->has_tensor_kernels()) {
+  if ((path == kMma || path == kHalf) && !card->has_tensor_kernels()) {
     return absl::FailedPreconditionError(
-        absl::StrCat("cuda:", name.ordinal,
-                     " cannot run the path mma: it takes a card of compute capability 7.5 or newer "
+        absl::StrCat("cuda:", name.ordinal, " cannot run the path ", path,
+                     ": it takes a card of compute capability 7.5 or newer "
                      "and code for it; use dp4a"));
   }
   if (memory_bytes > 0) {
     RENGA_ASSIGN_OR_RETURN(card, cuda::CreateArenaDevice(std::move(card), memory_bytes));
   }
-  return CreateCudaBackend(std::move(card), path == kDp4a  ? CudaPath::kDp4a
-                                            : path == kMma ? CudaPath::kMma
-                                                           : CudaPath::kBest);
+  return CreateCudaBackend(std::move(card), path == kDp4a   ? CudaPath::kDp4a
+                                            : path == kMma  ? CudaPath::kMma
+                                            : path == kHalf ? CudaPath::kHalf
+                                                            : CudaPath::kBest);
 }
 
 absl::StatusOr<CpuPath> PathOfDevice(const std::string& device) {

@@ -16,8 +16,8 @@ struct BackendOptions {
   // "cpu" (best path this machine has), a forced path ("cpu-portable", "cpu-ssse3", "cpu-avx",
   // "cpu-avx2", "cpu-avxvnni", "cpu-avx512vnni", "cpu-amx", "cpu-neon", "cpu-neon-dotprod",
   // "cpu-neon-i8mm") or "reference". The environment's RENGA_CPU_ISA=avx2 forces a path of "cpu".
-  // "cuda" or "cuda:1": an NVIDIA card by its number; "cuda-dp4a:1" and "cuda-mma:1" force the
-  // instructions that multiply matrices with many tokens, as RENGA_CUDA_PATH=dp4a does for
+  // "cuda" or "cuda:1": an NVIDIA card by its number; "cuda-dp4a:1", "cuda-mma:1" and
+  // "cuda-half:1" force the instructions that multiply matrices, as RENGA_CUDA_PATH=dp4a does for
   // "cuda:1".
   std::string device = "cpu";
   int threads = 0;  // 0: base::UsableCpuCount(); of no use to a card

@@ -89,7 +89,7 @@ TEST_F(BackendFactoryTest, UnknownDevicesAndMissingPaths) {
 }
 
 TEST_F(BackendFactoryTest, PathsOfCards) {
-  for (const char* device : {"cuda", "cuda-dp4a", "cuda-mma", "cuda-mma:1"}) {
+  for (const char* device : {"cuda", "cuda-dp4a", "cuda-mma", "cuda-mma:1", "cuda-half:0"}) {
     EXPECT_TRUE(IsCard(device)) << device;
   }
   for (const char* device : {"cuda-", "cuda-fp16", "cuda:1-mma", "cuda-mma-dp4a", "cuda-mma1"}) {
@@ -97,13 +97,13 @@ TEST_F(BackendFactoryTest, PathsOfCards) {
   }
   setenv(kCudaPath, "tensor", 1);
   EXPECT_THAT(CreateBackend({.device = "cuda"}),
-              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("dp4a or mma")));
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("dp4a, mma or half")));
   unsetenv(kCudaPath);
 }
 
 // With a card or without: a backend, or one sentence that names the way out.
 TEST_F(BackendFactoryTest, ACardIsThereOrTheSentenceSaysWhatToDo) {
-  for (const char* device : {"cuda", "cuda:0", "cuda:63", "cuda-dp4a", "cuda-mma"}) {
+  for (const char* device : {"cuda", "cuda:0", "cuda:63", "cuda-dp4a", "cuda-mma", "cuda-half"}) {
     const auto backend = CreateBackend({.device = device});
     if (backend.ok()) {
       EXPECT_THAT(std::string((*backend)->path_name()), StartsWith("cuda-"));

@@ -10,17 +10,19 @@ namespace renga::kernels::conformance {
 #if RENGA_EMULATED_CUDA
 bool HasEmulatedCuda() { return true; }
 
-std::unique_ptr<Backend> CreateEmulatedCuda(int threads, bool tensor_cores) {
+std::unique_ptr<Backend> CreateEmulatedCuda(const std::string& device, int threads) {
   using cuda::emulation::TensorCores;
   using cuda::emulation::Turns;
   const bool one = threads == 1;
   const TensorCores cores = one ? TensorCores::kOf16Rows : TensorCores::kOf8Rows;
-  return CreateCudaBackend(cuda::emulation::CreateEmulatedDevice(
-      one ? Turns::kForwards : Turns::kBackwards, tensor_cores ? cores : TensorCores::kNone));
+  return CreateCudaBackend(
+      cuda::emulation::CreateEmulatedDevice(one ? Turns::kForwards : Turns::kBackwards,
+                                            device == kEmulatedCuda ? TensorCores::kNone : cores),
+      device == kEmulatedHalf ? CudaPath::kHalf : CudaPath::kBest);
 }
 #else
 bool HasEmulatedCuda() { return false; }
-std::unique_ptr<Backend> CreateEmulatedCuda(int /*threads*/, bool /*tensor_cores*/) {
+std::unique_ptr<Backend> CreateEmulatedCuda(const std::string& /*device*/, int /*threads*/) {
   return nullptr;
 }
 #endif

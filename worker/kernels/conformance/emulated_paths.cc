@@ -61,6 +61,10 @@ std::vector<std::string> TensorDevices() {
   return HasEmulatedCuda() ? std::vector<std::string>{kEmulatedMma} : std::vector<std::string>{};
 }
 
+std::vector<std::string> HalfDevices() {
+  return HasEmulatedCuda() ? std::vector<std::string>{kEmulatedHalf} : std::vector<std::string>{};
+}
+
 std::string TwinOf(const std::string& device) {
   if (device == kEmulatedMma) return kEmulatedCuda;
   if (absl::StartsWith(device, kForcedMma)) return absl::StrReplaceAll(device, {{"mma", "dp4a"}});
@@ -101,8 +105,8 @@ std::unique_ptr<Backend> CreateTestedBackend(const std::string& device, int thre
   for (const Imitation& imitation : kImitations) {
     if (device == imitation.device) return CreateCpuBackendOf(imitation.kernels(), threads);
   }
-  if (device == kEmulatedCuda || device == kEmulatedMma) {
-    return CreateEmulatedCuda(threads, device == kEmulatedMma);
+  if (device == kEmulatedCuda || device == kEmulatedMma || device == kEmulatedHalf) {
+    return CreateEmulatedCuda(device, threads);
   }
   auto backend = CreateBackend({.device = device, .threads = threads});
   EXPECT_OK(backend);

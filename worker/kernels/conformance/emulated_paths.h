@@ -20,6 +20,8 @@ std::vector<std::string> TestedDevices();
 // "emulated-cuda-mma", where there is an emulated card: it differs from "emulated-cuda" in products
 // of quantised types alone.
 std::vector<std::string> TensorDevices();
+// "emulated-cuda-half", likewise: it differs from that one in products of F16 alone.
+std::vector<std::string> HalfDevices();
 
 // The device that must give the same bits as `device` by other instructions; empty if there is none
 // here.

@@ -302,6 +302,11 @@ INSTANTIATE_TEST_SUITE_P(Tensor, LinearTest,
                                             ::testing::ValuesIn(TensorTypes())),
                          DeviceAndType);
 
+INSTANTIATE_TEST_SUITE_P(Half, LinearTest,
+                         ::testing::Combine(::testing::ValuesIn(HalfDevices()),
+                                            ::testing::Values(DataType::kF16)),
+                         DeviceAndType);
+
 class LinearGroupTest : public ConformanceTest {};
 
 // Several matrices of different types and heights share one input, as q, k and v do.

@@ -48,12 +48,14 @@ class CudaBackend : public Backend {
   CudaBackend(std::shared_ptr<cuda::Device> device, CudaPath path)
       : device_(std::move(device)),
         launcher_(device_),
-        linear_(device_,
-                path == CudaPath::kMma || (path == CudaPath::kBest && device_->has_tensor_cores())),
+        path_(path == CudaPath::kBest && !device_->has_tensor_cores() ? CudaPath::kDp4a : path),
+        linear_(device_, {.quantized = path_ != CudaPath::kDp4a, .f16 = path_ == CudaPath::kHalf}),
         attention_(device_),
         top_(device_) {}
 
-  absl::string_view path_name() const override { return "cuda-dp4a-1"; }
+  absl::string_view path_name() const override {
+    return path_ == CudaPath::kHalf ? "cuda-half-1" : "cuda-dp4a-1";
+  }
 
   absl::StatusOr<std::unique_ptr<Buffer>> Allocate(int64_t bytes) override;
   absl::Status Upload(std::span<const std::byte> host, Buffer& to, int64_t offset) override;
@@ -103,6 +105,7 @@ class CudaBackend : public Backend {
 
   const std::shared_ptr<cuda::Device> device_;
   const cuda::KernelLauncher launcher_;
+  const CudaPath path_;
   cuda::LinearCalls linear_;
   cuda::AttentionCalls attention_;
   cuda::TopCalls top_;

@@ -10,11 +10,14 @@
 
 namespace renga::kernels {
 
-// How matrices are multiplied with many tokens: the same bits either way.
+// How matrices are multiplied with many tokens: the same bits any way but the last.
 enum class CudaPath {
   kBest,  // kMma where the device has tensor cores, else kDp4a
   kDp4a,
   kMma,  // the device must have the kernels
+  // As kMma, and F16 matrices by tensor cores too, with any number of tokens: a path of its own
+  // ("cuda-half-1"), whose last bits are those of the card's generation.
+  kHalf,
 };
 
 std::unique_ptr<Backend> CreateCudaBackend(std::shared_ptr<cuda::Device> device,

@@ -229,7 +229,7 @@ struct PeakArgs {
       X(SiluGate) X(GeluGate) X(Add) X(SumParts) X(RopeTable) X(Rope) X(StoreKv) X(TopK) X(Tensor_Q8_0)     \
           X(Tensor_Q4_0) X(Tensor_Q4_1) X(Tensor_Q5_0) X(Tensor_Q5_1) X(Tensor_Q2_K)            \
               X(Tensor_Q3_K) X(Tensor_Q4_K) X(Tensor_Q5_K) X(Tensor_Q6_K) X(Tensor_IQ4_NL)      \
-                  X(Tensor_IQ4_XS) X(PeakDp4a) X(PeakMma)
+                  X(Tensor_IQ4_XS) X(HalfTiles_F16) X(PeakDp4a) X(PeakMma)
 
 enum class Kernel : int32_t {
 #define RENGA_KERNEL_NAME(name) k##name,

@@ -65,11 +65,16 @@ absl::Status LinearCalls::Pad(ConstRowsView in, LinearArgs& args) {
 }
 
 absl::Status LinearCalls::Launch(const CudaMatrix& matrix, const LinearArgs& args) const {
+  if (tensor_use_.f16 && matrix.type() == base::DataType::kF16) {
+    return launcher_.Launch(
+        Kernel::kHalfTiles_F16,
+        {Ceil(args.tokens, kTileTokens), Ceil(matrix.rows(), kTileRows), kTileThreads}, args);
+  }
   if (args.tokens <= kFewTokens) {
     return launcher_.Launch(matrix.KernelFor(args.tokens),
                             {Ceil(matrix.rows(), kVectorRows), 1, kVectorThreads}, args);
   }
-  const bool tensor = tensor_cores_ && matrix.quantized();
+  const bool tensor = tensor_use_.quantized && matrix.quantized();
   return launcher_.Launch(tensor ? matrix.TensorKernel() : matrix.KernelFor(args.tokens),
                           {Ceil(args.tokens, tensor ? kTensorTokens : kTileTokens),
                            Ceil(matrix.rows(), kTileRows), kTileThreads},

@@ -16,12 +16,16 @@
 
 namespace renga::kernels::cuda {
 
+// What tensor cores multiply, whose kernels the device must have.
+struct TensorUse {
+  bool quantized = false;  // with many tokens
+  bool f16 = false;        // with any number of tokens
+};
+
 class LinearCalls {
  public:
-  // With `tensor_cores` matrices are multiplied with many tokens by the Tensor kernels, which the
-  // device must have.
-  LinearCalls(std::shared_ptr<Device> device, bool tensor_cores)
-      : launcher_(std::move(device)), tensor_cores_(tensor_cores) {}
+  LinearCalls(std::shared_ptr<Device> device, TensorUse tensor_use)
+      : launcher_(std::move(device)), tensor_use_(tensor_use) {}
 
   // As Backend::Linear.
   absl::Status Linear(ConstRowsView in, std::span<const LinearOutput> outputs);
@@ -39,7 +43,7 @@ class LinearCalls {
                            int64_t step);
 
   const KernelLauncher launcher_;
-  const bool tensor_cores_;
+  const TensorUse tensor_use_;
   DeviceScratch activations_;
 };
 

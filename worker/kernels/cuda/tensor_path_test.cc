@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/half_float.h"
 #include "base/testing/status_matchers.h"
 #include "worker/kernels/cuda/cuda_backend.h"
 #include "worker/kernels/cuda/emulation/emulated_device.h"
@@ -89,6 +90,51 @@ TEST(TensorModelTest, TheSmallInstructionGivesTheFirstRows) {
   }
 }
 
+// Halves: with group = lane / 4 and member = lane % 4, number i of a lane's A is (row, k) =
+// (group, or group + 8 where i % 4 >= 2; member * 2 + i % 2, and 8 more where i >= 4), of its B
+// (k, column) = (member * 2 + i % 2, and 8 more where i >= 2; group); D is that of bytes.
+TEST(TensorModelTest, HalvesOfBothDepthsMultiplyAsMatricesDo) {
+  std::mt19937 random(5);
+  std::uniform_int_distribution<int> numbers(-64, 64);  // sums are whole numbers: exact
+  for (const int depth : {8, 16}) {
+    std::vector<int> a;
+    std::vector<int> b;
+    for (int i = 0; i < 16 * depth; ++i) a.push_back(numbers(random));
+    for (int i = 0; i < 8 * depth; ++i) b.push_back(numbers(random));
+    ByteFragments lanes[32] = {};
+    const auto set = [](int32_t& word, int i, int value) {
+      const uint32_t half = base::FloatToHalf(static_cast<float>(value));
+      word = static_cast<int32_t>(static_cast<uint32_t>(word) | half << (16 * i));
+    };
+    for (int lane = 0; lane < 32; ++lane) {
+      const int group = lane / 4;
+      const int member = lane % 4;
+      for (int i = 0; i < depth / 2; ++i) {
+        const int row = i % 4 < 2 ? group : group + 8;
+        const int k = member * 2 + i % 2 + (i < 4 ? 0 : 8);
+        set(lanes[lane].a[i / 2], i % 2, a[static_cast<size_t>(row * depth + k)]);
+      }
+      for (int i = 0; i < depth / 4; ++i) {
+        const int k = member * 2 + i % 2 + (i < 2 ? 0 : 8);
+        set(lanes[lane].b[i / 2], i % 2, b[static_cast<size_t>(k * 8 + group)]);
+      }
+    }
+    for (int lane = 0; lane < 32; ++lane) {
+      float sums[4] = {1, 20, 300, -4000};
+      const float before[4] = {1, 20, 300, -4000};
+      emulation::AddHalvesProducts(lanes, depth, lane, sums);
+      for (int i = 0; i < 4; ++i) {
+        int product = 0;
+        for (int k = 0; k < depth; ++k) {
+          product += a[static_cast<size_t>((lane / 4 + i / 2 * 8) * depth + k)] *
+                     b[static_cast<size_t>(k * 8 + lane % 4 * 2 + i % 2)];
+        }
+        EXPECT_EQ(sums[i], before[i] + static_cast<float>(product)) << depth << ", " << lane;
+      }
+    }
+  }
+}
+
 // An emulated card that remembers what was launched.
 class RecordingDevice : public Device {
  public:
@@ -150,6 +196,10 @@ TEST(TensorPathTest, ManyTokensOfQuantisedTypesUnlessForcedOtherwise) {
   EXPECT_EQ(MultipliedBy(true, best, DataType::kQ4_K, 8), Kernel::kVectorFew_Q4_K);
   EXPECT_EQ(MultipliedBy(true, best, DataType::kF16, 9), Kernel::kTiles_F16);
   EXPECT_EQ(MultipliedBy(true, CudaPath::kDp4a, DataType::kQ4_K, 9), Kernel::kTiles_Q4_K);
+  for (const int64_t tokens : {1, 9}) {
+    EXPECT_EQ(MultipliedBy(true, CudaPath::kHalf, DataType::kF16, tokens), Kernel::kHalfTiles_F16);
+  }
+  EXPECT_EQ(MultipliedBy(true, CudaPath::kHalf, DataType::kQ4_K, 9), Kernel::kTensor_Q4_K);
   EXPECT_EQ(MultipliedBy(false, best, DataType::kQ4_K, 9), Kernel::kTiles_Q4_K);
 }
 

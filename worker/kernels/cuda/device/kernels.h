@@ -1,6 +1,7 @@
 // Every kernel of kernel_list.h by name. Included once by kernels.cu and once by the emulation,
 // each of which says what a kernel is: RENGA_KERNEL(name, struct, body).
 #include "worker/kernels/cuda/device/attention.h"
+#include "worker/kernels/cuda/device/half_tiles.h"
 #include "worker/kernels/cuda/device/linear.h"
 #include "worker/kernels/cuda/device/peak.h"
 #include "worker/kernels/cuda/device/rows.h"
@@ -25,6 +26,7 @@ RENGA_CUDA_QUANTIZED_FORMATS(RENGA_QUANTIZED)
   RENGA_KERNEL(Tiles_##Format, LinearArgs, kTileThreads, (MultiplyPlainTiles<Format>))
 RENGA_CUDA_PLAIN_FORMATS(RENGA_PLAIN)
 #undef RENGA_PLAIN
+RENGA_KERNEL(HalfTiles_F16, LinearArgs, kTileThreads, (MultiplyHalfTiles))
 
 #define RENGA_ATTENTION(Kv, numbers)                                         \
   RENGA_KERNEL(Attention_##Kv##_##numbers, AttentionArgs, kAttentionThreads, \

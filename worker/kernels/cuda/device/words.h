@@ -60,7 +60,9 @@ RENGA_DEVICE T ShuffleXor(T value, int mask) {
 RENGA_DEVICE int32_t Dp4a(int32_t a, int32_t b, int32_t sum) { return __dp4a(a, b, sum); }
 // MmaBytes32 adds to `sums` (16 rows x 8 columns, over the warp) the products of 16 x 32 signed
 // bytes with 32 x 8, MmaBytes16 those of half as many; MmaBytesOf8Rows is what cards of 7.5 have:
-// rows 0-7 of the latter. Which lane holds what: emulation/tensor_model.cc. All lanes must come.
+// rows 0-7 of the latter. MmaHalves adds to sums in
+// float those of 16 x 16 halves with 16 x 8. Which lane holds what: emulation/tensor_model.cc. All
+// lanes must come.
 #if RENGA_TENSOR_CORES && defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
 RENGA_DEVICE void MmaBytesOf8Rows(int32_t a, int32_t b, int32_t& first, int32_t& second) {
   asm volatile("mma.sync.aligned.m8n8k16.row.col.s32.s8.s8.s32 {%0, %1}, {%2}, {%3}, {%0, %1};"
@@ -75,7 +77,25 @@ RENGA_DEVICE void MmaBytes32(const int32_t (&a)[4], const int32_t (&b)[2], int32
   MmaBytes16(a[0], a[1], b[0], sums);
   MmaBytes16(a[2], a[3], b[1], sums);
 }
+RENGA_DEVICE void MmaHalvesOf8(int32_t a0, int32_t a1, int32_t b, float (&sums)[4]) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 "
+      "{%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
+      : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+      : "r"(a0), "r"(a1), "r"(b));
+}
+RENGA_DEVICE void MmaHalves(const int32_t (&a)[4], const int32_t (&b)[2], float (&sums)[4]) {
+  MmaHalvesOf8(a[0], a[1], b[0], sums);
+  MmaHalvesOf8(a[2], a[3], b[1], sums);
+}
 #elif RENGA_TENSOR_CORES
+RENGA_DEVICE void MmaHalves(const int32_t (&a)[4], const int32_t (&b)[2], float (&sums)[4]) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
+      "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
 RENGA_DEVICE void MmaBytes32(const int32_t (&a)[4], const int32_t (&b)[2], int32_t (&sums)[4]) {
   asm volatile(
       "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 "
@@ -155,6 +175,13 @@ inline void MmaBytes32(const int32_t (&a)[4], const int32_t (&b)[2], int32_t (&s
   }
   MmaBytes16(a[0], a[1], b[0], sums);
   MmaBytes16(a[2], a[3], b[1], sums);
+}
+inline void MmaHalves(const int32_t (&a)[4], const int32_t (&b)[2], float (&sums)[4]) {
+  if (emulation::MmaRows() == 16) {
+    return emulation::MultiplyHalvesInWarp({{a[0], a[1], a[2], a[3]}, {b[0], b[1]}}, 16, sums);
+  }
+  emulation::MultiplyHalvesInWarp({{a[0], a[1], 0, 0}, {b[0], 0}}, 8, sums);
+  emulation::MultiplyHalvesInWarp({{a[2], a[3], 0, 0}, {b[1], 0}}, 8, sums);
 }
 inline float Fma(float a, float b, float c) { return std::fma(a, b, c); }
 inline float Multiply(float a, float b) { return a * b; }

@@ -208,6 +208,15 @@ void MultiplyInWarp(const ByteFragments& mine, int depth, int32_t (&sums)[4]) {
   AddProducts(fragments, depth, lane, sums);
 }
 
+void MultiplyHalvesInWarp(const ByteFragments& mine, int depth, float (&sums)[4]) {
+  Warp& warp = block->warp();
+  auto& fragments = warp.fragments[warp.barrier.passed % 2];
+  const int lane = block->current().place.thread % kWarp;
+  fragments[lane] = mine;
+  block->Wait(warp.barrier);
+  AddHalvesProducts(fragments, depth, lane, sums);
+}
+
 void MultiplyHalfInWarp(int32_t a, int32_t b, int32_t& first, int32_t& second) {
   Warp& warp = block->warp();
   auto& fragments = warp.fragments[warp.barrier.passed % 2];

@@ -61,7 +61,8 @@ void GatherWarp(T value, T* all) {
 // The instruction mma over the warp's fragments (tensor_model.h); all lanes must come.
 void MultiplyInWarp(const ByteFragments& mine, int depth, int32_t (&sums)[4]);
 void MultiplyHalfInWarp(int32_t a, int32_t b, int32_t& first, int32_t& second);
-// Rows of the instruction that the card has.
+void MultiplyHalvesInWarp(const ByteFragments& mine, int depth, float (&sums)[4]);
+// Rows of the instruction with int8 that the card has.
 inline int MmaRows() { return current_place->mma_rows; }
 
 // Every thread's n-th call gives the same memory, filled with bytes of 0xff (NaN) for each block.
