@@ -26,7 +26,7 @@ enum class Coding : int8_t {
 // A field of a row's block. Packed fields follow each other without gaps; where the file has them
 // in another order, each says where it is there.
 struct Field {
-  int16_t bytes;
+  int32_t bytes;
   int16_t chunk;  // bytes that stay together
   Coding coding = Coding::kStored;
   int16_t at = -1;  // in the file's block; -1: after the field before it
@@ -51,6 +51,9 @@ constexpr Fields FieldsOfQ5K() {
 }
 
 constexpr Field kHalf = {2, 2};
+
+// So that bytes of a panel block are counted in an int.
+constexpr int64_t kMostBlockBytes = int64_t{1} << 20;
 
 // In the order of the file's blocks (GGUF, see docs/FORMATS.md).
 Fields FieldsOf(base::DataType type) {
@@ -279,7 +282,13 @@ PackedMatrix::PackedMatrix(base::DataType type, int64_t rows, int64_t columns, i
       row_bytes_(columns / base::GetDataTypeInfo(type).block_elements * block_bytes_) {}
 
 void PackedMatrix::Pack(int64_t first_row, std::span<const std::byte> rows) {
-  const Fields fields = FieldsOf(type_);
+  Fields fields = FieldsOf(type_);
+  int64_t block_bytes = block_bytes_;
+  if (base::GetDataTypeInfo(type_).block_elements == 1 && row_bytes_ <= kMostBlockBytes) {
+    // A row of plain numbers may as well be one block.
+    block_bytes = row_bytes_;
+    fields.list[0].bytes = static_cast<int32_t>(row_bytes_);
+  }
   const int64_t end = first_row + static_cast<int64_t>(rows.size()) / row_bytes_;
   const std::byte* from = rows.data();
   for (int64_t row = first_row; row < end;) {
@@ -288,7 +297,7 @@ void PackedMatrix::Pack(int64_t first_row, std::span<const std::byte> rows) {
     const int count = static_cast<int>(next - row);
     const int lane = static_cast<int>(row % lanes_);
     std::byte* to = memory_->data() + panel * lanes_ * row_bytes_;
-    for (int64_t done = 0; done < row_bytes_; done += block_bytes_) {
+    for (int64_t done = 0; done < row_bytes_; done += block_bytes) {
       PackBlock(fields, from + done, row_bytes_, count, lanes_, lane, to + done * lanes_);
     }
     from += count * row_bytes_;
