@@ -131,11 +131,12 @@ class PipelineImpl::Core {
   void Arrived(uint32_t worker, absl::StatusOr<StepAnswer> answer);
   void BreakLocked(const absl::Status& why) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool HasWork() const ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
-    return stopping_ || !arrived_.empty() || !finished_.empty() || !early_.empty() ||
-           (!status_.ok() && !told_);
+    const bool undelivered = !finished_.empty() && deliverer_ == std::thread::id();
+    return stopping_ || undelivered || (!status_.ok() && !told_);
   }
   void Run();
   void WaitForWork() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void DeliverAll();
   void JudgeAnswers() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void TellBroken();
   void Deliver(FinishedStep finished);
@@ -153,6 +154,7 @@ class PipelineImpl::Core {
   std::deque<ArrivedAnswer> arrived_ ABSL_GUARDED_BY(mutex_);
   std::deque<FinishedStep> finished_ ABSL_GUARDED_BY(mutex_);
   std::vector<EarlyAnswer> early_ ABSL_GUARDED_BY(mutex_);
+  std::thread::id deliverer_ ABSL_GUARDED_BY(mutex_);  // the thread in DeliverAll, if any
   std::vector<std::unique_ptr<transport::EdgeSender>> senders_ ABSL_GUARDED_BY(mutex_);
   std::vector<std::unique_ptr<ResultsReader>> readers_ ABSL_GUARDED_BY(mutex_);
 };
@@ -206,12 +208,15 @@ absl::Status PipelineImpl::Core::Reported(uint32_t worker, const absl::Status& s
 }
 
 void PipelineImpl::Core::Stop() {
+  bool in_callback = false;
   {
     absl::MutexLock lock(&mutex_);
     BreakLocked(absl::CancelledError("the pipeline has ended"));
     stopping_ = true;
+    in_callback = deliverer_ == std::this_thread::get_id();
   }
-  if (thread_.get_id() == std::this_thread::get_id()) {
+  // The thread of the pipeline waits for callbacks to end.
+  if (in_callback || thread_.get_id() == std::this_thread::get_id()) {
     thread_.detach();
   } else {
     thread_.join();
@@ -260,36 +265,59 @@ void PipelineImpl::Core::Submit(model::Step step, std::span<const model::TokenId
 }
 
 void PipelineImpl::Core::Arrived(uint32_t worker, absl::StatusOr<StepAnswer> answer) {
-  absl::MutexLock lock(&mutex_);
-  if (!status_.ok()) return;
-  // A step gives at most one answer and one error per worker; more is a flood.
-  if (arrived_.size() > 2 * options_.workers.size() * transport::kEdgeWindowFrames) {
-    BreakLocked(LossOf(worker, absl::InternalError("it sends more answers than were asked")));
-    return;
+  {
+    absl::MutexLock lock(&mutex_);
+    if (!status_.ok()) return;
+    // A step gives at most one answer and one error per worker; more is a flood.
+    if (arrived_.size() > 2 * options_.workers.size() * transport::kEdgeWindowFrames) {
+      BreakLocked(LossOf(worker, absl::InternalError("it sends more answers than were asked")));
+    } else {
+      arrived_.push_back({worker, std::move(answer), SteadyNow()});
+    }
   }
-  arrived_.push_back({worker, std::move(answer), SteadyNow()});
+  DeliverAll();
+}
+
+// Runs what callbacks there are, until there are none; at once, when another thread is at it: that
+// one sees what this one brought.
+void PipelineImpl::Core::DeliverAll() {
+  std::deque<FinishedStep> finished;
+  std::vector<EarlyAnswer> early;
+  {
+    absl::MutexLock lock(&mutex_);
+    if (deliverer_ != std::thread::id()) return;
+    deliverer_ = std::this_thread::get_id();
+  }
+  while (true) {
+    {
+      absl::MutexLock lock(&mutex_);
+      JudgeAnswers();
+      if (finished_.empty() && early_.empty()) {
+        deliverer_ = std::thread::id();
+        return;
+      }
+      finished.swap(finished_);
+      early.swap(early_);
+    }
+    for (EarlyAnswer& answer : early) answer.tell(std::move(answer.rows));
+    early.clear();
+    for (FinishedStep& step : finished) Deliver(std::move(step));
+    finished.clear();
+  }
 }
 
 void PipelineImpl::Core::Run() {
-  std::deque<FinishedStep> finished;
-  std::vector<EarlyAnswer> early;
   bool stopping = false;
   while (!stopping) {
     bool tell = false;
     {
       absl::MutexLock lock(&mutex_);
       WaitForWork();
-      JudgeAnswers();
-      finished.swap(finished_);
-      early.swap(early_);
       tell = !status_.ok() && !told_;
       told_ = told_ || tell;
       stopping = stopping_;
     }
-    for (EarlyAnswer& answer : early) answer.tell(std::move(answer.rows));
-    early.clear();
-    for (FinishedStep& step : finished) Deliver(std::move(step));
-    finished.clear();
+    DeliverAll();
     if (tell) TellBroken();
   }
 }

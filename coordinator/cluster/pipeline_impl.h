@@ -50,10 +50,11 @@ struct PipelineOptions {
   std::function<void()> on_broken;
 };
 
-// Owns one thread, which judges answers, merges them and runs callbacks; the threads of connections
-// only hand over. A step that fails on a worker leaves the stages in different states, so that
-// breaks the pipeline as the loss of a worker does. Destroying it (from any thread, a callback too)
-// fails the steps that are on their way.
+// Answers are judged and merged, and callbacks run, on the thread that brings the last of them,
+// since waking another one takes a good part of a hop; one thread at a time. A thread of the
+// pipeline's own looks after deadlines, refused steps and the end. A step that fails on a worker
+// leaves the stages in different states, so that breaks the pipeline as the loss of a worker does.
+// Destroying it (from any thread, a callback too) fails the steps that are on their way.
 class PipelineImpl : public Pipeline {
  public:
   explicit PipelineImpl(PipelineOptions options);

@@ -13,6 +13,12 @@
 #include "transport/message_socket.h"
 
 namespace renga::worker {
+namespace {
+
+// A window's credits go back in as many parts.
+constexpr uint32_t kCreditShare = 4;
+
+}  // namespace
 
 // The port holds it until it is over or closed, so that it never goes away on its own thread.
 class DataPort::Connection {
@@ -88,12 +94,17 @@ class DataPort::Edge : public Connection, public std::enable_shared_from_this<Ed
     return absl::OkStatus();
   }
 
+  // Several frames' credits go back at once: each message takes as long to send and to read as a
+  // step's, and whoever sends one frame after the other never needs the whole window.
   void FrameDone() {
+    uint32_t credits = 0;
     {
       absl::MutexLock lock(&mutex_);
       --outstanding_;
+      if (++owed_ < std::max(window_ / kCreditShare, 1u)) return;
+      credits = std::exchange(owed_, 0);
     }
-    Grant(1);
+    Grant(credits);
   }
   void Grant(uint32_t frames) {
     proto::StepCredit credit;
@@ -106,6 +117,7 @@ class DataPort::Edge : public Connection, public std::enable_shared_from_this<Ed
   absl::Mutex mutex_;
   uint32_t window_ ABSL_GUARDED_BY(mutex_) = 0;       // as granted; 0: not yet
   uint32_t outstanding_ ABSL_GUARDED_BY(mutex_) = 0;  // frames here that are not done
+  uint32_t owed_ ABSL_GUARDED_BY(mutex_) = 0;         // credits of frames that are
 };
 
 // Results of an epoch, to the coordinator.

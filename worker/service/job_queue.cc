@@ -36,9 +36,11 @@ JobQueue::Job JobQueue::Pop(const std::function<void()>& look) {
         return queue->closed_ || !queue->jobs_.empty();
       },
       this));
-  // Steps of a running pipeline come at even intervals: the next wait will be about as long.
+  // Steps of a running pipeline come at even intervals, but a token may bring several jobs after
+  // waits of different lengths: what the longest of the last few took is remembered.
   const Clock::duration waited = Clock::now() - began;
-  spin_ = waited > kLongestWait ? kShortestSpin : std::max(2 * waited, kShortestSpin);
+  spin_ = waited > kLongestWait ? kShortestSpin
+                                : std::max({2 * waited, spin_ - spin_ / 4, kShortestSpin});
   if (closed_) return nullptr;
   Job job = std::move(jobs_.front());
   jobs_.pop_front();

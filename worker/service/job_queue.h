@@ -23,8 +23,8 @@ class JobQueue {
   // Dropped after Close.
   void Push(Job job);
   // The next job; an empty one after Close. For one thread. Looks for work before it sleeps, for
-  // about as long as it had to wait last time where that was some milliseconds: waking a sleeping
-  // thread and core takes a good part of a step. Without work it sleeps.
+  // twice as long as it had to wait the last few times where that was some milliseconds: waking a
+  // sleeping thread and core takes a good part of a step. Without work it sleeps.
   // `look`, if given, is called again and again while it does: it may push.
   Job Pop(const std::function<void()>& look = nullptr);
   // Drops what waits.
