@@ -25,6 +25,8 @@ namespace {
 constexpr absl::Duration kConnectTimeout = absl::Seconds(5);
 // How long the peer may take to hear why this side hangs up.
 constexpr absl::Duration kHangUpTimeout = absl::Seconds(1);
+// After that long without Poll the thread reads again.
+constexpr absl::Duration kPollingTimeout = absl::Seconds(1);
 constexpr size_t kMaxReasonBytes = 1000;
 
 std::string Header(size_t bytes, MessageHeader::Kind kind) {
@@ -159,9 +161,14 @@ absl::Status MessageSocket::Serve() {
 void MessageSocket::Wait() {
   pollfd entries[2] = {};
   int timeout_ms = -1;
+  const bool polled = polled_;
   {
     absl::MutexLock lock(&mutex_);
     entries[0] = {.fd = socket_->fd(), .events = POLLIN, .revents = 0};
+    if (polled && !hanging_up_) {
+      entries[0].events = 0;
+      timeout_ms = static_cast<int>(absl::ToInt64Milliseconds(kPollingTimeout));
+    }
     if (!waiting_.empty()) {
       entries[0].events = static_cast<short>(
           entries[0].events | (socket_->write_wants() != 0 ? socket_->write_wants() : POLLOUT));
@@ -169,7 +176,8 @@ void MessageSocket::Wait() {
     if (hanging_up_) timeout_ms = static_cast<int>(absl::ToInt64Milliseconds(kHangUpTimeout));
   }
   entries[1] = {.fd = wake_.get(), .events = POLLIN, .revents = 0};
-  ::poll(entries, 2, timeout_ms);
+  const int ready = ::poll(entries, 2, timeout_ms);
+  if (ready == 0) polled_ = false;  // the next Poll says otherwise
   uint64_t ignored = 0;
   if (entries[1].revents != 0) (void)!::read(wake_.get(), &ignored, sizeof(ignored));
 }
@@ -206,12 +214,17 @@ absl::Status MessageSocket::Handle() {
 }
 
 void MessageSocket::Poll() {
+  polled_ = true;
   if (!read_mutex_.TryLock()) return;
   if (read_failure_.ok()) {
     read_failure_ = ReadSome().status();
     if (!read_failure_.ok()) WakeThread();
   }
   read_mutex_.Unlock();
+}
+
+void MessageSocket::StopPolling() {
+  if (polled_.exchange(false)) WakeThread();
 }
 
 absl::Status MessageSocket::Send(const google::protobuf::MessageLite& message) {

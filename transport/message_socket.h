@@ -6,6 +6,7 @@
 #ifndef RENGA_TRANSPORT_MESSAGE_SOCKET_H_
 #define RENGA_TRANSPORT_MESSAGE_SOCKET_H_
 
+#include <atomic>
 #include <cstddef>
 #include <deque>
 #include <functional>
@@ -67,8 +68,12 @@ class MessageSocket {
   void End(const absl::Status& why);
   // What the destructor does: no handler runs after it, and Send fails. By the owner.
   void Close();
-  // Reads what has come, up to one message. Never blocks.
+  // Reads what has come, up to one message. Never blocks. The socket's thread leaves reading to
+  // whoever calls this, so that what comes wakes nobody, until StopPolling, or until nobody has
+  // called it for a second.
   void Poll();
+  // Whoever called Poll is about to sleep.
+  void StopPolling();
 
  private:
   void Start(std::function<absl::StatusOr<std::unique_ptr<SecureSocket>>()> connect);
@@ -85,7 +90,8 @@ class MessageSocket {
   void WakeThread();
 
   const Handlers handlers_;
-  const base::ScopedFd wake_;  // an eventfd: something changed for the thread
+  const base::ScopedFd wake_;         // an eventfd: something changed for the thread
+  std::atomic<bool> polled_ = false;  // another thread reads
 
   // Taken before mutex_, and held while on_message runs.
   absl::Mutex read_mutex_;

@@ -75,6 +75,8 @@ absl::StatusOr<std::shared_ptr<const SocketCredentials>> SocketCredentials::Crea
   credentials->context_ = context;
   SSL_CTX_set_verify(context, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, nullptr);
   SSL_CTX_set_mode(context, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+  // A record's header and body in one call of the system.
+  SSL_CTX_set_read_ahead(context, 1);
   SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF);
   // Every message has a known size: nothing can be cut short unnoticed.
   SSL_CTX_set_options(context, SSL_OP_IGNORE_UNEXPECTED_EOF);

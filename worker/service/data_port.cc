@@ -41,6 +41,7 @@ class DataPort::Connection {
   virtual void GrantWindow(uint32_t) {}
   // Looks for frames.
   virtual void Poll() {}
+  virtual void StopPolling() {}
 
  protected:
   virtual absl::Status OnMessage(std::string& message) = 0;
@@ -67,6 +68,7 @@ class DataPort::Edge : public Connection, public std::enable_shared_from_this<Ed
     Grant(window);
   }
   void Poll() override { socket().Poll(); }
+  void StopPolling() override { socket().StopPolling(); }
 
  private:
   absl::Status OnMessage(std::string& message) override {
@@ -230,6 +232,11 @@ void DataPort::GrantWindows(uint32_t window) {
 void DataPort::Poll() {
   absl::MutexLock lock(&mutex_);
   for (const auto& connection : connections_) connection->Poll();
+}
+
+void DataPort::StopPolling() {
+  absl::MutexLock lock(&mutex_);
+  for (const auto& connection : connections_) connection->StopPolling();
 }
 
 void DataPort::Close() {

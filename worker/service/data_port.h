@@ -36,8 +36,10 @@ class DataPort {
   void Serve(const transport::PeerHello& hello, std::unique_ptr<transport::SecureSocket> socket);
   // A plan is loaded: edges that have no credits yet get these.
   void GrantWindows(uint32_t window);
-  // Looks for frames that have come, on the calling thread.
+  // Looks for frames that have come, on the calling thread. Edges leave reading to it until
+  // StopPolling (transport::MessageSocket::Poll).
   void Poll();
+  void StopPolling();
   // Ends all connections; later ones are refused.
   void Close();
 

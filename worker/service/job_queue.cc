@@ -23,13 +23,14 @@ void JobQueue::Push(Job job) {
   size_.fetch_add(1, std::memory_order_release);
 }
 
-JobQueue::Job JobQueue::Pop(const std::function<void()>& look) {
+JobQueue::Job JobQueue::Pop(const Looker& looker) {
   const Clock::time_point began = Clock::now();
   // Yielding lets others of a busy machine run; on an idle core it returns at once.
   while (size_.load(std::memory_order_acquire) == 0 && Clock::now() - began < spin_) {
-    if (look) look();
+    if (looker.look) looker.look();
     std::this_thread::yield();
   }
+  if (size_.load(std::memory_order_acquire) == 0 && looker.rest) looker.rest();
   absl::MutexLock lock(&mutex_);
   mutex_.Await(absl::Condition(
       +[](JobQueue* queue) ABSL_EXCLUSIVE_LOCKS_REQUIRED(queue->mutex_) {

@@ -20,13 +20,18 @@ class JobQueue {
  public:
   using Job = absl::AnyInvocable<void()>;
 
+  // How the popping thread looks for work itself; either may be empty.
+  struct Looker {
+    std::function<void()> look;  // called again and again while there is no job; may push
+    std::function<void()> rest;  // before it sleeps: jobs have to come from others now
+  };
+
   // Dropped after Close.
   void Push(Job job);
   // The next job; an empty one after Close. For one thread. Looks for work before it sleeps, for
   // twice as long as it had to wait the last few times where that was some milliseconds: waking a
   // sleeping thread and core takes a good part of a step. Without work it sleeps.
-  // `look`, if given, is called again and again while it does: it may push.
-  Job Pop(const std::function<void()>& look = nullptr);
+  Job Pop(const Looker& looker);
   // Drops what waits.
   void Close();
 

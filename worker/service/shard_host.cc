@@ -123,7 +123,7 @@ ShardHost::ShardHost(Options options)
 ShardHost::~ShardHost() { Stop(); }
 
 void ShardHost::RunJobs() {
-  while (JobQueue::Job job = jobs_.Pop(options_.look_for_frames)) job();
+  while (JobQueue::Job job = jobs_.Pop(options_.frame_looker)) job();
   stage_.reset();
   // Its members are destroyed in another order.
   DropShard();

@@ -54,7 +54,7 @@ class ShardHost {
     std::function<void(uint32_t window)> on_loaded;
     // Takes frames that have come to RunFrame, on the engine's thread while it waits for some; may
     // be empty: they come without it, a little later.
-    std::function<void()> look_for_frames;
+    JobQueue::Looker frame_looker;
     // A line for people when a shard is held. On the engine's thread; may be empty.
     std::function<void(const std::string& line)> on_event;
   };

@@ -144,7 +144,8 @@ class WorkerServerImpl : public WorkerServer {
         .listener = listener_.get(),
         .socket_credentials = socket_credentials_,
         .on_loaded = [this](uint32_t window) { data_port_.GrantWindows(window); },
-        .look_for_frames = [this] { data_port_.Poll(); },
+        .frame_looker = {.look = [this] { data_port_.Poll(); },
+                         .rest = [this] { data_port_.StopPolling(); }},
         .on_event = options_.on_event});
     local_worker_ = std::make_shared<transport::LocalWorker>(transport::LocalWorker::Functions{
         .run_frame = [host = host_.get()](
