@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/machine_limits.h"
+#include "base/yield_core.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -29,7 +30,8 @@ void Pause() {
 #endif
 }
 
-// Waits actively until done() or until `limit` is over; says whether done() was seen.
+// Waits actively until done(), until `limit` is over or until others have used this core for long;
+// says whether done() was seen.
 template <typename Done>
 bool SpinUntil(std::chrono::microseconds limit, const Done& done) {
   if (done()) return true;
@@ -42,7 +44,7 @@ bool SpinUntil(std::chrono::microseconds limit, const Done& done) {
     }
     const auto waited = std::chrono::steady_clock::now() - start;
     if (waited >= limit) return false;
-    if (waited >= kSpinWithoutYield) std::this_thread::yield();
+    if (waited >= kSpinWithoutYield && !YieldCore()) return done();
   }
 }
 

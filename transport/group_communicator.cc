@@ -7,13 +7,13 @@
 #include <chrono>
 #include <cstring>
 #include <string>
-#include <thread>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "base/status_macros.h"
 #include "base/wire_type.h"
+#include "base/yield_core.h"
 
 namespace renga::transport {
 namespace {
@@ -24,7 +24,7 @@ using Clock = std::chrono::steady_clock;
 // members or more; with two members one round always is.
 constexpr size_t kTwoRoundBytes = size_t{16} << 10;
 // Waiting asleep costs the time to wake up; spinning takes the core from others who may have the
-// work that is waited for, so it gives way at every turn.
+// work that is waited for, so it gives way at every turn, and ends when somebody took it.
 constexpr Clock::duration kSpin = std::chrono::microseconds(200);
 constexpr int kPollMs = 100;
 
@@ -123,6 +123,7 @@ absl::Status GroupCommunicator::Run(const std::vector<std::span<const std::byte>
 
 absl::Status GroupCommunicator::Exchange() {
   Clock::time_point last_progress = Clock::now();
+  bool core_is_shared = false;
   while (true) {
     const bool all_done = std::all_of(links_.begin(), links_.end(), [](const Link& link) {
       return link.socket == nullptr ||
@@ -134,8 +135,9 @@ absl::Status GroupCommunicator::Exchange() {
     const Clock::time_point now = Clock::now();
     if (moved) {
       last_progress = now;
-    } else if (now - last_progress < kSpin) {
-      std::this_thread::yield();
+      core_is_shared = false;
+    } else if (now - last_progress < kSpin && !core_is_shared) {
+      core_is_shared = !base::YieldCore();
     } else if (absl::FromChrono(now - last_progress) > options_.silence_limit) {
       return absl::UnavailableError(absl::StrCat("the other members of the group said nothing for ",
                                                  absl::FormatDuration(options_.silence_limit)));

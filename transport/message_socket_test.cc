@@ -163,6 +163,28 @@ TEST_P(MessageSocketTest, WhoPollsTakesPart) {
   polling.join();
 }
 
+// The thread leaves reading to a poller; what comes once that one has stopped, with a word or
+// without, is read all the same.
+TEST_P(MessageSocketTest, TheThreadReadsAgainWhenPollingStops) {
+  Connect();
+  accepted_.WaitForNotification();
+  size_t sent = 0;
+  const auto send = [&] {
+    EXPECT_OK(client_->socket().SendBytes("message"));
+    ++sent;
+  };
+  for (int round = 0; round < 20; ++round) {
+    for (int look = 0; look < 1000; ++look) server_->socket().Poll();
+    send();
+    server_->socket().StopPolling();
+    send();
+    ASSERT_EQ(server_->WaitFor(sent).size(), sent) << "round " << round;
+  }
+  for (int look = 0; look < 1000; ++look) server_->socket().Poll();
+  for (int i = 0; i < 5; ++i) send();
+  EXPECT_EQ(server_->WaitFor(sent).size(), sent);
+}
+
 TEST_P(MessageSocketTest, ThePeersReasonArrivesAfterItsMessages) {
   Connect();
   accepted_.WaitForNotification();

@@ -1,8 +1,9 @@
 #include "worker/service/job_queue.h"
 
 #include <algorithm>
-#include <thread>
 #include <utility>
+
+#include "base/yield_core.h"
 
 namespace renga::worker {
 namespace {
@@ -25,10 +26,9 @@ void JobQueue::Push(Job job) {
 
 JobQueue::Job JobQueue::Pop(const Looker& looker) {
   const Clock::time_point began = Clock::now();
-  // Yielding lets others of a busy machine run; on an idle core it returns at once.
   while (size_.load(std::memory_order_acquire) == 0 && Clock::now() - began < spin_) {
     if (looker.look) looker.look();
-    std::this_thread::yield();
+    if (!base::YieldCore()) break;
   }
   if (size_.load(std::memory_order_acquire) == 0 && looker.rest) looker.rest();
   absl::MutexLock lock(&mutex_);
