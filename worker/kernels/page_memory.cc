@@ -8,6 +8,11 @@
 #include "absl/strings/str_cat.h"
 
 namespace renga::kernels {
+namespace {
+
+constexpr int64_t kHugePage = int64_t{2} << 20;
+
+}  // namespace
 
 absl::StatusOr<PageMemory> PageMemory::Allocate(int64_t bytes) {
   const bool huge = bytes >= kHugePage;
@@ -32,13 +37,6 @@ absl::StatusOr<PageMemory> PageMemory::Allocate(int64_t bytes) {
   madvise(data, static_cast<size_t>(kept), MADV_HUGEPAGE);
 #endif
   return PageMemory(data, bytes);
-}
-
-void PageMemory::Populate(int64_t begin, int64_t end) const {
-#ifdef MADV_POPULATE_WRITE
-  // Systems before Linux 5.14 refuse; then the first write does it.
-  madvise(data_ + begin, static_cast<size_t>(end - begin), MADV_POPULATE_WRITE);
-#endif
 }
 
 PageMemory::PageMemory(PageMemory&& other) noexcept

@@ -176,13 +176,7 @@ absl::StatusOr<std::unique_ptr<WeightMatrix>> CpuBackend::CreateMatrix(base::Dat
     return absl::UnimplementedError(
         absl::StrCat("no CPU kernel for ", base::GetDataTypeInfo(type).name));
   }
-  RENGA_ASSIGN_OR_RETURN(auto matrix, PackedMatrix::Create(type, rows, columns, kernels_.lanes));
-  // Each huge page by one thread: where two pack into a new one, both clear it, and one in vain.
-  const int64_t bytes = MatrixBytes(type, rows, columns);
-  if (bytes < PageMemory::kHugePage) return matrix;
-  pool_.ParallelFor(bytes, PageMemory::kHugePage,
-                    [&](int64_t begin, int64_t end) { matrix->Populate(begin, end); });
-  return matrix;
+  return PackedMatrix::Create(type, rows, columns, kernels_.lanes);
 }
 
 absl::Status CpuBackend::LoadRows(WeightMatrix& matrix, int64_t first_row,

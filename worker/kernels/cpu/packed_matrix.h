@@ -43,10 +43,6 @@ class PackedMatrix : public WeightMatrix {
   // Whether Pack may be called.
   bool loadable() const { return memory_.has_value(); }
 
-  // Has the system clear bytes [begin, end) of what Create has made, as it else does when they are
-  // first written.
-  void Populate(int64_t begin, int64_t end) { memory_->Populate(begin, end); }
-
   // Packs whole rows in the file's format, rows `first_row` and on. Different rows may be packed
   // from different threads.
   void Pack(int64_t first_row, std::span<const std::byte> rows);
