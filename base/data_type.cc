@@ -210,6 +210,18 @@ void DecodeIQ4_XS(const std::byte* in, float* out) {
   }
 }
 
+// Scale, third bits[4], pairs of low bits[8]. Number i belongs to group g = i / 4 of eight: its
+// third bit is bit g of byte i % 4, its low bits are at 2 * (g / 2) in byte 4 * (g % 2) + i % 4.
+void DecodeR3(const std::byte* in, float* out) {
+  const float scale = LoadHalf(in);
+  for (int i = 0; i < 32; ++i) {
+    const int group = i / 4;
+    const int low = (Byte(in + 6 + 4 * (group % 2) + i % 4) >> (2 * (group / 2))) & 3;
+    const int high = (Byte(in + 2 + i % 4) >> group) & 1;
+    out[i] = scale * static_cast<float>((low | high << 2) - 4);
+  }
+}
+
 // One block's decoder, made into one for whole rows.
 template <void (*kDecode)(const std::byte*, float*), int64_t kElements, int64_t kBytes>
 void DecodeRow(const std::byte* blocks, float* out, int64_t n) {
@@ -222,6 +234,7 @@ constexpr DataTypeInfo Row(DataType type, absl::string_view name, uint32_t gguf_
 }
 
 // In the order of the enum, so that GetDataTypeInfo is an index.
+constexpr uint32_t kNoGgufId = UINT32_MAX;
 constexpr std::array kTable = {
     Row<DecodeF32, 1, 4>(DataType::kF32, "F32", 0),
     Row<DecodeF16, 1, 2>(DataType::kF16, "F16", 1),
@@ -238,31 +251,34 @@ constexpr std::array kTable = {
     Row<DecodeQ6_K, 256, 210>(DataType::kQ6_K, "Q6_K", 14),
     Row<DecodeIQ4_NL, 32, 18>(DataType::kIQ4_NL, "IQ4_NL", 20),
     Row<DecodeIQ4_XS, 256, 136>(DataType::kIQ4_XS, "IQ4_XS", 23),
+    Row<DecodeR3, 32, 14>(DataType::kR3, "R3", kNoGgufId),
 };
 
 constexpr bool FollowsEnum() {
   for (size_t i = 0; i < kTable.size(); ++i) {
     if (static_cast<size_t>(kTable[i].type) != i + 1) return false;
   }
-  return kTable.size() == static_cast<size_t>(DataType::kIQ4_XS);
+  return kTable.size() == static_cast<size_t>(DataType::kR3);
 }
 static_assert(FollowsEnum());
 
 }  // namespace
 
-std::span<const DataTypeInfo> AllDataTypes() { return kTable; }
+std::span<const DataTypeInfo> AllDataTypes() {
+  return std::span(kTable).first<kTable.size() - 1>();
+}
 
 const DataTypeInfo& GetDataTypeInfo(DataType type) { return kTable[static_cast<size_t>(type) - 1]; }
 
 std::optional<DataType> DataTypeFromGgufId(uint32_t gguf_id) {
-  for (const DataTypeInfo& info : kTable) {
+  for (const DataTypeInfo& info : AllDataTypes()) {
     if (info.gguf_id == gguf_id) return info.type;
   }
   return std::nullopt;
 }
 
 std::optional<DataType> DataTypeFromName(absl::string_view name) {
-  for (const DataTypeInfo& info : kTable) {
+  for (const DataTypeInfo& info : AllDataTypes()) {
     if (absl::EqualsIgnoreCase(info.name, name)) return info.type;
   }
   return std::nullopt;

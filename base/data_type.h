@@ -34,19 +34,20 @@ enum class DataType : uint8_t {
   kQ6_K,
   kIQ4_NL,
   kIQ4_XS,
+  kR3,  // renga's own, of 3 bits: in no file (docs/FORMATS.md)
 };
 
 struct DataTypeInfo {
   DataType type;
   absl::string_view name;  // as GGUF tools print it: "Q4_K"
-  uint32_t gguf_id;        // the number in a GGUF tensor record
+  uint32_t gguf_id;        // the number in a GGUF tensor record; of kR3 none that a file may have
   int64_t block_elements;  // numbers per block; 1 for plain formats
   int64_t block_bytes;
   // Decodes `n` numbers (a multiple of block_elements) exactly as the format defines them.
   void (*to_float)(const std::byte* blocks, float* out, int64_t n);
 };
 
-// Every row, kInvalid not among them.
+// Every row that a file may have, kInvalid and kR3 not among them.
 std::span<const DataTypeInfo> AllDataTypes();
 // The row of `type`; `type` must not be kInvalid.
 const DataTypeInfo& GetDataTypeInfo(DataType type);

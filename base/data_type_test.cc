@@ -206,6 +206,19 @@ TEST(DecodeTest, Q4_0AndQ4_1) {
   ExpectValues(q4_1, 32, [&](size_t i) { return 0.5F * static_cast<float>(q[i]) - 3.0F; });
 }
 
+TEST(DecodeTest, R3IsInNoFile) {
+  std::vector<std::byte> block(14);
+  const uint16_t scale = FloatToHalf(0.5F);
+  std::memcpy(block.data(), &scale, sizeof(scale));
+  block[2 + 1] = std::byte{1 << 5};      // third bit of number 4 * 5 + 1
+  block[6 + 4 + 1] = std::byte{2 << 4};  // low bits of the same
+  float numbers[32];
+  GetDataTypeInfo(DataType::kR3).to_float(block.data(), numbers, 32);
+  for (int i = 0; i < 32; ++i) EXPECT_EQ(numbers[i], i == 21 ? 0.5F * (6 - 4) : 0.5F * -4) << i;
+  EXPECT_EQ(DataTypeFromGgufId(GetDataTypeInfo(DataType::kR3).gguf_id), std::nullopt);
+  EXPECT_EQ(DataTypeFromName("R3"), std::nullopt);
+}
+
 TEST(DecodeTest, Q5_0AndQ5_1) {
   const std::vector<int> q = Codes(32, 32, 3);
   Block q5_0(DataType::kQ5_0);

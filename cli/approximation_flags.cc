@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <optional>
 #include <utility>
@@ -14,6 +15,8 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
+#include "base/byte_size.h"
+#include "base/data_type.h"
 #include "base/file.h"
 #include "base/status_macros.h"
 #include "nlohmann/json.hpp"
@@ -177,19 +180,55 @@ std::optional<double> NumberOf(const json& object, const char* key) {
   return object[key].get<double>();
 }
 
+// What cold neurons of three bits save, in bytes of weights.
+int64_t SavedByColdNeurons(const cluster::ModelStore& store, int64_t percent) {
+  std::map<std::string, base::DataType> types;
+  for (const cluster::ManifestTensor& tensor : store.manifest().tensors) {
+    types[tensor.name] = tensor.type;
+  }
+  const model::Model& model = store.model();
+  int64_t saved = 0;
+  for (int64_t layer = 0; layer < model.config.n_layers; ++layer) {
+    for (const model::TensorSpec& tensor : model.architecture->LayerTensors(model.config, layer)) {
+      if (tensor.cut != model::Cut::kFeedForward) continue;
+      const auto type = types.find(tensor.name);
+      if (type == types.end()) continue;
+      const auto stored = base::RowBytes(type->second, tensor.columns);
+      const auto three_bits = base::RowBytes(base::DataType::kR3, tensor.columns);
+      if (!stored.ok() || !three_bits.ok()) continue;
+      saved += tensor.rows * percent / 100 * std::max<int64_t>(0, *stored - *three_bits);
+    }
+  }
+  return saved;
+}
+
+void SayWhatIsSaved(const cluster::ModelStore& store, const ApproximationFlags& flags) {
+  int64_t bytes = 0;
+  for (const cluster::ManifestTensor& tensor : store.manifest().tensors) bytes += tensor.byte_size;
+  for (const std::string& text : flags.modes) {
+    const absl::StatusOr<Mode> mode = ParseMode(text);
+    if (!mode.ok() || mode->name != kColdNeurons) continue;
+    std::fprintf(stderr, "cold neurons with 3 bits: %s of the weights' %s are not held\n",
+                 base::FormatByteSize(SavedByColdNeurons(store, mode->percent)).c_str(),
+                 base::FormatByteSize(bytes).c_str());
+  }
+}
+
 }  // namespace
 
 void AddApproximationFlags(CLI::App& command, ApproximationFlags& flags) {
   command
-      .add_option("--approximate", flags.modes,
-                  "Compute less than the model, or later; repeatable. late-slice=25%: the last 25% "
-                  "of each layer's feed-forward is added one layer late. hot-rows=25%: tokens are "
-                  "chosen among 25% of the vocabulary. cold-neurons=75%: the coldest 75% of the "
-                  "feed-forward's neurons, by --regions, have 3 bits for each weight. "
-                  "deadline=20ms, with --lazy: a layer's feed-forward whose weights have not come "
-                  "from disk 20 ms after they were needed is left out of the token. missing=10%: "
-                  "10% of all feed-forwards are left out, drawn for each token and layer. Answers "
-                  "change; `renga perplexity` says by how much (default: nothing)")
+      .add_option(
+          "--approximate", flags.modes,
+          "Compute less than the model, or later; repeatable. late-slice=25%: the last 25% "
+          "of each layer's feed-forward is added one layer late. hot-rows=25%: tokens are "
+          "chosen among 25% of the vocabulary. cold-neurons=75%: the coldest 75% of the "
+          "feed-forward's neurons, by --regions, have 3 bits for each weight of the matrices "
+          "before the gate, and take that much memory. "
+          "deadline=20ms, with --lazy: a layer's feed-forward whose weights have not come "
+          "from disk 20 ms after they were needed is left out of the token. missing=10%: "
+          "10% of all feed-forwards are left out, drawn for each token and layer. Answers "
+          "change; `renga perplexity` says by how much (default: nothing)")
       ->allow_extra_args(false);
   command.add_option("--approximate-at-most", flags.at_most,
                      "Approximate at most this share of tokens, e.g. 20% (default: 100%)");
@@ -272,6 +311,7 @@ absl::Status SaveApproximationCost(const cluster::ModelStore& store,
 void SayApproximationCost(const cluster::ModelStore& store, const ApproximationFlags& flags,
                           const std::string& model_path) {
   if (flags.exact()) return;
+  SayWhatIsSaved(store, flags);
   const std::string name = ApproximationName(flags);
   const json costs = ReadCosts(CostFile(store));
   const json cost = costs.contains(name) ? costs[name] : json();

@@ -46,8 +46,8 @@ absl::Status SaveApproximationCost(const cluster::ModelStore& store,
                                    const ApproximationFlags& flags, const serving::Divergence& cost,
                                    const std::string& text);
 
-// One line for people, on standard error, unless nothing is approximated: the cost that was kept,
-// or the command that measures it.
+// For people, on standard error, unless nothing is approximated: what memory is saved where that is
+// the aim, and the cost that was kept, or the command that measures it.
 void SayApproximationCost(const cluster::ModelStore& store, const ApproximationFlags& flags,
                           const std::string& model_path);
 

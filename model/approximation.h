@@ -28,7 +28,7 @@ struct Approximation {
   // The only rows of the output matrix that are multiplied, but for slots that say all_rows; others
   // count as no more likely than the least likely of these. Null: all rows.
   std::shared_ptr<const RowSet> hot_rows = nullptr;
-  // Neurons whose weights have three bits for each number (worker/engine/low_bits.h), at every
+  // Neurons whose weights have three bits for each number (worker/engine/three_bits.h), at every
   // position. Null: none.
   std::shared_ptr<const NeuronSet> cold_neurons = nullptr;
   // How long a step waits for the matrices of a layer's feed-forward that its worker reads from

@@ -102,6 +102,8 @@ void SetScales(DataType type, float deviation, RandomSource& random, std::byte* 
       return PutHalf(block, WithRandomSign(deviation / kRmsOfNonLinear, random));
     case DataType::kIQ4_XS:
       return PutHalf(block, deviation / (kRmsOf6Bits * kRmsOfNonLinear));
+    case DataType::kR3:
+      return PutHalf(block, WithRandomSign(deviation / kRmsOf3Bits, random));
   }
 }
 

@@ -28,6 +28,7 @@ uint64_t FileType(DataType type) {
   switch (type) {
     case DataType::kInvalid:
     case DataType::kF32:
+    case DataType::kR3:
       return 0;
     case DataType::kF16:
       return 1;

@@ -127,6 +127,7 @@ class ApproximationTest(ProcessTest):
         told = self.renga("run", self.model, "Once", "--raw", "-n", "4", "--timings", *COLD,
                           "--regions", report)
         self.assertIn(b"as measured before", told.stderr)
+        self.assertIn(b"cold neurons with 3 bits:", told.stderr)
         self.assertIn(b"4 tokens were approximated", told.stderr)
         # Nothing of it stays on disk: the exact model is as before.
         self.assertEqual(self.logits(), exact)

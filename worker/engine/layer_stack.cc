@@ -1,7 +1,6 @@
 #include "worker/engine/layer_stack.h"
 
 #include <algorithm>
-#include <numeric>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -12,7 +11,6 @@
 #include "model/footprint.h"
 #include "model/linear_runs.h"
 #include "model/step.h"
-#include "worker/engine/low_bits.h"
 
 namespace renga::engine {
 namespace {
@@ -104,6 +102,13 @@ absl::Status LayerStack::MakeProgram(const model::Model& model) {
   }
   DropEmptyOps(program_);
   RENGA_RETURN_IF_ERROR(FindOptionalOps());
+  if (limits_.approximation.cold_neurons != nullptr) {
+    const auto tensors = whole_.architecture->LayerTensors(whole_.config, first_layer_);
+    const auto down = std::find_if(tensors.begin(), tensors.end(), [](const auto& tensor) {
+      return tensor.cut == model::Cut::kFeedForwardColumns;
+    });
+    down_ = down == tensors.end() ? -1 : static_cast<int>(down - tensors.begin());
+  }
   call_of_op_.resize(program_.ops.size());
   for (const model::LinearCall& call : CallsWithMatrices(program_)) {
     call_of_op_[call.first] = calls_per_layer_++;
@@ -182,42 +187,27 @@ absl::StatusOr<LayerStack::Layer> LayerStack::LoadLayer(int64_t index, WeightLoa
   Layer layer;
   layer.matrices.resize(tensors.size());
   layer.vectors.resize(tensors.size());
+  layer.cold.resize(tensors.size());
+  if (const auto& cold = limits_.approximation.cold_neurons; cold != nullptr) {
+    layer.order = OrderNeurons(*cold, index * whole_.config.d_ff, slice.ff);
+  }
   for (size_t i = 0; i < tensors.size(); ++i) {
     const model::TensorPart part = model::PartOf(tensors[i], whole_.config, slice);
     if (part.rows.empty() || part.columns.empty()) continue;
-    if (tensors[i].must_be_f32) {
+    if (!layer.order.neurons.empty() && tensors[i].cut == model::Cut::kFeedForward) {
+      RENGA_ASSIGN_OR_RETURN(MatrixByHeat matrix,
+                             LoadByHeat(tensors[i], part.rows, layer.order, loader));
+      layer.matrices[i] = std::move(matrix.hot);
+      layer.cold[i] = std::move(matrix.cold);
+    } else if (tensors[i].must_be_f32) {
       RENGA_ASSIGN_OR_RETURN(layer.vectors[i], loader.LoadVector(tensors[i], part));
     } else if (residency_ == nullptr) {
-      RENGA_ASSIGN_OR_RETURN(layer.matrices[i], LoadMatrix(index, tensors[i], part, loader));
+      RENGA_ASSIGN_OR_RETURN(layer.matrices[i], loader.LoadMatrix(tensors[i], part));
     }
   }
   if (late_.has_value()) RENGA_RETURN_IF_ERROR(LoadLatePart(tensors, loader, layer));
+  layer.cold.resize(layer.matrices.size());
   return layer;
-}
-
-absl::StatusOr<std::unique_ptr<kernels::WeightMatrix>> LayerStack::LoadMatrix(
-    int64_t layer, const model::TensorSpec& tensor, const model::TensorPart& part,
-    WeightLoader& loader) const {
-  const auto& cold = limits_.approximation.cold_neurons;
-  const bool rows = tensor.cut == model::Cut::kFeedForward;
-  const bool columns = tensor.cut == model::Cut::kFeedForwardColumns;
-  if (cold == nullptr || (!rows && !columns)) return loader.LoadMatrix(tensor, part);
-  RENGA_ASSIGN_OR_RETURN(const base::DataType type, loader.TensorType(tensor));
-  const int64_t first = layer * whole_.config.d_ff;
-  std::vector<int32_t> neurons;  // of this layer
-  for (const int32_t neuron : *cold) {
-    if (neuron >= first && neuron < first + whole_.config.d_ff) {
-      neurons.push_back(static_cast<int32_t>(neuron - first));
-    }
-  }
-  std::vector<int32_t> whole_row(static_cast<size_t>(tensor.columns));
-  std::iota(whole_row.begin(), whole_row.end(), 0);
-  return loader.PackChanged(tensor, part, [&](int64_t row, std::span<std::byte> bytes) {
-    if (columns) return RoundToThreeBits(type, bytes, neurons);
-    return std::binary_search(neurons.begin(), neurons.end(), row)
-               ? RoundToThreeBits(type, bytes, whole_row)
-               : absl::OkStatus();
-  });
 }
 
 absl::Status LayerStack::LoadLatePart(std::span<const model::TensorSpec> tensors,
@@ -389,6 +379,25 @@ absl::Status LayerStack::RunOpOnRows(const Layer& layer, const Op& op, const Cal
   return absl::InternalError(absl::StrCat("unknown op ", static_cast<int>(op.kind)));
 }
 
+void LayerStack::AddOutputs(const Layer& layer, const Op& op, const Residency::Lease* lease,
+                            const Call& call, std::vector<kernels::LinearOutput>& outputs) const {
+  RowsView out = View(op.out, call);
+  if (const auto& cold = layer.cold[op.weight]; cold != nullptr) {
+    const int64_t hot = out.columns - cold->rows();
+    outputs.push_back({.matrix = cold.get(),
+                       .out = {.data = out.data + hot,
+                               .rows = out.rows,
+                               .columns = cold->rows(),
+                               .stride = out.stride}});
+    if (hot == 0) return;
+    out.columns = hot;
+  }
+  outputs.push_back(
+      {.matrix = lease != nullptr ? lease->matrix(outputs.size()) : layer.matrices[op.weight].get(),
+       .bias = op.bias < 0 ? nullptr : Floats(layer.vectors[op.bias]),
+       .out = out});
+}
+
 absl::Status LayerStack::RunLinears(const Layer& layer, const Op* first, std::span<const Op> ops,
                                     const Call& call) {
   if (Width(ops[0].in) == 0) return Clear(ops, call);
@@ -399,12 +408,13 @@ absl::Status LayerStack::RunLinears(const Layer& layer, const Op* first, std::sp
   }
   std::vector<kernels::LinearOutput> outputs;
   outputs.reserve(ops.size());
+  if (!layer.order.neurons.empty() && ops[0].weight == down_) {
+    if (first != nullptr) RENGA_RETURN_IF_ERROR(RunOpOnRows(layer, *first, call));
+    first = nullptr;
+    RENGA_RETURN_IF_ERROR(RestoreOrder(layer, ops[0].in, call));
+  }
   for (const Op& op : ops) {
-    const kernels::WeightMatrix* matrix =
-        lease.has_value() ? lease->matrix(outputs.size()) : layer.matrices[op.weight].get();
-    outputs.push_back({.matrix = matrix,
-                       .bias = op.bias < 0 ? nullptr : Floats(layer.vectors[op.bias]),
-                       .out = View(op.out, call)});
+    AddOutputs(layer, op, lease.has_value() ? &*lease : nullptr, call, outputs);
   }
   if (first == nullptr) {
     RENGA_RETURN_IF_ERROR(backend_->Linear(View(ops[0].in, call), outputs));
@@ -503,6 +513,20 @@ absl::Status LayerStack::RunAttention(const Layer& layer, const Op& op, const Ca
                               .scale = config_.ScoreScale(),
                               .window = config_.IsWindowed(NumberOf(layer)) ? config_.window : 0,
                               .slots = call.slots});
+}
+
+absl::Status LayerStack::RestoreOrder(const Layer& layer, int buffer, const Call& call) {
+  const int64_t numbers = call.rows * Width(buffer);
+  const int64_t at = activation_offsets_[buffer] +
+                     call.first_row * Width(buffer) * static_cast<int64_t>(sizeof(float));
+  std::vector<float> given(static_cast<size_t>(numbers));
+  RENGA_RETURN_IF_ERROR(backend_->Synchronize());
+  RENGA_RETURN_IF_ERROR(
+      backend_->Download(*activations_, at, std::as_writable_bytes(std::span(given))));
+  const std::vector<float> ordered = InModelOrder(layer.order, given);
+  RENGA_RETURN_IF_ERROR(backend_->Upload(std::as_bytes(std::span(ordered)), *activations_, at));
+  // Until then they may be read.
+  return backend_->Synchronize();
 }
 
 RowsView LayerStack::View(int buffer, const Call& call) const {

@@ -18,6 +18,7 @@
 #include "model/late_program.h"
 #include "model/model_config.h"
 #include "model/shard_spec.h"
+#include "worker/engine/cold_neurons.h"
 #include "worker/engine/residency.h"
 #include "worker/engine/shard.h"
 #include "worker/engine/weight_loader.h"
@@ -65,6 +66,10 @@ class LayerStack {
   struct Layer {
     std::vector<std::unique_ptr<kernels::WeightMatrix>> matrices;
     std::vector<std::unique_ptr<kernels::Buffer>> vectors;
+    // With cold neurons, the parts of matrices that have three bits for each number; `matrices` has
+    // the others, if any.
+    std::vector<std::unique_ptr<kernels::WeightMatrix>> cold;
+    NeuronOrder order = {};
   };
   struct Call;
   // Rows that stand side by side.
@@ -80,11 +85,6 @@ class LayerStack {
   // What may be left out of a step, where something may be.
   absl::Status FindOptionalOps();
   absl::StatusOr<Layer> LoadLayer(int64_t index, WeightLoader& loader) const;
-  // A matrix of a layer, its cold neurons rounded.
-  absl::StatusOr<std::unique_ptr<kernels::WeightMatrix>> LoadMatrix(int64_t layer,
-                                                                    const model::TensorSpec& tensor,
-                                                                    const model::TensorPart& part,
-                                                                    WeightLoader& loader) const;
   // The layer's part of `late_`, behind what is in `layer`.
   absl::Status LoadLatePart(std::span<const model::TensorSpec> tensors, WeightLoader& loader,
                             Layer& layer) const;
@@ -105,7 +105,12 @@ class LayerStack {
   // `first`, or null, makes the input that all of `ops` read.
   absl::Status RunLinears(const Layer& layer, const model::Op* first,
                           std::span<const model::Op> ops, const Call& call);
+  // What an op multiplies by, and where that goes: one or two of them.
+  void AddOutputs(const Layer& layer, const model::Op& op, const Residency::Lease* lease,
+                  const Call& call, std::vector<kernels::LinearOutput>& outputs) const;
   absl::Status TellObserver(const Layer& layer, const model::Op& down, const Call& call);
+  // Puts what neurons gave, in the layer's order, into the model's.
+  absl::Status RestoreOrder(const Layer& layer, int buffer, const Call& call);
   absl::Status RunRope(const Layer& layer, const model::Op& op, const Call& call);
   // The outputs become zero.
   absl::Status Clear(std::span<const model::Op> ops, const Call& call);
@@ -140,6 +145,7 @@ class LayerStack {
   std::optional<model::FeedForwardOps> optional_;  // nullopt: nothing is ever left out
   uint32_t left_out_ = 0;
   NeuronObserver observer_;
+  int down_ = -1;      // the tensor that multiplies what neurons give, with cold neurons
   int observed_ = -1;  // the tensor that multiplies what neurons give, with an observer
 };
 

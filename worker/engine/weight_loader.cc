@@ -37,15 +37,6 @@ std::span<const std::byte> CutColumns(std::span<const std::byte> rows, int64_t r
   return cut;
 }
 
-// `rows`: whole ones, from the first on.
-absl::Status ChangeRows(std::span<std::byte> rows, int64_t first, int64_t row_bytes,
-                        const WeightLoader::RowChange& change) {
-  for (; !rows.empty(); rows = rows.subspan(static_cast<size_t>(row_bytes))) {
-    RENGA_RETURN_IF_ERROR(change(first++, rows.first(static_cast<size_t>(row_bytes))));
-  }
-  return absl::OkStatus();
-}
-
 }  // namespace
 
 absl::StatusOr<int64_t> StoredBytes(const model::TensorSpec& tensor, const model::TensorPart& part,
@@ -93,12 +84,6 @@ absl::StatusOr<std::unique_ptr<kernels::WeightMatrix>> WeightLoader::PackMatrix(
   return Pack(tensor, key);
 }
 
-absl::StatusOr<std::unique_ptr<kernels::WeightMatrix>> WeightLoader::PackChanged(
-    const model::TensorSpec& tensor, const model::TensorPart& part, const RowChange& change) {
-  RENGA_ASSIGN_OR_RETURN(const MatrixKey key, KeyOf(tensor, part));
-  return Pack(tensor, key, change);
-}
-
 absl::StatusOr<std::unique_ptr<kernels::WeightMatrix>> WeightLoader::AdoptMatrix(
     const MatrixKey& key) {
   if (backend_->layout_name().empty()) return nullptr;
@@ -111,23 +96,14 @@ absl::StatusOr<std::unique_ptr<kernels::WeightMatrix>> WeightLoader::AdoptMatrix
 }
 
 absl::StatusOr<std::unique_ptr<kernels::WeightMatrix>> WeightLoader::Pack(
-    const model::TensorSpec& tensor, const MatrixKey& key, const RowChange& change) {
+    const model::TensorSpec& tensor, const MatrixKey& key) {
   RENGA_ASSIGN_OR_RETURN(const int64_t row_bytes, base::RowBytes(key.type, tensor.columns));
   auto matrix = backend_->CreateMatrix(key.type, key.rows.size(), key.columns.size());
   if (!matrix.ok()) return base::Annotate(matrix.status(), tensor.name);
   RENGA_ASSIGN_OR_RETURN(const int64_t begin, base::RowBytes(key.type, key.columns.begin));
   RENGA_ASSIGN_OR_RETURN(const int64_t end, base::RowBytes(key.type, key.columns.end));
   std::vector<std::byte> cut;
-  std::vector<std::byte> changed;
   const auto load = [&](int64_t done, std::span<const std::byte> rows) -> absl::Status {
-    if (change) {
-      // The last piece may still be read by an upload.
-      RENGA_RETURN_IF_ERROR(backend_->Synchronize());
-      changed.assign(rows.begin(), rows.end());
-      RENGA_RETURN_IF_ERROR(
-          ChangeRows(changed, key.rows.begin + done / row_bytes, row_bytes, change));
-      rows = changed;
-    }
     if (end - begin < row_bytes) rows = CutColumns(rows, row_bytes, begin, end, cut);
     return base::Annotate(backend_->LoadRows(**matrix, done / row_bytes, rows), tensor.name);
   };
@@ -137,12 +113,15 @@ absl::StatusOr<std::unique_ptr<kernels::WeightMatrix>> WeightLoader::Pack(
 }
 
 absl::StatusOr<std::unique_ptr<kernels::WeightMatrix>> WeightLoader::LoadRowSet(
-    const model::TensorSpec& tensor, const model::Range& range, std::span<const int32_t> rows) {
+    const model::TensorSpec& tensor, const model::Range& range, std::span<const int32_t> rows,
+    const RowFormat* as) {
   model::TensorPart part = model::WholeTensor(tensor);
   part.rows = range;
   RENGA_ASSIGN_OR_RETURN(const MatrixKey key, KeyOf(tensor, part));
   RENGA_ASSIGN_OR_RETURN(const int64_t row_bytes, base::RowBytes(key.type, tensor.columns));
-  auto matrix = backend_->CreateMatrix(key.type, static_cast<int64_t>(rows.size()), tensor.columns);
+  const base::DataType type = as == nullptr ? key.type : as->type;
+  RENGA_ASSIGN_OR_RETURN(const int64_t out_bytes, base::RowBytes(type, tensor.columns));
+  auto matrix = backend_->CreateMatrix(type, static_cast<int64_t>(rows.size()), tensor.columns);
   if (!matrix.ok()) return base::Annotate(matrix.status(), tensor.name);
   std::vector<std::byte> chosen;
   size_t taken = 0;
@@ -158,7 +137,12 @@ absl::StatusOr<std::unique_ptr<kernels::WeightMatrix>> WeightLoader::LoadRowSet(
         for (; taken < rows.size() && rows[taken] < end; ++taken) {
           const auto row = bytes.subspan(static_cast<size_t>((rows[taken] - begin) * row_bytes),
                                          static_cast<size_t>(row_bytes));
-          chosen.insert(chosen.end(), row.begin(), row.end());
+          if (as == nullptr) {
+            chosen.insert(chosen.end(), row.begin(), row.end());
+            continue;
+          }
+          chosen.resize(chosen.size() + static_cast<size_t>(out_bytes));
+          as->convert(row, std::span(chosen).last(static_cast<size_t>(out_bytes)));
         }
         if (chosen.empty()) return absl::OkStatus();
         return base::Annotate(backend_->LoadRows(**matrix, static_cast<int64_t>(first), chosen),

@@ -17,6 +17,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "base/data_type.h"
 #include "model/architecture.h"
 #include "model/layer_slice.h"
 #include "model/shard_spec.h"
@@ -57,17 +58,18 @@ class WeightLoader {
   absl::StatusOr<std::unique_ptr<kernels::WeightMatrix>> PackMatrix(const model::TensorSpec& tensor,
                                                                     const model::TensorPart& part);
 
-  // The same of rows that are changed as stored: `change` gets the number of a row in the tensor
-  // and all its bytes.
-  using RowChange = std::function<absl::Status(int64_t row, std::span<std::byte> bytes)>;
-  absl::StatusOr<std::unique_ptr<kernels::WeightMatrix>> PackChanged(
-      const model::TensorSpec& tensor, const model::TensorPart& part, const RowChange& change);
-
-  // Some rows of `range`, ascending and not empty, as one matrix. The whole range is read. Never as
-  // the source has it packed.
+  // Makes a row as stored into one of another type, which `out` has the size of.
+  struct RowFormat {
+    base::DataType type = base::DataType::kInvalid;
+    std::function<void(std::span<const std::byte> stored, std::span<std::byte> out)> convert;
+  };
+  // Some rows of `range`, ascending and not empty, as one matrix, of another format where `as` is
+  // not null. The whole range is read. Never as the source has it packed. kInvalidArgument where
+  // the other format's blocks do not fit the rows.
   absl::StatusOr<std::unique_ptr<kernels::WeightMatrix>> LoadRowSet(const model::TensorSpec& tensor,
                                                                     const model::Range& range,
-                                                                    std::span<const int32_t> rows);
+                                                                    std::span<const int32_t> rows,
+                                                                    const RowFormat* as = nullptr);
 
   // A part, not empty, of a tensor of one row of float32.
   absl::StatusOr<std::unique_ptr<kernels::Buffer>> LoadVector(const model::TensorSpec& tensor,
@@ -96,10 +98,8 @@ class WeightLoader {
   // Null when the source has no packed bytes of it.
   absl::StatusOr<std::unique_ptr<kernels::WeightMatrix>> AdoptMatrix(const MatrixKey& key);
   absl::StatusOr<MatrixKey> KeyOf(const model::TensorSpec& tensor, const model::TensorPart& part);
-  // `change` may be null.
   absl::StatusOr<std::unique_ptr<kernels::WeightMatrix>> Pack(const model::TensorSpec& tensor,
-                                                              const MatrixKey& key,
-                                                              const RowChange& change = nullptr);
+                                                              const MatrixKey& key);
 
   kernels::Backend* const backend_;
   WeightSource* const source_;

@@ -285,6 +285,18 @@ INSTANTIATE_TEST_SUITE_P(Conformance, LinearTest,
                                             ::testing::ValuesIn(AllTypes())),
                          DeviceAndType);
 
+// What cards do not know.
+std::vector<std::string> DevicesWithoutCards() {
+  std::vector<std::string> devices = TestedDevices();
+  std::erase_if(devices, [](const std::string& name) { return name.find("cuda") != name.npos; });
+  return devices;
+}
+
+INSTANTIATE_TEST_SUITE_P(ThreeBits, LinearTest,
+                         ::testing::Combine(::testing::ValuesIn(DevicesWithoutCards()),
+                                            ::testing::Values(DataType::kR3)),
+                         DeviceAndType);
+
 // Those whose products may go by tensor cores; under the address sanitizer, where each takes 10
 // seconds, one of either kind.
 std::vector<DataType> TensorTypes() {

@@ -18,6 +18,7 @@ std::vector<size_t> ScaleOffsets(DataType type) {
     case DataType::kQ5_0:
     case DataType::kIQ4_NL:
     case DataType::kIQ4_XS:
+    case DataType::kR3:
       return {0};
     case DataType::kQ4_1:
     case DataType::kQ5_1:

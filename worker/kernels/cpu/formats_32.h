@@ -155,6 +155,43 @@ struct Q5_1 : Format32<Isa> {
   [[gnu::always_inline]] F Min() const { return this->Half(2); }
 };
 
+// d f16, third bits[4] (bit g of byte b is number 4 * g + b), pairs[8] (group g is in chunk g % 2
+// at bit 2 * (g / 2)); number = d * (code - 4).
+template <class Isa>
+struct R3 : Format32<Isa> {
+  using Format32<Isa>::Format32;
+  using typename Format32<Isa>::I;
+  using typename Format32<Isa>::F;
+  static constexpr int kRowBytes = 14;
+  static constexpr int kMaxCode = 7;
+  static constexpr int kOffset = 4;
+  static constexpr bool kWidelyUsed = false;
+  static constexpr int kSteps = 2;
+  static constexpr int kOutputs = 4;
+  static constexpr int Group(int section, int step, int output) { return step + 2 * output; }
+
+  template <int section, int step>
+  [[gnu::always_inline]] void Codes(I* out) const {
+    const I pairs = this->Chunk(6, step);
+    const I bits = this->Chunk(2, 0);
+    out[0] = Code(pairs, Isa::template ShiftLeft<2 - step>(bits));
+    if constexpr (step == 0) {
+      out[1] = Code(Isa::template ShiftRight<2>(pairs), bits);
+    } else {
+      out[1] = Code(Isa::template ShiftRight<2>(pairs), Isa::template ShiftRight<1>(bits));
+    }
+    out[2] = Code(Isa::template ShiftRight<4>(pairs), Isa::template ShiftRight<2 + step>(bits));
+    out[3] = Code(Isa::template ShiftRight<6>(pairs), Isa::template ShiftRight<4 + step>(bits));
+  }
+  [[gnu::always_inline]] F Scale() const { return this->Half(0); }
+
+ private:
+  // Two low bits, and the third one in its place.
+  [[gnu::always_inline]] static I Code(I low, I third) {
+    return Isa::OrMasked(Isa::And(low, Isa::SetByte(3)), third, Isa::SetByte(4));
+  }
+};
+
 // The numbers that the nibbles of IQ4_NL and IQ4_XS stand for.
 alignas(16) inline constexpr int8_t kIq4Codes[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
                                                      1,    13,   25,  38,  53,  69,  89,  113};

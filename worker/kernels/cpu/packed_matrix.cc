@@ -95,6 +95,8 @@ Fields FieldsOf(base::DataType type) {
                {2, 2, Coding::kStored, 208}}};
     case DataType::kIQ4_XS:
       return {4, {kHalf, kHalf, {4, 4}, {128, 4}}};
+    case DataType::kR3:
+      return {3, {kHalf, {4, 4}, {8, 4}}};
   }
   return {0, {}};
 }

@@ -56,6 +56,8 @@ FormatKernels FormatKernelsOf(base::DataType type) {
       return KernelsOf<QuantizedMatmul<Iq4Nl<Isa>>>();
     case DataType::kIQ4_XS:
       return KernelsOf<QuantizedMatmul<Iq4Xs<Isa>>>();
+    case DataType::kR3:
+      return KernelsOf<QuantizedMatmul<R3<Isa>>>();
   }
   return {};
 }

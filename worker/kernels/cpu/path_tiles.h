@@ -52,6 +52,8 @@ FormatKernels TileFormatKernelsOf(base::DataType type) {
       return TileKernelsOf<Path, Iq4Nl, DataType::kIQ4_NL>();
     case DataType::kIQ4_XS:
       return TileKernelsOf<Path, Iq4Xs, DataType::kIQ4_XS>();
+    case DataType::kR3:
+      return TileKernelsOf<Path, R3, DataType::kR3>();
   }
   return {};
 }

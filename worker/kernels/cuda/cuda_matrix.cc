@@ -26,6 +26,7 @@ Kernel FirstKernel(DataType type) {
     RENGA_CUDA_QUANTIZED_FORMATS(RENGA_FORMAT)
     RENGA_CUDA_PLAIN_FORMATS(RENGA_FORMAT)
 #undef RENGA_FORMAT
+    case DataType::kR3:  // refused by Create
     case DataType::kInvalid:
       break;
   }
@@ -43,6 +44,7 @@ Kernel TensorKernelOf(DataType type) {
     case DataType::kF32:
     case DataType::kF16:
     case DataType::kBF16:
+    case DataType::kR3:
     case DataType::kInvalid:
       break;
   }
@@ -58,6 +60,11 @@ int64_t CudaMatrix::Bytes(DataType type, int64_t rows, int64_t columns) {
 absl::StatusOr<std::unique_ptr<CudaMatrix>> CudaMatrix::Create(std::shared_ptr<Device> device,
                                                                DataType type, int64_t rows,
                                                                int64_t columns) {
+  if (type == DataType::kR3) {
+    return absl::UnimplementedError(
+        "the CUDA kernels do not know cold neurons of 3 bits: run without --approximate "
+        "cold-neurons");
+  }
   // Memory first: what is too large for a grid is too large for most cards.
   const PlaneLayout layout = LayoutOf(type, rows, columns);
   RENGA_ASSIGN_OR_RETURN(DeviceMemory memory,

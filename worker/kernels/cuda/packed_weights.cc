@@ -49,6 +49,7 @@ PlaneSizes SizesOf(DataType type) {
       return {{{.group = 16}, {.group = 8}, {.group = 2}, {.block = 2}}};
     case DataType::kIQ4_XS:
       return {{{.group = 16}, {.block = 8}}};
+    case DataType::kR3:
     case DataType::kInvalid:
       break;
   }
