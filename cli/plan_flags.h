@@ -38,8 +38,7 @@ inline constexpr int64_t kDefaultContext = 4096;
 inline constexpr int64_t kDefaultServedSequences = 4;
 
 // Adds --context, --kv, --wire, --head-blocks, --objective, --tensor-parallel, --group-sums,
-// --embedding,
-// --lazy, --near-rows, --optimistic and --speculation; with `with_sequences` also
+// --embedding, --lazy, --near-rows, --optimistic and --speculation; with `with_sequences` also
 // --sequences.
 void AddPlanFlags(CLI::App& command, PlanFlags& flags, bool with_sequences);
 
