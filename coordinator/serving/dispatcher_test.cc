@@ -51,6 +51,7 @@ TEST(DispatcherTest, RequestsAreSharedOutAndTokensAreTheSame) {
     ASSERT_OK(answers[i].Wait());
     EXPECT_EQ(answers[i].tokens(), Reference(requests[i], 20 + static_cast<int64_t>(i)));
   }
+  replicas.scheduler->Stop();  // what its last turn counted is told after the last answer
   const ServingStats stats = replicas.scheduler->Stats();
   EXPECT_EQ(stats.replicas, 2);
   EXPECT_EQ(stats.kv_blocks, 128);
