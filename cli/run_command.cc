@@ -38,7 +38,8 @@ absl::StatusOr<std::vector<model::TokenId>> EncodePrompt(const RunFlags& flags,
   return text.EncodeChat(messages);
 }
 
-void PrintTimings(const serving::GenerateResult& result) {
+// `by_screen`: the head was to answer without all of its rows where it can.
+void PrintTimings(const serving::GenerateResult& result, bool by_screen) {
   const double prefill_s = absl::ToDoubleSeconds(result.timings.prefill);
   const double decode_s = absl::ToDoubleSeconds(result.timings.decode);
   const auto generated = static_cast<double>(result.usage.completion_tokens);
@@ -49,6 +50,13 @@ void PrintTimings(const serving::GenerateResult& result) {
   if (result.screened_tokens > 0) {
     std::fprintf(stderr, "the head proved %lld tokens without reading all of its rows\n",
                  static_cast<long long>(result.screened_tokens));
+  }
+  const int64_t unproved = result.usage.completion_tokens - result.screened_tokens;
+  if (by_screen && unproved > 0) {
+    std::fprintf(stderr,
+                 "the head read all of its rows for %lld tokens: too many rows could matter (top_p "
+                 "without top_k, for one, needs them all)\n",
+                 static_cast<long long>(unproved));
   }
   if (result.approximated_tokens > 0) {
     std::fprintf(stderr, "%lld tokens were approximated\n",
@@ -102,7 +110,7 @@ absl::Status Run(const RunFlags& flags) {
     return result.status();
   }
   std::fputc('\n', stdout);
-  if (flags.timings) PrintTimings(*result);
+  if (flags.timings) PrintTimings(*result, cluster->coordinator().uses_screen());
   return absl::OkStatus();
 }
 

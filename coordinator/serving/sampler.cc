@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -30,6 +31,20 @@ bool AltersLogits(const SamplingParams& params) {
          params.frequency_penalty != 0 || !params.logit_bias.empty();
 }
 
+// How many tokens' logits `params` may lower; nullopt where it may raise some, or any number of
+// them may change. The best k of the changed logits are among the best k + so many of the model's
+// own: only tokens that were lowered can have fallen behind.
+std::optional<int64_t> MostLowered(const SamplingParams& params) {
+  const bool window = params.repetition_window > 0 && params.repetition_window <= kMaxHeadTopK;
+  const bool lowers = params.repetition_penalty == 1 || (params.repetition_penalty > 1 && window);
+  if (!lowers || params.presence_penalty != 0 || params.frequency_penalty != 0) return std::nullopt;
+  for (const auto& [id, bias] : params.logit_bias) {
+    if (bias > 0) return std::nullopt;
+  }
+  return static_cast<int64_t>(params.logit_bias.size()) +
+         (params.repetition_penalty == 1 ? 0 : params.repetition_window);
+}
+
 // Whether more than a distance from the best token, or from the best with noise, says which tokens
 // can be drawn; also where none is drawn.
 bool DependsOnAllRows(const SamplingParams& params, int64_t alternatives) {
@@ -47,19 +62,28 @@ absl::flat_hash_map<TokenId, int64_t> Count(std::span<const TokenId> tokens) {
   return counts;
 }
 
-void ApplyPenalties(const History& history, const SamplingParams& params,
-                    std::vector<Candidate>& all) {
-  const auto in_vocab = [&](TokenId id) { return id >= 0 && static_cast<size_t>(id) < all.size(); };
+// `all` is whether candidates are all tokens, in order of their ids.
+void ApplyPenalties(const History& history, const SamplingParams& params, bool all,
+                    std::vector<Candidate>& candidates) {
+  const auto find = [&](TokenId id) -> Candidate* {
+    if (!all) {
+      const auto found = std::find_if(candidates.begin(), candidates.end(),
+                                      [id](const Candidate& c) { return c.id == id; });
+      return found == candidates.end() ? nullptr : &*found;
+    }
+    return id >= 0 && static_cast<size_t>(id) < candidates.size() ? &candidates[id] : nullptr;
+  };
   for (const auto& [id, bias] : params.logit_bias) {
-    if (in_vocab(id)) all[id].logit += bias;
+    if (Candidate* const candidate = find(id)) candidate->logit += bias;
   }
   if (params.repetition_penalty != 1) {
     std::span<const TokenId> window = history.tokens;
     const size_t limit = static_cast<size_t>(params.repetition_window);
     if (limit > 0 && window.size() > limit) window = window.last(limit);
     for (const auto& [id, count] : Count(window)) {
-      if (!in_vocab(id)) continue;
-      double& logit = all[id].logit;
+      Candidate* const candidate = find(id);
+      if (candidate == nullptr) continue;
+      double& logit = candidate->logit;
       logit = logit > 0 ? logit / params.repetition_penalty : logit * params.repetition_penalty;
     }
   }
@@ -67,8 +91,9 @@ void ApplyPenalties(const History& history, const SamplingParams& params,
     const auto answer =
         history.tokens.subspan(std::min<size_t>(history.prompt_tokens, history.tokens.size()));
     for (const auto& [id, count] : Count(answer)) {
-      if (!in_vocab(id)) continue;
-      all[id].logit -=
+      Candidate* const candidate = find(id);
+      if (candidate == nullptr) continue;
+      candidate->logit -=
           params.presence_penalty + params.frequency_penalty * static_cast<double>(count);
     }
   }
@@ -183,8 +208,8 @@ absl::StatusOr<std::vector<Candidate>> Candidates(const model::HeadRow& row, int
 }
 
 TokenId Choose(std::vector<Candidate> candidates, const History& history,
-               const SamplingParams& params) {
-  if (AltersLogits(params)) ApplyPenalties(history, params, candidates);
+               const SamplingParams& params, bool all) {
+  if (AltersLogits(params)) ApplyPenalties(history, params, all, candidates);
   if (params.temperature == 0) {
     return std::min_element(candidates.begin(), candidates.end(), Better)->id;
   }
@@ -234,11 +259,11 @@ absl::Status CheckSamplingParams(const SamplingParams& params, int64_t vocab_siz
 }
 
 int64_t HeadTopK(const SamplingParams& params, int64_t alternatives, int64_t vocab_size) {
-  if (AltersLogits(params)) return 0;
+  const std::optional<int64_t> lowered = MostLowered(params);
   int64_t k = params.top_k;
   if (params.temperature == 0) k = 1;
-  if (k == 0) return 0;
-  k = std::max(k, alternatives);
+  if (k == 0 || k > kMaxHeadTopK || !lowered.has_value()) return 0;
+  k = std::max(k + *lowered, alternatives);
   return k <= kMaxHeadTopK && k < vocab_size ? k : 0;
 }
 
@@ -273,7 +298,7 @@ absl::StatusOr<SampledToken> SampleToken(const model::HeadRow& row, const Histor
     std::partial_sort_copy(candidates.begin(), candidates.end(), best.begin(), best.end(), Better);
     for (const Candidate& candidate : best) sampled.alternatives.push_back(logprob(candidate));
   }
-  sampled.id = Choose(candidates, history, params);
+  sampled.id = Choose(candidates, history, params, row.ids.empty());
   const auto chosen = row.ids.empty()
                           ? candidates.begin() + sampled.id
                           : std::find_if(candidates.begin(), candidates.end(),

@@ -26,12 +26,14 @@ model::HeadRow FullRow(std::vector<float> logits) {
   return row;
 }
 
-// The token drawn from all logits at the position after `tokens`.
+// The token drawn at the position after `tokens`, from as many of the row's logits as are asked
+// for.
 TokenId Draw(const model::HeadRow& row, const SamplingParams& params,
              std::vector<TokenId> tokens = {}, int64_t prompt_tokens = 0) {
   const int64_t vocab = static_cast<int64_t>(row.logits.size());
+  const int64_t k = row.ids.empty() ? HeadTopK(params, 0, vocab) : 0;
   absl::StatusOr<SampledToken> sampled =
-      SampleToken(row, {tokens, prompt_tokens}, params, 0, vocab);
+      SampleToken(k > 0 ? ToyRow(row.logits, k) : row, {tokens, prompt_tokens}, params, 0, vocab);
   EXPECT_OK(sampled);
   return sampled.ok() ? sampled->id : -1;
 }
@@ -151,21 +153,32 @@ TEST(SamplerTest, ShortRowsGiveWhatFullRowsGive) {
   for (int round = 0; round < 300; ++round) {
     std::vector<TokenId> tokens(random() % 20 + 1);
     for (TokenId& token : tokens) token = static_cast<TokenId>(random() % kVocab);
+    const auto prompt = static_cast<int64_t>(tokens.size());
     SamplingParams params;
     params.temperature = static_cast<double>(random() % 30) * 0.1;
     params.top_k = static_cast<int64_t>(random() % 50) + 1;
     params.top_p = 1 - static_cast<double>(random() % 5) * 0.15;
     params.min_p = static_cast<double>(random() % 3) * 0.05;
     params.seed = random();
+    if (round % 3 > 0) {
+      params.repetition_penalty = 1 + static_cast<double>(random() % 20) * 0.1;
+      params.repetition_window = static_cast<int64_t>(random() % 12) + 1;
+    }
+    // The likeliest tokens among them.
+    for (int i = 0; i < round % 4; ++i) {
+      params.logit_bias[static_cast<TokenId>(random() % kVocab)] =
+          -static_cast<double>(random() % 9);
+      params.logit_bias[ToyRow(ToyLogits(tokens, kVocab), 4).ids[i]] = -3.5;
+    }
     const int64_t k = HeadTopK(params, 3, kVocab);
     ASSERT_GT(k, 0);
     ASSERT_OK_AND_ASSIGN(SampledToken from_short, SampleToken(ToyRow(ToyLogits(tokens, kVocab), k),
-                                                              {tokens, 0}, params, 3, kVocab));
-    // A bias of nothing asks for all logits and changes none of them.
-    params.logit_bias[0] = 0;
+                                                              {tokens, prompt}, params, 3, kVocab));
+    // A penalty for an answer that is still empty asks for all logits and changes none of them.
+    params.presence_penalty = 1;
     ASSERT_EQ(HeadTopK(params, 3, kVocab), 0);
     ASSERT_OK_AND_ASSIGN(SampledToken from_full, SampleToken(ToyRow(ToyLogits(tokens, kVocab), 0),
-                                                             {tokens, 0}, params, 3, kVocab));
+                                                             {tokens, prompt}, params, 3, kVocab));
     EXPECT_EQ(from_short.id, from_full.id);
     EXPECT_EQ(from_short.logprob, from_full.logprob);
     ASSERT_EQ(from_short.alternatives.size(), 3u);
@@ -276,6 +289,13 @@ TEST(SamplerTest, AsksTheHeadForNoMoreThanItNeeds) {
   EXPECT_EQ(HeadTopK({.temperature = 1}, 0, 1000), 0);
   EXPECT_EQ(HeadTopK({.temperature = 1, .min_p = 0.1}, 0, 1000), 0);
   EXPECT_EQ(HeadTopK({.presence_penalty = 1}, 0, 1000), 0);
+  // As many more as may be lowered; none where some rise, or nobody knows how many change.
+  EXPECT_EQ(HeadTopK({.repetition_penalty = 1.1}, 0, 1000), 1 + 64);
+  EXPECT_EQ(HeadTopK({.repetition_penalty = 1.1, .logit_bias = {{3, -1}, {4, -100}}}, 0, 1000), 67);
+  EXPECT_EQ(HeadTopK({.repetition_penalty = 1.1, .repetition_window = 0}, 0, 1000), 0);
+  EXPECT_EQ(HeadTopK({.repetition_penalty = 1.1, .repetition_window = 256}, 0, 1000), 0);
+  EXPECT_EQ(HeadTopK({.repetition_penalty = 0.9}, 0, 1000), 0);
+  EXPECT_EQ(HeadTopK({.logit_bias = {{3, 1}}}, 0, 1000), 0);
   EXPECT_NEAR(HeadWithin({.temperature = 2, .min_p = 0.1}, 0), 2 * std::log(10), 1e-4);
   EXPECT_GT(HeadWithin({.temperature = 1, .min_p = 1}, 0), 0);
   EXPECT_EQ(HeadWithin({.min_p = 0.1}, 0), 0);

@@ -13,7 +13,8 @@ SAMPLINGS = ([], ["--temperature", "0.8", "--top-k", "40", "--seed", "3"],
              ["--temperature", "1.2", "--top-k", "8", "--top-p", "0.9", "--min-p", "0.02",
               "--seed", "4"],
              ["--temperature", "1.0", "--min-p", "0.05", "--seed", "5"],
-             ["--temperature", "0.9", "--seed", "6"])
+             ["--temperature", "0.9", "--seed", "6"],
+             ["--repetition-penalty", "1.3"])
 
 
 def proved(stderr):
@@ -76,7 +77,17 @@ class LazyHeadTest(ProcessTest):
         self.assertIn("Feed-forward neurons", page)
         self.assertIn("<svg", page)
         self.assertNotIn("http", page)
-        self.check_same_tokens(model, 60, (1, 1, 1, 1, 1))
+        self.check_same_tokens(model, 60, (1, 1, 1, 1, 1, 0))
+        self.check_what_all_rows_have_a_part_in(model)
+
+    def check_what_all_rows_have_a_part_in(self, model):
+        top_p = ["--temperature", "0.8", "--top-p", "0.9", "--seed", "7"]
+        whole, stderr = self.answer(model, 20, *top_p)
+        self.assertNotIn("all of its rows", stderr)
+        lazy, stderr = self.answer(model, 20, "--lazy-head", *top_p)
+        self.assertEqual(lazy, whole)
+        self.assertEqual(proved(stderr), 0)
+        self.assertRegex(stderr, r"the head read all of its rows for \d+ tokens")
 
     def test_damage_and_absence_change_nothing(self):
         model, _, _ = golden("story-f32")
@@ -119,9 +130,9 @@ class LazyHeadTest(ProcessTest):
         model = demo_model()
         if os.environ.get("RENGA_TEST_SLOW"):
             # Sanitizers look for other faults than a screen from few texts that proves less.
-            tokens, least_proved, texts = 20, (10, 1, 1, 1, 1), ["--text", self.two_short_texts()]
+            tokens, least_proved, texts = 20, (10, 1, 1, 1, 1, 0), ["--text", self.two_short_texts()]
         else:
-            tokens, least_proved, texts = 100, (95, 20, 40, 60, 60), []
+            tokens, least_proved, texts = 100, (95, 20, 40, 60, 60, 10), []
         report, _ = self.build(model, *texts)
         screen = report["screen"]["resident_bytes"]
         self.assertLess(screen, 0.5 * report["vocabulary"] * report["head_row_bytes"])
