@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <filesystem>
-#include <map>
+#include <iterator>
 #include <memory>
 #include <optional>
 #include <utility>
@@ -16,9 +16,9 @@
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "base/byte_size.h"
-#include "base/data_type.h"
 #include "base/file.h"
 #include "base/status_macros.h"
+#include "model/footprint.h"
 #include "nlohmann/json.hpp"
 
 namespace renga::cli {
@@ -31,7 +31,12 @@ constexpr char kHotRows[] = "hot-rows";
 constexpr char kColdNeurons[] = "cold-neurons";
 constexpr char kMissing[] = "missing";
 constexpr char kDeadline[] = "deadline";
+constexpr char kWithoutLayers[] = "without-layers";
+constexpr char kWithoutAttention[] = "without-attention";
+constexpr char kWithoutFeedForward[] = "without-feed-forward";
 constexpr int64_t kUsualPercent = 25;
+// Beyond any model's, so that a typing error fills no memory.
+constexpr int32_t kMostLayers = 4096;
 
 // "25%" or "25".
 absl::StatusOr<int64_t> ParsePercent(absl::string_view text, int64_t least) {
@@ -56,12 +61,41 @@ absl::StatusOr<int64_t> ParseMilliseconds(absl::string_view text) {
                    model::kMaxDeadlineMs, "ms: not '", text, "'"));
 }
 
+// "3,7-9": ascending, each once. Whether the model has them is not known here.
+absl::StatusOr<model::LayerSet> ParseLayers(absl::string_view text) {
+  const absl::Status wrong = absl::InvalidArgumentError(
+      absl::StrCat("layers are written by their numbers from 0 on, as 3,7-9: not '", text, "'"));
+  model::LayerSet layers;
+  for (const absl::string_view part : absl::StrSplit(text, ',')) {
+    const std::pair<absl::string_view, absl::string_view> ends =
+        absl::StrSplit(part, absl::MaxSplits('-', 1));
+    int32_t first = 0;
+    int32_t last = 0;
+    const bool is_range = absl::StrContains(part, '-');
+    if (!absl::SimpleAtoi(ends.first, &first) ||
+        !absl::SimpleAtoi(is_range ? ends.second : ends.first, &last)) {
+      return wrong;
+    }
+    if (first < 0 || last < first || last >= kMostLayers) return wrong;
+    for (int32_t layer = first; layer <= last; ++layer) layers.push_back(layer);
+  }
+  if (layers.empty()) return wrong;
+  std::sort(layers.begin(), layers.end());
+  layers.erase(std::unique(layers.begin(), layers.end()), layers.end());
+  return layers;
+}
+
 struct Mode {
   std::string name;
   int64_t percent = kUsualPercent;
-  int64_t deadline_ms = 0;  // of kDeadline
+  int64_t deadline_ms = 0;      // of kDeadline
+  model::LayerSet layers = {};  // of those that leave out parts of layers
+  bool leaves_out_parts() const {
+    return name == kWithoutLayers || name == kWithoutAttention || name == kWithoutFeedForward;
+  }
   // As a user would write it.
   std::string text() const {
+    if (leaves_out_parts()) return absl::StrCat(name, "=", absl::StrJoin(layers, ","));
     if (name == kDeadline) return absl::StrCat(name, "=", deadline_ms, "ms");
     return absl::StrCat(name, "=", percent, "%");
   }
@@ -71,13 +105,18 @@ absl::StatusOr<Mode> ParseMode(absl::string_view text) {
   const std::pair<absl::string_view, absl::string_view> parts =
       absl::StrSplit(text, absl::MaxSplits('=', 1));
   Mode mode{.name = std::string(parts.first)};
-  const auto names = {kLateSlice, kHotRows, kColdNeurons, kDeadline, kMissing};
+  const auto names = {kLateSlice, kHotRows,       kColdNeurons,      kDeadline,
+                      kMissing,   kWithoutLayers, kWithoutAttention, kWithoutFeedForward};
   if (std::find(names.begin(), names.end(), mode.name) == names.end()) {
     return absl::InvalidArgumentError(absl::StrCat(
         "--approximate knows ", absl::StrJoin(names, ", "), "; not '", parts.first, "'"));
   }
   if (mode.name == kDeadline) {
     RENGA_ASSIGN_OR_RETURN(mode.deadline_ms, ParseMilliseconds(parts.second));
+    return mode;
+  }
+  if (mode.leaves_out_parts()) {
+    RENGA_ASSIGN_OR_RETURN(mode.layers, ParseLayers(parts.second));
     return mode;
   }
   if (parts.first.size() == text.size()) return mode;
@@ -180,40 +219,6 @@ std::optional<double> NumberOf(const json& object, const char* key) {
   return object[key].get<double>();
 }
 
-// What cold neurons of three bits save, in bytes of weights.
-int64_t SavedByColdNeurons(const cluster::ModelStore& store, int64_t percent) {
-  std::map<std::string, base::DataType> types;
-  for (const cluster::ManifestTensor& tensor : store.manifest().tensors) {
-    types[tensor.name] = tensor.type;
-  }
-  const model::Model& model = store.model();
-  int64_t saved = 0;
-  for (int64_t layer = 0; layer < model.config.n_layers; ++layer) {
-    for (const model::TensorSpec& tensor : model.architecture->LayerTensors(model.config, layer)) {
-      if (tensor.cut != model::Cut::kFeedForward) continue;
-      const auto type = types.find(tensor.name);
-      if (type == types.end()) continue;
-      const auto stored = base::RowBytes(type->second, tensor.columns);
-      const auto three_bits = base::RowBytes(base::DataType::kR3, tensor.columns);
-      if (!stored.ok() || !three_bits.ok()) continue;
-      saved += tensor.rows * percent / 100 * std::max<int64_t>(0, *stored - *three_bits);
-    }
-  }
-  return saved;
-}
-
-void SayWhatIsSaved(const cluster::ModelStore& store, const ApproximationFlags& flags) {
-  int64_t bytes = 0;
-  for (const cluster::ManifestTensor& tensor : store.manifest().tensors) bytes += tensor.byte_size;
-  for (const std::string& text : flags.modes) {
-    const absl::StatusOr<Mode> mode = ParseMode(text);
-    if (!mode.ok() || mode->name != kColdNeurons) continue;
-    std::fprintf(stderr, "cold neurons with 3 bits: %s of the weights' %s are not held\n",
-                 base::FormatByteSize(SavedByColdNeurons(store, mode->percent)).c_str(),
-                 base::FormatByteSize(bytes).c_str());
-  }
-}
-
 }  // namespace
 
 void AddApproximationFlags(CLI::App& command, ApproximationFlags& flags) {
@@ -227,7 +232,9 @@ void AddApproximationFlags(CLI::App& command, ApproximationFlags& flags) {
           "before the gate, and take that much memory. "
           "deadline=20ms, with --lazy: a layer's feed-forward whose weights have not come "
           "from disk 20 ms after they were needed is left out of the token. missing=10%: "
-          "10% of all feed-forwards are left out, drawn for each token and layer. Answers "
+          "10% of all feed-forwards are left out, drawn for each token and layer. "
+          "without-layers=3,7-9: these layers, counted from 0, are neither computed nor held; "
+          "without-attention and without-feed-forward leave out one of their parts. Answers "
           "change; `renga perplexity` says by how much (default: nothing)")
       ->allow_extra_args(false);
   command.add_option("--approximate-at-most", flags.at_most,
@@ -236,6 +243,13 @@ void AddApproximationFlags(CLI::App& command, ApproximationFlags& flags) {
                      "JSON of `renga regions`: its hot rows come first with --approximate hot-rows "
                      "and --near-rows (default: rows in the file's order); says which neurons are "
                      "cold");
+}
+
+static void AddLayers(const model::LayerSet& added, model::LayerSet& layers) {
+  model::LayerSet both;
+  std::set_union(added.begin(), added.end(), layers.begin(), layers.end(),
+                 std::back_inserter(both));
+  layers = std::move(both);
 }
 
 absl::StatusOr<model::Approximation> ToApproximation(const ApproximationFlags& flags,
@@ -253,6 +267,10 @@ absl::StatusOr<model::Approximation> ToApproximation(const ApproximationFlags& f
       approximation.deadline_ms = mode.deadline_ms;
     } else if (mode.name == kMissing) {
       approximation.missing_percent = mode.percent;
+    } else if (mode.leaves_out_parts()) {
+      if (mode.name != kWithoutFeedForward) AddLayers(mode.layers, approximation.without_attention);
+      if (mode.name != kWithoutAttention)
+        AddLayers(mode.layers, approximation.without_feed_forward);
     } else if (mode.name == kColdNeurons) {
       RENGA_ASSIGN_OR_RETURN(model::NeuronSet cold, ChooseColdNeurons(flags, mode.percent, config));
       approximation.cold_neurons = std::make_shared<const model::NeuronSet>(std::move(cold));
@@ -306,6 +324,27 @@ absl::Status SaveApproximationCost(const cluster::ModelStore& store,
                                      {"reverse_kl_mean", cost.reverse_kl_mean},
                                      {"same_top", cost.same_top}};
   return base::WriteFileAtomically(path, costs.dump(1) + "\n");
+}
+
+void SayWhatIsSaved(const cluster::ModelStore& store, const ApproximationFlags& flags) {
+  const auto read = ToApproximation(flags, store.model().config);
+  const model::Approximation approximation = read.value_or(model::Approximation());
+  if (approximation.cold_neurons == nullptr && !approximation.leaves_out_parts()) return;
+  model::ModelFootprint held;
+  held.layers.resize(static_cast<size_t>(store.model().config.n_layers));
+  model::ModelFootprint stored = held;
+  if (!model::CountApproximation(store.file(), store.model(), {}, stored).ok() ||
+      !model::CountApproximation(store.file(), store.model(), approximation, held).ok()) {
+    return;
+  }
+  int64_t saved = 0;
+  for (size_t layer = 0; layer < held.layers.size(); ++layer) {
+    saved += stored.layers[layer].total() - held.layers[layer].total();
+  }
+  int64_t bytes = 0;
+  for (const cluster::ManifestTensor& tensor : store.manifest().tensors) bytes += tensor.byte_size;
+  std::fprintf(stderr, "approximate: %s of the weights' %s are not held\n",
+               base::FormatByteSize(saved).c_str(), base::FormatByteSize(bytes).c_str());
 }
 
 void SayApproximationCost(const cluster::ModelStore& store, const ApproximationFlags& flags,

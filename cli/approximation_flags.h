@@ -46,6 +46,10 @@ absl::Status SaveApproximationCost(const cluster::ModelStore& store,
                                    const ApproximationFlags& flags, const serving::Divergence& cost,
                                    const std::string& text);
 
+// For people, on standard error: what memory layers that are left out and cold neurons save.
+// Nothing without either.
+void SayWhatIsSaved(const cluster::ModelStore& store, const ApproximationFlags& flags);
+
 // For people, on standard error, unless nothing is approximated: what memory is saved where that is
 // the aim, and the cost that was kept, or the command that measures it.
 void SayApproximationCost(const cluster::ModelStore& store, const ApproximationFlags& flags,

@@ -63,6 +63,9 @@ absl::Status Coordinator::OpenModel(const CoordinatorOptions& options) {
   cluster::ModelStore::Options store_options;
   store_options.progress = options.on_hash_progress;
   RENGA_ASSIGN_OR_RETURN(store_, cluster::ModelStore::Open(options.model_path, store_options));
+  RENGA_ASSIGN_OR_RETURN(const model::Approximation approximation,
+                         ToApproximation(options.plan.approximation, store_->model().config));
+  RENGA_RETURN_IF_ERROR(store_->CountApproximation(approximation));
   if (!options.screen_directory.empty()) {
     const bool chosen = options.whole_head_within.empty();
     uses_screen_ = chosen;

@@ -161,6 +161,7 @@ absl::Status MeasureExact(LocalCluster& cluster, const std::vector<Windows>& tex
 absl::Status MeasureApproximation(const PerplexityFlags& flags, LocalCluster& exact,
                                   const std::vector<Windows>& texts) {
   const ApproximationFlags& approximation = flags.cluster.plan.approximation;
+  SayWhatIsSaved(exact.coordinator().store(), approximation);
   RENGA_ASSIGN_OR_RETURN(const auto approximate, LocalCluster::Start(flags.cluster));
   serving::DivergenceMeter all;
   int64_t windows = 0;

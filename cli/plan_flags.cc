@@ -214,6 +214,11 @@ absl::StatusOr<partition::PlanRequest> ToPlanRequest(const PlanFlags& flags,
   if (request.approximation.cold_neurons != nullptr && flags.lazy) {
     return absl::InvalidArgumentError("--approximate cold-neurons does not go with --lazy");
   }
+  if (request.approximation.leaves_out_parts() && flags.lazy) {
+    return absl::InvalidArgumentError(
+        "--approximate without-layers does not go with --lazy: what is left out is read from no "
+        "disk");
+  }
   // A row for each sequence, and one draft for them to share.
   if (speculation != serving::SpeculationMode::kOff) {
     request.max_step_outputs =

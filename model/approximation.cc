@@ -12,8 +12,10 @@ bool SameRows(const std::shared_ptr<const RowSet>& a, const std::shared_ptr<cons
 
 bool operator==(const Approximation& a, const Approximation& b) {
   return SameRows(a.hot_rows, b.hot_rows) && SameRows(a.cold_neurons, b.cold_neurons) &&
-         a.late_percent == b.late_percent && a.at_most_percent == b.at_most_percent &&
-         a.deadline_ms == b.deadline_ms && a.missing_percent == b.missing_percent;
+         a.without_attention == b.without_attention &&
+         a.without_feed_forward == b.without_feed_forward && a.late_percent == b.late_percent &&
+         a.at_most_percent == b.at_most_percent && a.deadline_ms == b.deadline_ms &&
+         a.missing_percent == b.missing_percent;
 }
 
 bool Approximation::IsMissing(int64_t position, int64_t layer) const {
@@ -44,6 +46,29 @@ absl::Status CheckColdNeurons(const Approximation& approximation, const ModelCon
   return absl::OkStatus();
 }
 
+absl::Status CheckLayerSet(const LayerSet& layers, const ModelConfig& config) {
+  int64_t last = -1;
+  for (const int32_t layer : layers) {
+    if (layer <= last || layer >= config.n_layers) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("layers to leave out are 0 to ", config.n_layers - 1,
+                       " of this model, in order, each once: not ", layer, " after ", last));
+    }
+    last = layer;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckLeftOutParts(const Approximation& approximation, const ModelConfig& config) {
+  if (approximation.late_percent > 0 || approximation.at_most_percent < 100) {
+    return absl::InvalidArgumentError(
+        "layers are left out for every token: that goes neither with a late slice nor with a cap "
+        "on the approximated share");
+  }
+  const absl::Status attention = CheckLayerSet(approximation.without_attention, config);
+  return attention.ok() ? CheckLayerSet(approximation.without_feed_forward, config) : attention;
+}
+
 }  // namespace
 
 absl::Status CheckApproximation(const Approximation& approximation, const ModelConfig& config) {
@@ -67,6 +92,10 @@ absl::Status CheckApproximation(const Approximation& approximation, const ModelC
   if (approximation.cold_neurons != nullptr) {
     const absl::Status cold = CheckColdNeurons(approximation, config);
     if (!cold.ok()) return cold;
+  }
+  if (approximation.leaves_out_parts()) {
+    const absl::Status parts = CheckLeftOutParts(approximation, config);
+    if (!parts.ok()) return parts;
   }
   if (approximation.hot_rows == nullptr) return absl::OkStatus();
   return CheckRowSet(*approximation.hot_rows, config, "hot rows");

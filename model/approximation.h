@@ -17,6 +17,8 @@ namespace renga::model {
 using RowSet = std::vector<int32_t>;
 // Feed-forward neurons, ascending, each once: the layer times d_ff and the neuron in it.
 using NeuronSet = std::vector<int32_t>;
+// Layers, ascending, each once.
+using LayerSet = std::vector<int32_t>;
 
 // Whether both are null or have the same rows.
 bool SameRows(const std::shared_ptr<const RowSet>& a, const std::shared_ptr<const RowSet>& b);
@@ -31,6 +33,10 @@ struct Approximation {
   // Neurons whose weights have three bits for each number (worker/engine/three_bits.h), at every
   // position. Null: none.
   std::shared_ptr<const NeuronSet> cold_neurons = nullptr;
+  // Layers without their attention, and without their feed-forward, at every position: neither is
+  // computed, and matrices that nothing else multiplies by are not held.
+  LayerSet without_attention = {};
+  LayerSet without_feed_forward = {};
   // How long a step waits for the matrices of a layer's feed-forward that its worker reads from
   // disk (--lazy). What has not come by then is left out of the step: it adds nothing. 0: until it
   // comes. Steps wait as ever when one of their positions may not be approximated.
@@ -44,7 +50,11 @@ struct Approximation {
   // Nothing is approximated: the bits are those of a build that has never heard of this.
   bool exact() const {
     return late_percent == 0 && hot_rows == nullptr && cold_neurons == nullptr &&
-           deadline_ms == 0 && missing_percent == 0;
+           !leaves_out_parts() && deadline_ms == 0 && missing_percent == 0;
+  }
+  // Whether there are layers without one of their parts.
+  bool leaves_out_parts() const {
+    return !without_attention.empty() || !without_feed_forward.empty();
   }
   // Whether the token at this position is approximated. It depends on the position alone, so that
   // chunks, batches, guesses and replays change nothing.
@@ -61,8 +71,8 @@ inline constexpr int64_t kMaxDeadlineMs = 60'000;
 
 // kInvalidArgument for shares outside 0 to 100 percent, a deadline outside 0 to kMaxDeadlineMs,
 // rows that are no RowSet of the model's vocabulary, neurons that are no NeuronSet of its layers,
-// cold neurons together with a late slice or a cap, and a late slice together with what is left
-// out.
+// layers that are no LayerSet of the model's, cold neurons or layers without parts together with a
+// late slice or a cap, and a late slice together with what is left out.
 absl::Status CheckApproximation(const Approximation& approximation, const ModelConfig& config);
 
 }  // namespace renga::model

@@ -6,19 +6,30 @@
 #include <cstddef>
 
 #include "absl/status/statusor.h"
+#include "model/approximation.h"
 #include "model/architecture.h"
 
 namespace renga::model {
 
-// From the first op behind what attention adds to the residual stream to the layer's last one,
-// which adds what the feed-forward gives.
-struct FeedForwardOps {
-  size_t begin = 0;  // in LayerProgram::ops
+// Ops that stand side by side, by their index in LayerProgram::ops.
+struct OpRange {
+  size_t begin = 0;
   size_t end = 0;
+  bool contains(size_t op) const { return op >= begin && op < end; }
 };
 
-// kUnimplemented for a layer that does not end with such a feed-forward.
-absl::StatusOr<FeedForwardOps> FindFeedForward(const LayerProgram& program);
+// From the first op behind what attention adds to the residual stream to the layer's last one,
+// which adds what the feed-forward gives. kUnimplemented for a layer that does not end with such a
+// feed-forward.
+absl::StatusOr<OpRange> FindFeedForward(const LayerProgram& program);
+
+// What a layer computes, without the parts that `approximation` leaves out of it. kUnimplemented
+// where it leaves out parts, and this family's layers have no such parts.
+absl::StatusOr<OpRange> OpsOfLayer(const LayerProgram& program, const Approximation& approximation,
+                                   int64_t layer);
+
+// Whether one of the ops in `range` reads the layer's tensor with the index `tensor`.
+bool ReadsTensor(const LayerProgram& program, const OpRange& range, size_t tensor);
 
 }  // namespace renga::model
 

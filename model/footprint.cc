@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/kv_type.h"
 #include "base/status_macros.h"
+#include "model/feed_forward_ops.h"
 #include "model/late_program.h"
 #include "model/step.h"
 
@@ -89,6 +90,53 @@ absl::StatusOr<ModelFootprint> MeasureModel(const GgufFile& file, const Model& m
     footprint.shared_bytes += bytes;
   }
   return footprint;
+}
+
+namespace {
+
+// How many of a layer's neurons are cold.
+int64_t ColdNeuronsOf(const Approximation& approximation, const ModelConfig& config,
+                      int64_t layer) {
+  if (approximation.cold_neurons == nullptr) return 0;
+  const NeuronSet& cold = *approximation.cold_neurons;
+  return std::lower_bound(cold.begin(), cold.end(), (layer + 1) * config.d_ff) -
+         std::lower_bound(cold.begin(), cold.end(), layer * config.d_ff);
+}
+
+}  // namespace
+
+absl::StatusOr<LayerWeightBytes> MeasureLayer(const Model& model, int64_t layer, TypeOf type_of,
+                                              const Approximation& approximation) {
+  const LayerProgram program = model.architecture->Program(model.config);
+  RENGA_ASSIGN_OR_RETURN(const OpRange ops, OpsOfLayer(program, approximation, layer));
+  const int64_t cold = ColdNeuronsOf(approximation, model.config, layer);
+  const std::vector<TensorSpec> tensors = model.architecture->LayerTensors(model.config, layer);
+  LayerWeightBytes bytes;
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    const TensorSpec& tensor = tensors[i];
+    if (!tensor.must_be_f32 && !ReadsTensor(program, ops, i)) continue;
+    RENGA_ASSIGN_OR_RETURN(const base::DataType type, type_of(tensor));
+    RENGA_ASSIGN_OR_RETURN(const int64_t row_bytes, base::RowBytes(type, tensor.columns));
+    AddTensor(tensor, tensor.rows * row_bytes, bytes);
+    if (cold == 0 || tensor.cut != Cut::kFeedForward || tensor.must_be_f32) continue;
+    // Where three bits do not fit, loading says so.
+    const auto few_bits = base::RowBytes(base::DataType::kR3, tensor.columns);
+    if (few_bits.ok()) bytes.saved += cold * std::max<int64_t>(0, row_bytes - *few_bits);
+  }
+  return bytes;
+}
+
+absl::Status CountApproximation(const GgufFile& file, const Model& model,
+                                const Approximation& approximation, ModelFootprint& footprint) {
+  const auto type_of = [&](const TensorSpec& spec) -> absl::StatusOr<base::DataType> {
+    RENGA_ASSIGN_OR_RETURN(const GgufTensor* tensor, Find(file, spec));
+    return tensor->type;
+  };
+  for (int64_t layer = 0; layer < model.config.n_layers; ++layer) {
+    RENGA_ASSIGN_OR_RETURN(footprint.layers[static_cast<size_t>(layer)],
+                           MeasureLayer(model, layer, type_of, approximation));
+  }
+  return absl::OkStatus();
 }
 
 void AddTensor(const TensorSpec& tensor, int64_t bytes, LayerWeightBytes& layer) {

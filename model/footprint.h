@@ -7,7 +7,10 @@
 #include <map>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "model/approximation.h"
 #include "model/architecture.h"
 #include "model/gguf_file.h"
 #include "model/layer_slice.h"
@@ -15,13 +18,17 @@
 
 namespace renga::model {
 
-// Bytes of one layer's weights as stored in its file, by how they are cut over a group.
+// Bytes of one layer's weights as stored in its file, or as held under an approximation, by how
+// they are cut over a group.
 struct LayerWeightBytes {
   int64_t uncut = 0;         // on every member
   int64_t query_heads = 0;   // what is cut by query heads, all of them
   int64_t kv_heads = 0;      // by KV heads
   int64_t feed_forward = 0;  // by feed-forward columns
-  int64_t total() const { return uncut + query_heads + kv_heads + feed_forward; }
+  // Less than these, where cold neurons have few bits. Of whole layers only: which slice has how
+  // many of them is not known here.
+  int64_t saved = 0;
+  int64_t total() const { return uncut + query_heads + kv_heads + feed_forward - saved; }
 };
 
 // Bytes of every part of a model as stored in its file.
@@ -44,6 +51,18 @@ struct ModelFootprint {
 };
 // `model` must come from ReadModel of the same file; kNotFound names a tensor that is not there.
 absl::StatusOr<ModelFootprint> MeasureModel(const GgufFile& file, const Model& model);
+
+// In which format a tensor is stored.
+using TypeOf = absl::FunctionRef<absl::StatusOr<base::DataType>(const TensorSpec& tensor)>;
+
+// What is held of one layer. Errors of `type_of`; kUnimplemented for parts that can't be left out
+// of this family's layers; kInvalidArgument for a tensor that is not whole blocks of its format.
+absl::StatusOr<LayerWeightBytes> MeasureLayer(const Model& model, int64_t layer, TypeOf type_of,
+                                              const Approximation& approximation);
+
+// The layers of `footprint` as they are held under the approximation. Errors as above.
+absl::Status CountApproximation(const GgufFile& file, const Model& model,
+                                const Approximation& approximation, ModelFootprint& footprint);
 
 // Counts a tensor that is stored in `bytes` bytes.
 void AddTensor(const TensorSpec& tensor, int64_t bytes, LayerWeightBytes& layer);

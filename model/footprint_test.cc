@@ -100,6 +100,38 @@ TEST_F(FootprintTest, AbsurdLimitsStopInsteadOfWrapping) {
   EXPECT_GT(bytes.total(), int64_t{1} << 58);
 }
 
+TEST_F(FootprintTest, CountsWhatAnApproximationHolds) {
+  SyntheticModelOptions options;
+  options.type = base::DataType::kQ8_0;
+  Open(options);
+  ModelFootprint held = footprint_;
+  ASSERT_OK(CountApproximation(*file_, model_, {}, held));
+  for (size_t i = 0; i < 4; ++i) {
+    EXPECT_EQ(held.layers[i].total(), footprint_.layers[i].total());
+    EXPECT_EQ(held.layers[i].feed_forward, footprint_.layers[i].feed_forward);
+  }
+  Approximation approximation{.without_attention = {1, 2}, .without_feed_forward = {2, 3}};
+  // Of a layer's 512 neurons 100, and then all.
+  NeuronSet cold;
+  for (int32_t neuron = 0; neuron < 100; ++neuron) cold.push_back(neuron);
+  for (int32_t neuron = 512; neuron < 1024; ++neuron) cold.push_back(neuron);
+  for (int32_t neuron = 1024; neuron < 1500; ++neuron) cold.push_back(neuron);
+  approximation.cold_neurons = std::make_shared<const NeuronSet>(cold);
+  ASSERT_OK(CountApproximation(*file_, model_, approximation, held));
+  // Rows of 256 numbers with 8.5 and with 3.5 bits, of two matrices.
+  const int64_t saved_by_row = 2 * (256 / 32 * 34 - 256 / 32 * 14);
+  const LayerWeightBytes whole = footprint_.layers[0];
+  EXPECT_EQ(held.layers[0].total(), whole.total() - 100 * saved_by_row);
+  EXPECT_EQ(held.layers[1].total(),
+            whole.total() - whole.query_heads - whole.kv_heads - 512 * saved_by_row);
+  EXPECT_EQ(held.layers[2].total(), whole.uncut) << "vectors are held all the same";
+  EXPECT_EQ(held.layers[3].total(), whole.uncut + whole.query_heads + whole.kv_heads);
+  // A slice has few bits where it has them, which nobody counts.
+  const LayerSlice half{.heads = {0, model_.config.n_heads / 2}, .ff = {0, 256}};
+  EXPECT_EQ(SliceBytes(held.layers[0], model_.config, half),
+            SliceBytes(whole, model_.config, half));
+}
+
 TEST_F(FootprintTest, NamesATensorOfAnotherModel) {
   Open({});
   model_.config.n_layers = 5;

@@ -317,6 +317,10 @@ proto::Approximation ToProto(const model::Approximation& approximation,
   message.set_at_most_percent(static_cast<uint32_t>(approximation.at_most_percent));
   message.set_deadline_ms(static_cast<uint32_t>(approximation.deadline_ms));
   message.set_missing_percent(static_cast<uint32_t>(approximation.missing_percent));
+  message.mutable_without_attention()->Add(approximation.without_attention.begin(),
+                                           approximation.without_attention.end());
+  message.mutable_without_feed_forward()->Add(approximation.without_feed_forward.begin(),
+                                              approximation.without_feed_forward.end());
   if (approximation.hot_rows != nullptr) {
     message.set_hot_rows(RowSetToWire(*approximation.hot_rows, config.vocab_size));
   }
@@ -332,6 +336,10 @@ absl::StatusOr<model::Approximation> FromProto(const proto::Approximation& messa
                                      .deadline_ms = message.deadline_ms(),
                                      .missing_percent = message.missing_percent(),
                                      .at_most_percent = message.at_most_percent()};
+  approximation.without_attention.assign(message.without_attention().begin(),
+                                         message.without_attention().end());
+  approximation.without_feed_forward.assign(message.without_feed_forward().begin(),
+                                            message.without_feed_forward().end());
   if (!message.hot_rows().empty()) {
     RENGA_ASSIGN_OR_RETURN(approximation.hot_rows,
                            RowSetFromWire(message.hot_rows(), config, "approximation.hot_rows"));

@@ -329,6 +329,33 @@ TEST(WireTest, ApproximationsComeBackAndWrongOnesAreRefused) {
   EXPECT_THAT(FromProto(wrong, config), StatusIs(kInvalid));
 }
 
+TEST(WireTest, LayersWithoutPartsComeBackAndWrongOnesAreRefused) {
+  model::ModelConfig config;
+  config.n_layers = 4;
+  const model::Approximation approximation{.without_attention = {0, 3},
+                                           .without_feed_forward = {1}};
+  const proto::Approximation good = ToProto(approximation, config);
+  EXPECT_THAT(FromProto(good, config), IsOkAndHolds(approximation));
+  model::Approximation other = approximation;
+  other.without_feed_forward.clear();
+  EXPECT_FALSE(approximation == other);
+  EXPECT_FALSE(approximation.exact());
+  for (const int32_t layer : {-1, 0, 1, 4}) {
+    proto::Approximation wrong = good;
+    wrong.add_without_feed_forward(layer);  // below 0, not in order, twice, beyond the last
+    EXPECT_THAT(FromProto(wrong, config), StatusIs(kInvalid, HasSubstr("layers to leave out")));
+  }
+  proto::Approximation wrong = good;
+  wrong.add_without_attention(1);
+  EXPECT_THAT(FromProto(wrong, config), StatusIs(kInvalid));
+  wrong = good;
+  wrong.set_late_percent(10);
+  EXPECT_THAT(FromProto(wrong, config), StatusIs(kInvalid, HasSubstr("late slice")));
+  wrong = good;
+  wrong.set_at_most_percent(20);
+  EXPECT_THAT(FromProto(wrong, config), StatusIs(kInvalid, HasSubstr("cap")));
+}
+
 TEST(WireTest, ColdNeuronsComeBackAndWrongOnesAreRefused) {
   model::ModelConfig config;
   config.vocab_size = 13;

@@ -41,6 +41,12 @@ class ModelStore {
   // Workers will hold `bytes` in place of all rows of the output matrix: plans count that.
   void CountHead(int64_t bytes);
 
+  // What workers hold of the layers under an approximation: plans count that. Errors of
+  // model::CountApproximation.
+  absl::Status CountApproximation(const model::Approximation& approximation) {
+    return model::CountApproximation(*file_, model_, approximation, footprint_);
+  }
+
   // Indices into manifest().tensors of what a worker must hold to be `spec`, ascending.
   std::vector<uint32_t> TensorsOf(const model::ShardSpec& spec) const;
 

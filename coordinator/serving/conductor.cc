@@ -472,7 +472,7 @@ bool Conductor::IsApproximated(const Sequence& sequence, int64_t left_out) const
   if (left_out > 0) return true;
   const model::Approximation& approximation = pipeline_->limits().approximation;
   const bool on = approximation.late_percent > 0 || approximation.cold_neurons != nullptr ||
-                  approximation.missing_percent > 0 ||
+                  approximation.missing_percent > 0 || approximation.leaves_out_parts() ||
                   (approximation.hot_rows != nullptr && !sequence.all_rows);
   return on && approximation.Applies(static_cast<int64_t>(sequence.tokens.size()) - 1);
 }

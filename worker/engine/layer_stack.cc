@@ -89,9 +89,10 @@ absl::Status LayerStack::Run(std::span<float> rows, std::span<const int64_t> pos
 
 absl::Status LayerStack::RunLayer(const Layer& layer, Call& call) {
   const std::span<const Op> ops = program_.ops;
+  const model::OpRange& range = layer.ops;
   call.deadline.reset();
-  for (size_t i = 0; i < ops.size();) {
-    const std::span<const Op> rest = ops.subspan(i);
+  for (size_t i = range.begin; i < range.end;) {
+    const std::span<const Op> rest = ops.subspan(i, range.end - i);
     const Op* first = PreparesLinear(rest) ? &rest[0] : nullptr;
     const size_t linears = LinearRun(first != nullptr ? rest.subspan(1) : rest);
     if (linears > 0) {

@@ -39,7 +39,7 @@ class LayerStack {
   // Loads the spec's layers, not empty and inside the model, or its slice of them, which has passed
   // CheckSlice. `backend` outlives the stack. With a residency, of Bundles(), only what is no
   // matrix is loaded. A part that comes late (limits.approximation) goes with neither a slice nor a
-  // residency, cold neurons go with no residency: kUnimplemented.
+  // residency, cold neurons and layers without parts go with no residency: kUnimplemented.
   static absl::StatusOr<std::unique_ptr<LayerStack>> Load(
       const model::Model& model, const model::ShardSpec& spec, const model::RuntimeLimits& limits,
       kernels::Backend* backend, WeightLoader& loader, std::unique_ptr<Residency> residency);
@@ -70,6 +70,7 @@ class LayerStack {
     // the others, if any.
     std::vector<std::unique_ptr<kernels::WeightMatrix>> cold;
     NeuronOrder order = {};
+    model::OpRange ops = {};  // what it computes: less than the program where parts are left out
   };
   struct Call;
   // Rows that stand side by side.
@@ -139,10 +140,10 @@ class LayerStack {
   // Layer after layer: all blocks' keys, then all blocks' values.
   std::unique_ptr<kernels::Buffer> kv_;
   int64_t layer_kv_bytes_ = 0;
-  std::unique_ptr<kernels::Buffer> activations_;   // every buffer of the program, one after another
-  std::vector<int64_t> activation_offsets_;        // in bytes
-  std::vector<float> shared_;                      // rows on their way through the group
-  std::optional<model::FeedForwardOps> optional_;  // nullopt: nothing is ever left out
+  std::unique_ptr<kernels::Buffer> activations_;  // every buffer of the program, one after another
+  std::vector<int64_t> activation_offsets_;       // in bytes
+  std::vector<float> shared_;                     // rows on their way through the group
+  std::optional<model::OpRange> optional_;        // nullopt: nothing is ever left out
   uint32_t left_out_ = 0;
   NeuronObserver observer_;
   int down_ = -1;      // the tensor that multiplies what neurons give, with cold neurons

@@ -77,6 +77,9 @@ absl::Status LayerStack::MakeProgram(const model::Model& model) {
 
 absl::Status LayerStack::FindOptionalOps() {
   const model::Approximation& approximation = limits_.approximation;
+  if (approximation.leaves_out_parts() && residency_ != nullptr) {
+    return absl::UnimplementedError("layers that are left out do not go with --lazy");
+  }
   if (approximation.deadline_ms == 0 && approximation.missing_percent == 0) return absl::OkStatus();
   if (slice_.has_value()) {
     return absl::UnimplementedError(
@@ -150,9 +153,11 @@ absl::StatusOr<LayerStack::Layer> LayerStack::LoadLayer(int64_t index, WeightLoa
   if (const auto& cold = limits_.approximation.cold_neurons; cold != nullptr) {
     layer.order = OrderNeurons(*cold, index * whole_.config.d_ff, slice.ff);
   }
+  RENGA_ASSIGN_OR_RETURN(layer.ops, model::OpsOfLayer(program_, limits_.approximation, index));
   for (size_t i = 0; i < tensors.size(); ++i) {
     const model::TensorPart part = model::PartOf(tensors[i], whole_.config, slice);
     if (part.rows.empty() || part.columns.empty()) continue;
+    if (!tensors[i].must_be_f32 && !model::ReadsTensor(program_, layer.ops, i)) continue;
     if (!layer.order.neurons.empty() && tensors[i].cut == model::Cut::kFeedForward) {
       RENGA_ASSIGN_OR_RETURN(MatrixByHeat matrix,
                              LoadByHeat(tensors[i], part.rows, layer.order, loader));

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "absl/strings/match.h"
+#include "model/footprint.h"
 #include "worker/engine/residency_fixture.h"
 #include "worker/engine/test_pipeline.h"
 
@@ -180,7 +181,7 @@ class MissingTest : public ::testing::TestWithParam<std::tuple<std::string, std:
     return pipeline->Feed(1, tokens_, chunk);
   }
 
-  // The rows after the first `layers` layers, of fixed inputs.
+  // The rows after all layers, of fixed inputs.
   absl::StatusOr<std::vector<float>> Rows(WeightSource* source, const model::Model& model,
                                           const model::Approximation& approximation) {
     RENGA_ASSIGN_OR_RETURN(
@@ -226,6 +227,23 @@ TEST_P(MissingTest, AllMissingIsAModelWithoutFeedForwards) {
   EXPECT_NE(rows, exact);
 }
 
+TEST_P(MissingTest, LayersWithoutPartsAddNothing) {
+  ASSERT_OK_AND_ASSIGN(const auto file, model::GgufFile::Open(path_));
+  ASSERT_OK_AND_ASSIGN(const model::Model model, model::ReadModel(*file));
+  ASSERT_OK_AND_ASSIGN(const auto weights, LocalWeights::Create(file.get()));
+  const model::Approximation approximation = {.without_attention = {1, 3},
+                                              .without_feed_forward = {0, 1}};
+  WithoutTensors without(weights.get(), {"blk.1.attn_output.weight", "blk.3.attn_output.weight",
+                                         "blk.0.ffn_down.weight", "blk.1.ffn_down.weight"});
+  ASSERT_OK_AND_ASSIGN(const auto expected, Rows(&without, model, {}));
+  EXPECT_THAT(Rows(weights.get(), model, approximation), ::renga::testing::IsOkAndHolds(expected));
+  ASSERT_OK_AND_ASSIGN(const auto exact, Rows(weights.get(), model, {}));
+  EXPECT_NE(expected, exact);
+
+  ASSERT_OK_AND_ASSIGN(const auto logits, Logits(approximation));
+  EXPECT_THAT(Logits(approximation, 3, 1), ::renga::testing::IsOkAndHolds(logits));
+}
+
 TEST_P(MissingTest, NeitherChunksNorStagesChangeABit) {
   const model::Approximation some = {.missing_percent = 40, .at_most_percent = 60};
   ASSERT_OK_AND_ASSIGN(const auto expected, Logits(some));
@@ -267,6 +285,33 @@ TEST(IsMissingTest, TheShareIsTheOneAskedFor) {
     EXPECT_EQ(missing == 0, percent == 0);
     EXPECT_EQ(missing == 30'000, percent == 100);
   }
+}
+
+// Two layers and a budget: what is left out is neither read nor held.
+TEST(LeftOutTest, LayersWithoutPartsAreNotHeld) {
+  const std::string path = ::renga::testing::NewTempFolder() + "/model.gguf";
+  ASSERT_OK(model::WriteSyntheticModel(path, {.n_layers = 2, .d_model = 64, .d_ff = 160}));
+  ASSERT_OK_AND_ASSIGN(const auto file, model::GgufFile::Open(path));
+  ASSERT_OK_AND_ASSIGN(const model::Model model, model::ReadModel(*file));
+  ASSERT_OK_AND_ASSIGN(const auto weights, LocalWeights::Create(file.get()));
+  ASSERT_OK_AND_ASSIGN(const auto footprint, model::MeasureModel(*file, model));
+  ASSERT_OK_AND_ASSIGN(const auto backend, kernels::CreateBackend({.device = "cpu", .threads = 1}));
+  const auto held = [&](const model::Approximation& approximation, LoadMode mode) {
+    MemoryBudget budget(int64_t{1} << 30);
+    const model::RuntimeLimits limits = {
+        .kv_blocks = 4, .max_step_tokens = 64, .approximation = approximation};
+    const auto shard = Shard::Load(model, {.layers = {0, 2}, .head_rows = {}}, limits,
+                                   backend.get(), &budget, weights.get(), nullptr, mode);
+    return shard.ok() ? absl::StatusOr<int64_t>(budget.used_bytes()) : shard.status();
+  };
+  ASSERT_OK_AND_ASSIGN(const int64_t all, held({}, LoadMode::kEager));
+  ASSERT_OK_AND_ASSIGN(
+      const int64_t less,
+      held({.without_attention = {1}, .without_feed_forward = {0, 1}}, LoadMode::kEager));
+  const model::LayerWeightBytes& layer = footprint.layers[1];
+  EXPECT_EQ(all - less, layer.query_heads + layer.kv_heads + 2 * layer.feed_forward);
+  EXPECT_THAT(held({.without_attention = {1}}, LoadMode::kLazy),
+              StatusIs(absl::StatusCode::kUnimplemented));
 }
 
 TEST(LeftOutTest, SlicesOfLayersAreRefused) {

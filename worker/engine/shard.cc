@@ -7,14 +7,17 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/byte_size.h"
+#include "base/data_type.h"
 #include "base/kv_type.h"
 #include "base/log.h"
 #include "base/status_macros.h"
 #include "model/block_rows.h"
 #include "model/embedding.h"
+#include "model/feed_forward_ops.h"
 #include "model/footprint.h"
 #include "model/late_program.h"
 #include "model/residency_plan.h"
+#include "worker/engine/cold_neurons.h"
 #include "worker/engine/head_block.h"
 #include "worker/engine/layer_stack.h"
 #include "worker/engine/residency.h"
@@ -92,19 +95,40 @@ absl::Status Count(const model::TensorSpec& tensor, const model::TensorPart& par
   return absl::OkStatus();
 }
 
-// What the shard's layers take in the file, and where they may be cut.
+// What the shard's layers take, and where they may be cut.
 absl::Status MeasureLayers(const model::Model& model, const model::Range& layers,
-                           WeightSource& source, model::ModelFootprint& footprint) {
+                           const model::Approximation& approximation, WeightSource& source,
+                           model::ModelFootprint& footprint) {
+  const auto type_of = [&](const model::TensorSpec& tensor) {
+    return source.TensorType(tensor.name);
+  };
   footprint.layers.assign(model.config.n_layers, {});
   for (int64_t layer = layers.begin; layer < layers.end; ++layer) {
+    RENGA_ASSIGN_OR_RETURN(footprint.layers[static_cast<size_t>(layer)],
+                           model::MeasureLayer(model, layer, type_of, approximation));
     for (const auto& tensor : model.architecture->LayerTensors(model.config, layer)) {
-      RENGA_ASSIGN_OR_RETURN(const int64_t bytes,
-                             StoredBytes(tensor, model::WholeTensor(tensor), source));
-      model::AddTensor(tensor, bytes, footprint.layers[layer]);
       RENGA_ASSIGN_OR_RETURN(const base::DataType type, source.TensorType(tensor.name));
       model::Widen(tensor, type, model.config, footprint.slice_units);
     }
   }
+  return absl::OkStatus();
+}
+
+// Rows of a tensor in two matrices, the cold ones with few bits: a backend rounds both up.
+absl::Status CountByHeat(const model::TensorSpec& tensor, const model::TensorPart& part,
+                         const NeuronOrder& order, WeightSource& source,
+                         const kernels::Backend& backend, ShardNeeds& needs) {
+  RENGA_RETURN_IF_ERROR(Count(tensor, part, source, backend, needs));
+  RENGA_ASSIGN_OR_RETURN(const base::DataType type, source.TensorType(tensor.name));
+  const auto extra = [&](base::DataType held, int64_t rows) {
+    const auto row_bytes = base::RowBytes(held, tensor.columns);
+    // Where three bits do not fit, loading says so.
+    if (!row_bytes.ok() || rows == 0) return int64_t{0};
+    return backend.MatrixBytes(held, rows, tensor.columns) - rows * *row_bytes;
+  };
+  needs.layout_bytes += std::max<int64_t>(0, extra(type, order.hot));
+  needs.layout_bytes +=
+      std::max<int64_t>(0, extra(base::DataType::kR3, part.rows.size() - order.hot));
   return absl::OkStatus();
 }
 
@@ -123,11 +147,24 @@ absl::Status CountLayers(const model::Model& model, const model::ShardSpec& spec
     late_slice.ff = late.late;
     late_parts = std::move(late.added);
   }
+  const model::LayerProgram program = model.architecture->Program(config);
   for (int64_t layer = spec.layers.begin; layer < spec.layers.end; ++layer) {
     const auto tensors = model.architecture->LayerTensors(config, layer);
-    for (const model::TensorSpec& tensor : tensors) {
-      RENGA_RETURN_IF_ERROR(
-          Count(tensor, model::PartOf(tensor, config, slice), source, backend, needs));
+    RENGA_ASSIGN_OR_RETURN(const model::OpRange ops,
+                           model::OpsOfLayer(program, approximation, layer));
+    NeuronOrder order;
+    if (approximation.cold_neurons != nullptr) {
+      order = OrderNeurons(*approximation.cold_neurons, layer * config.d_ff, slice.ff);
+    }
+    for (size_t i = 0; i < tensors.size(); ++i) {
+      const model::TensorSpec& tensor = tensors[i];
+      if (!tensor.must_be_f32 && !model::ReadsTensor(program, ops, i)) continue;
+      const model::TensorPart part = model::PartOf(tensor, config, slice);
+      if (!order.neurons.empty() && tensor.cut == model::Cut::kFeedForward) {
+        RENGA_RETURN_IF_ERROR(CountByHeat(tensor, part, order, source, backend, needs));
+      } else {
+        RENGA_RETURN_IF_ERROR(Count(tensor, part, source, backend, needs));
+      }
     }
     for (const model::LateProgram::Part& part : late_parts) {
       const model::TensorSpec& tensor = tensors[static_cast<size_t>(part.tensor)];
@@ -143,7 +180,8 @@ absl::StatusOr<ShardNeeds> MeasureNeeds(const model::Model& model, const model::
                                         const kernels::Backend& backend, const ScreenFile* screen) {
   const model::ModelConfig& config = model.config;
   ShardNeeds needs;
-  RENGA_RETURN_IF_ERROR(MeasureLayers(model, spec.layers, source, needs.footprint));
+  RENGA_RETURN_IF_ERROR(
+      MeasureLayers(model, spec.layers, limits.approximation, source, needs.footprint));
   if (spec.slice.has_value()) {
     RENGA_RETURN_IF_ERROR(model::CheckSlice(config, needs.footprint.slice_units, *spec.slice));
   }
