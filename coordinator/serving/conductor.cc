@@ -483,9 +483,13 @@ int64_t Conductor::context_tokens() const {
 }
 
 int64_t Conductor::max_in_flight() const {
-  const int64_t wanted = options_.max_steps_in_flight > 0 ? options_.max_steps_in_flight
-                                                          : pipeline_->stage_count() + 1;
-  return std::clamp<int64_t>(wanted, 1, kMaxStepsInFlight);
+  if (options_.max_steps_in_flight > 0) {
+    return std::min(options_.max_steps_in_flight, kMaxStepsInFlight);
+  }
+  // A chunk takes one stage longer than the other now and then: with two steps waiting neither has
+  // to wait for it. An answer's next token would have to wait for both.
+  const int64_t waiting = batcher_->decoding() > 0 ? 1 : 2;
+  return std::clamp<int64_t>(pipeline_->stage_count() + waiting, 1, kMaxStepsInFlight);
 }
 
 }  // namespace renga::serving

@@ -37,16 +37,16 @@ struct SchedulerOptions {
   std::function<bool(TokenId)> is_end_token = nullptr;  // none: only lengths and sinks end answers
   // Most tokens of one sequence; 0: as many as the KV blocks hold.
   int64_t context_tokens = 0;
-  // Prompt tokens per step; 0: 128 over the number of stages, half of that for a step that finds
-  // all stages idle, but 32 at least: the later stages wait for the first piece of a prompt, and
-  // the earlier ones for its last. Where there is only one stage and nobody's answer is under way,
-  // a step takes as many as it can.
+  // Prompt tokens per step; 0: 32 where there are several stages, since the later ones wait for a
+  // prompt's first piece and the earlier ones for its last, and 128 where there is one. One stage
+  // takes as many as it can while nobody's answer is under way.
   int64_t prefill_chunk = 0;
   // While answers are under way, prompt chunks are made smaller, so that a stage is not busy with
   // one for much longer than this.
   absl::Duration chunk_time = absl::Milliseconds(250);
   int64_t max_requests = 256;       // waiting and running; more are refused
-  int64_t max_steps_in_flight = 0;  // of a replica; 0: one more than there are stages
+  // Of a replica; 0: one more than there are stages, or two while nobody's answer is under way.
+  int64_t max_steps_in_flight = 0;
   SpeculationMode speculation = SpeculationMode::kOff;
   // Begin the next token with what the first head block says, before the others have answered
   // (cluster::Pipeline::Submit). No other guesses are made then.
