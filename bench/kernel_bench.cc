@@ -40,6 +40,8 @@ constexpr char kUsage[] =
     "       [--rows=5632] [--columns=2048] [--working-set-mib=256] [--seconds=1] [--json]\n"
     "       renga-kernel-bench --depths=512,8192 [--cache=F16] [--heads=32] [--kv-heads=4]\n"
     "       [--head-dim=64] [--tokens=1] [--threads=1] [--seconds=1] [--json]\n"
+    "       renga-kernel-bench --bandwidth [--threads=1] [--working-set-mib=256]\n"
+    "The last measures the bandwidth once for each line of standard input.\n"
     "Bandwidth and peak are this machine's processor's, also when the device is a card.\n";
 
 struct Options {
@@ -53,6 +55,7 @@ struct Options {
   int64_t working_set_mib = 256;
   int64_t seconds = 1;
   bool json = false;
+  bool bandwidth = false;  // is all that is measured
 };
 
 struct Measurement {
@@ -135,6 +138,8 @@ absl::StatusOr<Options> ParseOptions(int argc, char** argv) {
         absl::StrSplit(argv[i], absl::MaxSplits('=', 1));
     if (option.first == "--json") {
       options.json = true;
+    } else if (option.first == "--bandwidth") {
+      options.bandwidth = true;
     } else {
       RENGA_RETURN_IF_ERROR(ParseOption(option.first, option.second, &options));
     }
@@ -261,10 +266,24 @@ absl::Status RunAttention(const Options& options, kernels::Backend& backend,
   return absl::OkStatus();
 }
 
+// So that whoever asks can do something else between two measurements, in the same memory.
+void AnswerWithBandwidth(BandwidthProbe& probe) {
+  for (std::string line; std::getline(std::cin, line);) {
+    const ReadBandwidth found = probe.Measure();
+    std::printf("{\"best_gb_per_s\":%.3f,\"sustained_gb_per_s\":%.3f}\n",
+                found.bytes_per_second * 1e-9, found.sustained_bytes_per_second * 1e-9);
+    std::fflush(stdout);
+  }
+}
+
 absl::Status Run(const Options& options) {
-  RENGA_ASSIGN_OR_RETURN(const auto backend, kernels::CreateBackend(options.backend));
   RENGA_ASSIGN_OR_RETURN(const auto probe, BandwidthProbe::Create(options.backend.threads,
                                                                   options.working_set_mib << 20));
+  if (options.bandwidth) {
+    AnswerWithBandwidth(*probe);
+    return absl::OkStatus();
+  }
+  RENGA_ASSIGN_OR_RETURN(const auto backend, kernels::CreateBackend(options.backend));
   if (!options.depths.empty()) return RunAttention(options, *backend, *probe);
   base::ThreadPool pool(options.backend.threads);
   if (!options.json) {

@@ -3,16 +3,20 @@
 
     bench/load_bench.py model.gguf -t 2 --rounds 3
 
-All from the page cache, each way once a round, in turn:
+All from the page cache, each way once a round, in an order that turns round every time:
   copy          the file read into memory that the system gives then, by so many threads
   copy, huge    the same, on huge pages where the system has them
   packing       `renga run` of one token without a cache of packed weights, less the prompt's time
   mapping       the same with the cache, which holds everything by then
-Ratios are of pairs of one round, loading over the faster copy: machines that get their memory from
-a host give it at a speed that changes by the second.
+A virtual machine may give free memory back to its host after a while, and then waits for it longer
+than anything else takes. So each of them comes in two states, told apart:
+  at hand       a process has touched as much memory and ended right before
+  away          nothing has run for --pause seconds before
+Ratios are of pairs of one round and state, loading over the faster copy.
 """
 import argparse
 import mmap
+import multiprocessing
 import os
 import pathlib
 import re
@@ -28,14 +32,26 @@ PIECE = 8 << 20
 PROMPT = "abc"
 
 
+def fresh_memory(size, huge):
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if huge:
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    return memory
+
+
+def touch(size):
+    """Has the host give so much memory, and frees it. For a process of its own."""
+    memory = fresh_memory(size, True)
+    for at in range(0, size, 2 << 20):
+        memory[at] = 1
+
+
 def copy(path, threads, huge):
     """Seconds to read the file into fresh memory."""
     with open(path, "rb", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size
         begin = time.perf_counter()
-        memory = mmap.mmap(-1, size)
-        if huge:
-            memory.madvise(mmap.MADV_HUGEPAGE)
+        memory = fresh_memory(size, huge)
         view = memoryview(memory)
 
         def read(first):
@@ -82,8 +98,43 @@ def fill_cache(arguments, environment):
 
 def show(name, values, unit="s"):
     values = sorted(values)
-    print(f"{name:<24} {statistics.median(values):6.2f} {unit} "
+    print(f"{name:<34} {statistics.median(values):6.2f} {unit} "
           f"({values[0]:.2f} to {values[-1]:.2f})", flush=True)
+
+
+def prepare(state, arguments):
+    """What happens before each timed run, the same before all of a state."""
+    if state == "away":
+        time.sleep(arguments.pause)
+        return
+    # Weights, caches and working memory.
+    size = int(1.2 * os.path.getsize(arguments.model))
+    toucher = multiprocessing.get_context("fork").Process(target=touch, args=(size,))
+    toucher.start()
+    toucher.join()
+
+
+def measure(state, arguments, environment, backwards):
+    """Every way once: seconds by name."""
+    seconds = {}
+
+    def copied(name, huge):
+        seconds[name] = copy(arguments.model, arguments.threads, huge)
+
+    def loaded(name, flags):
+        whole, prompt = load(arguments, environment, flags)
+        seconds[f"{name}, less its prompt"] = whole - prompt
+        seconds[f"{name}, its prompt"] = prompt
+        seconds[f"{name}, all of it"] = whole
+
+    ways = [lambda: copied("copy", False), lambda: loaded("packing", ["--no-packed-cache"]),
+            lambda: copied("copy, huge", True), lambda: loaded("mapping", [])]
+    for way in reversed(ways) if backwards else ways:
+        prepare(state, arguments)
+        way()
+    seconds["packing / copy"] = (seconds["packing, less its prompt"]
+                                 / min(seconds["copy"], seconds["copy, huge"]))
+    return seconds
 
 
 def main():
@@ -93,29 +144,21 @@ def main():
     parser.add_argument("--renga", default="build/release/renga")
     parser.add_argument("-t", "--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--states", default="at hand,away", help="one of these, or both")
+    parser.add_argument("--pause", type=float, default=6, help="seconds before runs with memory away")
     parser.add_argument("--cache", help="folder that holds or gets the packed weights "
                         "(default: a new one beside the model, removed afterwards)")
+    parser.add_argument("--filled", action="store_true", help="that folder holds all of them already")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=os.path.dirname(os.path.abspath(arguments.model))) as new:
         environment = dict(os.environ, XDG_CACHE_HOME=arguments.cache or new)
-        fill_cache(arguments, environment)
+        if not arguments.filled:
+            fill_cache(arguments, environment)
         results = {}
-
-        def note(name, seconds):
-            results.setdefault(name, []).append(seconds)
-
-        for _ in range(arguments.rounds):
-            plain = copy(arguments.model, arguments.threads, False)
-            huge = copy(arguments.model, arguments.threads, True)
-            note("copy", plain)
-            note("copy, huge", huge)
-            for name, flags in (("packing", ["--no-packed-cache"]), ("mapping", [])):
-                whole, prompt = load(arguments, environment, flags)
-                note(f"{name}, less its prompt", whole - prompt)
-                note(f"{name}, its prompt", prompt)
-                note(f"{name}, all of it", whole)
-                if name == "packing":
-                    note("packing / copy", (whole - prompt) / min(plain, huge))
+        for number in range(arguments.rounds):
+            for state in arguments.states.split(","):
+                for name, seconds in measure(state, arguments, environment, number % 2).items():
+                    results.setdefault(f"{state}: {name}", []).append(seconds)
         for name, values in results.items():
             show(name, values, "x" if "/" in name else "s")
 

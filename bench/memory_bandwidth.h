@@ -23,6 +23,9 @@ struct ReadPattern {
 struct ReadBandwidth {
   ReadPattern pattern;  // the fastest
   double bytes_per_second = 0;
+  // What the best pattern gives on the average (the median of several readings): the best reading
+  // of all is partly luck, and a model's speed is an average too.
+  double sustained_bytes_per_second = 0;
 };
 
 // Reads a working set that no cache holds, with the threads of a pool.
@@ -32,7 +35,7 @@ class BandwidthProbe {
   // on. kResourceExhausted when the system has not that much.
   static absl::StatusOr<std::unique_ptr<BandwidthProbe>> Create(int threads, int64_t bytes);
 
-  // The best of all patterns, each read twice. About a second.
+  // The best of all patterns; those that look best are read several times. About a second.
   ReadBandwidth Measure();
 
  private:
