@@ -56,7 +56,7 @@ class PackedFile {
 };
 
 // Where a shard's weights come from: the local model file, the on-disk cache, the coordinator.
-// Asked from several threads, one after the other.
+// Asked from several threads, one after the other but where ReadsAtOnce.
 class WeightSource {
  public:
   virtual ~WeightSource() = default;
@@ -64,6 +64,8 @@ class WeightSource {
   virtual absl::StatusOr<base::DataType> TensorType(const std::string& name) = 0;
   // Fills `out` with bytes [offset, offset + out.size()) of the tensor, verified.
   virtual absl::Status Read(const std::string& name, int64_t offset, std::span<std::byte> out) = 0;
+  // Whether several threads may Read at once, and gain by it.
+  virtual bool ReadsAtOnce() const { return false; }
   // The matrix as it was once packed into `bytes` bytes, in the layout of the backend that loads,
   // checked, or nothing.
   virtual std::optional<kernels::PackedBytes> FindPacked(const MatrixKey& /*key*/,

@@ -48,7 +48,7 @@ float Refitted(std::span<const float> numbers, const Coded& coded) {
 
 Coded Best(std::span<const float> numbers) {
   // How many steps the largest number is.
-  constexpr float kSteps[] = {3, 3.5F, 4.2F};
+  constexpr float kStepsTried[] = {3, 3.5F, 4.2F};
   float largest = 0;
   bool finite = true;
   for (const float number : numbers) {
@@ -58,7 +58,7 @@ Coded Best(std::span<const float> numbers) {
   constexpr float kLargestHalf = 65504;
   Coded best = WithScale(numbers, 0);
   if (!finite || largest > kLargestHalf || largest == 0) return Coded{};
-  for (const float steps : kSteps) {
+  for (const float steps : kStepsTried) {
     // Four steps on one side, three on the other.
     for (const float scale : {largest / steps, -largest / steps}) {
       Coded coded = WithScale(numbers, scale);

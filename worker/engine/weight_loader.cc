@@ -102,6 +102,17 @@ absl::StatusOr<std::unique_ptr<kernels::WeightMatrix>> WeightLoader::Pack(
   if (!matrix.ok()) return base::Annotate(matrix.status(), tensor.name);
   RENGA_ASSIGN_OR_RETURN(const int64_t begin, base::RowBytes(key.type, key.columns.begin));
   RENGA_ASSIGN_OR_RETURN(const int64_t end, base::RowBytes(key.type, key.columns.end));
+  if (backend_->loading_threads() > 1 && source_->ReadsAtOnce()) {
+    RENGA_RETURN_IF_ERROR(ReadUnitsInParallel(
+        tensor, key.rows.begin * row_bytes, key.rows.end * row_bytes, row_bytes,
+        [&](int64_t done, std::span<const std::byte> rows) -> absl::Status {
+          std::vector<std::byte> cut;
+          if (end - begin < row_bytes) rows = CutColumns(rows, row_bytes, begin, end, cut);
+          return base::Annotate(backend_->LoadRowsAlone(**matrix, done / row_bytes, rows),
+                                tensor.name);
+        }));
+    return matrix;
+  }
   std::vector<std::byte> cut;
   const auto load = [&](int64_t done, std::span<const std::byte> rows) -> absl::Status {
     if (end - begin < row_bytes) rows = CutColumns(rows, row_bytes, begin, end, cut);
@@ -199,6 +210,15 @@ absl::Status WeightLoader::ReadUnits(const model::TensorSpec& tensor, int64_t be
     from = to;
     to = read_end(from);
   }
+}
+
+absl::Status WeightLoader::ReadUnitsInParallel(const model::TensorSpec& tensor, int64_t begin,
+                                               int64_t end, int64_t unit, const Take& take) {
+  if (parallel_reader_ == nullptr) {
+    parallel_reader_ = std::make_unique<ParallelReader>(source_, backend_->loading_threads());
+  }
+  return parallel_reader_->Read(tensor.name, begin, end, unit, take,
+                                [&](int64_t bytes) { return Advance(bytes); });
 }
 
 absl::Status WeightLoader::StartRead(const model::TensorSpec& tensor, int64_t from, int64_t to,

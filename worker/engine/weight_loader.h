@@ -1,5 +1,6 @@
 // Brings tensors from a WeightSource into a backend's memory, through two small staging buffers:
-// one is read into while the other is taken over.
+// one is read into while the other is taken over. Matrices come by several threads where both the
+// source and the backend are for it (parallel_reader.h).
 //
 // Sources check what they read piece by piece, so reads begin and end at multiples of a piece's
 // size where they can; the part of a row at a buffer's end moves to the other buffer's beginning.
@@ -21,6 +22,7 @@
 #include "model/architecture.h"
 #include "model/layer_slice.h"
 #include "model/shard_spec.h"
+#include "worker/engine/parallel_reader.h"
 #include "worker/engine/read_ahead.h"
 #include "worker/engine/shard.h"
 #include "worker/kernels/backend.h"
@@ -29,8 +31,6 @@ namespace renga::engine {
 
 // What is read at a time, into each of the two buffers; rows may not be longer.
 inline constexpr int64_t kMaxStagingBytes = int64_t{2} << 20;
-// Reads end at multiples of this.
-inline constexpr int64_t kReadAlignment = int64_t{1} << 20;
 
 // Bytes of that many rows and columns of a tensor as stored. kInvalidArgument when it must be F32
 // and isn't, or when the columns are not whole blocks.
@@ -92,6 +92,9 @@ class WeightLoader {
   // with how many came before.
   absl::Status ReadUnits(const model::TensorSpec& tensor, int64_t begin, int64_t end, int64_t unit,
                          const Take& take);
+  // The same with several threads, which call `take` at once.
+  absl::Status ReadUnitsInParallel(const model::TensorSpec& tensor, int64_t begin, int64_t end,
+                                   int64_t unit, const Take& take);
   // Starts to read [from, to) behind `room` bytes in the buffer that is not in use.
   absl::Status StartRead(const model::TensorSpec& tensor, int64_t from, int64_t to, int64_t room);
   absl::Status Advance(int64_t bytes);
@@ -108,8 +111,9 @@ class WeightLoader {
   int64_t done_bytes_ = 0;
   std::vector<HeldMatrix> newly_packed_;
   std::array<std::vector<std::byte>, 2> staging_;
-  size_t reading_ = 0;  // which one was read into last
-  ReadAhead reader_;    // the last member: its end waits for the reader
+  size_t reading_ = 0;                               // which one was read into last
+  std::unique_ptr<ParallelReader> parallel_reader_;  // null until it is used first
+  ReadAhead reader_;  // the last member: its end waits for the reader
 };
 
 }  // namespace renga::engine

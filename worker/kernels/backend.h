@@ -147,6 +147,14 @@ class Backend {
                                                                      int64_t columns) = 0;
   virtual absl::Status LoadRows(WeightMatrix& matrix, int64_t first_row,
                                 std::span<const std::byte> rows) = 0;
+  // How many threads are worth taking to load a matrix by LoadRowsAlone. 1: LoadRows is all.
+  virtual int loading_threads() const { return 1; }
+  // LoadRows by the calling thread alone; several may call it at once for different rows of a
+  // matrix. kUnimplemented where one thread loads.
+  virtual absl::Status LoadRowsAlone(WeightMatrix& /*matrix*/, int64_t /*first_row*/,
+                                     std::span<const std::byte> /*rows*/) {
+    return absl::UnimplementedError("this device loads rows one call after the other");
+  }
 
   // A layout worth keeping beyond this process: backends with equal names pack a matrix into equal
   // bytes. "": matrices are always loaded row by row.

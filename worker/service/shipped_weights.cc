@@ -105,7 +105,10 @@ absl::Status ShippedWeights::KeepPacked(const engine::MatrixKey& key,
   const PackedId id = PackedIdOf(*order_, key);
   const auto keep = [&] { return packed_->Keep(id, bytes, [] { return false; }); };
   absl::Status kept = keep();
-  if (absl::IsResourceExhausted(kept) && cache_.GiveWay()) kept = keep();
+  if (absl::IsResourceExhausted(kept)) {
+    absl::MutexLock lock(&mutex_);
+    if (cache_.GiveWay()) kept = keep();
+  }
   RENGA_RETURN_IF_ERROR(kept);
   // It is read past the page cache.
   packed_->DropPages(id);
@@ -131,6 +134,7 @@ absl::Status ShippedWeights::Read(const std::string& name, int64_t offset,
     if (count == piece_bytes) {
       RENGA_RETURN_IF_ERROR(LoadPiece(name, tensor, piece, out.first(count)));
     } else {
+      absl::MutexLock lock(&part_mutex_);
       RENGA_RETURN_IF_ERROR(KeepPiece(name, tensor, piece));
       std::memcpy(out.data(), piece_.data() + begin, count);
     }
@@ -154,7 +158,12 @@ absl::Status ShippedWeights::KeepPiece(const std::string& name, const ShippedTen
 
 absl::Status ShippedWeights::LoadPiece(const std::string& name, const ShippedTensor& tensor,
                                        uint32_t piece, std::span<std::byte> out) {
-  if (ReadLocal(name, tensor, piece, out) || ReadCached(tensor, piece, out)) {
+  if (ReadLocal(name, tensor, piece, out)) {
+    cached_bytes_ += static_cast<int64_t>(out.size());
+    return absl::OkStatus();
+  }
+  absl::MutexLock lock(&mutex_);
+  if (ReadCached(tensor, piece, out)) {
     cached_bytes_ += static_cast<int64_t>(out.size());
     return absl::OkStatus();
   }
@@ -166,20 +175,25 @@ absl::Status ShippedWeights::LoadPiece(const std::string& name, const ShippedTen
 
 bool ShippedWeights::ReadLocal(const std::string& name, const ShippedTensor& tensor, uint32_t piece,
                                std::span<std::byte> out) {
-  if (local_model_ == nullptr || foreign_.contains(name) ||
-      !local_model_->Has(name, tensor.byte_size)) {
+  if (local_model_ == nullptr || IsForeign(name) || !local_model_->Has(name, tensor.byte_size)) {
     return false;
   }
   if (local_model_->Read(name, int64_t{piece} * kPieceBytes, out).ok() &&
       IsPiece(tensor, piece, out)) {
     return true;
   }
+  absl::MutexLock lock(&foreign_mutex_);
   if (foreign_.empty()) {
     RENGA_LOG(WARNING) << "the local copy of the model is another one or damaged (" << name
                        << "); fetching what differs";
   }
   foreign_.insert(name);
   return false;
+}
+
+bool ShippedWeights::IsForeign(const std::string& name) const {
+  absl::MutexLock lock(&foreign_mutex_);
+  return foreign_.contains(name);
 }
 
 bool ShippedWeights::ReadCached(const ShippedTensor& tensor, uint32_t piece,
@@ -235,7 +249,7 @@ std::vector<PieceId> ShippedWeights::WantedFrom(PieceId first) {
   for (size_t i = found->second + first.piece + 1; i < sequence_.size(); ++i) {
     const OrderedPiece& next = sequence_[i];
     const ShippedTensor& tensor = order_->tensors.at(*next.tensor_name);
-    const bool local = local_model_ != nullptr && !foreign_.contains(*next.tensor_name) &&
+    const bool local = local_model_ != nullptr && !IsForeign(*next.tensor_name) &&
                        local_model_->Has(*next.tensor_name, tensor.byte_size);
     if (!local && !cache_.MayHave(next.id.tensor, next.id.piece)) wanted.push_back(next.id);
   }

@@ -13,10 +13,12 @@
 #include <string>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
 #include "worker/engine/shard.h"
 #include "worker/service/load_order.h"
 #include "worker/service/local_model.h"
@@ -29,7 +31,8 @@ namespace renga::worker {
 // What the packed cache calls a matrix of this order's model; its tensor must be in the order.
 PackedId PackedIdOf(const LoadOrder& order, const engine::MatrixKey& key);
 
-// One thread reads; any thread may cancel and look at the counters.
+// Several threads may read at once, where a local copy of the model is; the coordinator sends
+// pieces in order, to one. Any thread may cancel and look at the counters.
 class ShippedWeights : public engine::WeightSource {
  public:
   struct Places {
@@ -48,6 +51,8 @@ class ShippedWeights : public engine::WeightSource {
   // not what its manifest says; kCancelled.
   absl::Status Read(const std::string& name, int64_t offset, std::span<std::byte> out) override;
 
+  bool ReadsAtOnce() const override { return local_model_ != nullptr; }
+
   std::optional<kernels::PackedBytes> FindPacked(const engine::MatrixKey& key,
                                                  int64_t bytes) override;
 
@@ -64,24 +69,33 @@ class ShippedWeights : public engine::WeightSource {
 
  private:
   // Makes piece_ the wanted piece.
-  absl::Status KeepPiece(const std::string& name, const ShippedTensor& tensor, uint32_t piece);
+  absl::Status KeepPiece(const std::string& name, const ShippedTensor& tensor, uint32_t piece)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(part_mutex_);
   // Fills `out`, of the piece's size, from the nearest place.
   absl::Status LoadPiece(const std::string& name, const ShippedTensor& tensor, uint32_t piece,
                          std::span<std::byte> out);
   bool ReadLocal(const std::string& name, const ShippedTensor& tensor, uint32_t piece,
                  std::span<std::byte> out);
-  bool ReadCached(const ShippedTensor& tensor, uint32_t piece, std::span<std::byte> out);
-  absl::Status Fetch(const ShippedTensor& tensor, uint32_t piece, std::span<std::byte> out);
-  absl::Status FetchOnce(const ShippedTensor& tensor, uint32_t piece, std::span<std::byte> out);
+  // Whether the local model's bytes of the tensor were others than the order's.
+  bool IsForeign(const std::string& name) const;
+  bool ReadCached(const ShippedTensor& tensor, uint32_t piece, std::span<std::byte> out)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status Fetch(const ShippedTensor& tensor, uint32_t piece, std::span<std::byte> out)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status FetchOnce(const ShippedTensor& tensor, uint32_t piece, std::span<std::byte> out)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // The wanted piece, and after it everything in order that will have to be fetched too.
-  std::vector<PieceId> WantedFrom(PieceId first);
+  std::vector<PieceId> WantedFrom(PieceId first) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const LoadOrder* const order_;
   const LocalModel* const local_model_;
   const std::shared_ptr<const engine::ScreenFile> screen_;
-  absl::flat_hash_set<std::string> foreign_;  // tensors whose local bytes are another model's
+  mutable absl::Mutex foreign_mutex_;
+  // Tensors whose local bytes are another model's.
+  absl::flat_hash_set<std::string> foreign_ ABSL_GUARDED_BY(foreign_mutex_);
   PackedCache* const packed_;
-  PieceCache cache_;
+  absl::Mutex mutex_;  // of what is not local; taken after part_mutex_
+  PieceCache cache_ ABSL_GUARDED_BY(mutex_);
   PieceFetcher fetcher_;
   // Every piece the shard reads, in order, and where each tensor's begin in that list.
   struct OrderedPiece {
@@ -91,9 +105,10 @@ class ShippedWeights : public engine::WeightSource {
   std::vector<OrderedPiece> sequence_;
   absl::flat_hash_map<uint32_t, size_t> position_;  // by tensor index, of its piece 0
   // The piece that was last read in part: the next read often begins in it.
-  std::vector<std::byte> piece_;
-  PieceId piece_id_;
-  bool piece_valid_ = false;
+  absl::Mutex part_mutex_;
+  std::vector<std::byte> piece_ ABSL_GUARDED_BY(part_mutex_);
+  PieceId piece_id_ ABSL_GUARDED_BY(part_mutex_);
+  bool piece_valid_ ABSL_GUARDED_BY(part_mutex_) = false;
   std::atomic<int64_t> fetched_bytes_ = 0;
   std::atomic<int64_t> cached_bytes_ = 0;
 };

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <string>
+#include <thread>
 #include <tuple>
 #include <vector>
 
@@ -178,6 +179,26 @@ TEST_P(LinearTest, RowsMayComeInPiecesInAnyOrder) {
   ASSERT_OK(three().LoadRows(*matrix, 33, {}));
   ASSERT_OK(three().LoadRows(*matrix, 0, weights.Rows(0, 1)));
   ASSERT_OK(three().LoadRows(*matrix, 1, weights.Rows(1, 4)));
+  const std::vector<float> input = Normal(3 * columns, 9);
+  ExpectSameBits(Multiply(three(), *matrix, input),
+                 Multiply(three(), *weights.Load(three()), input));
+}
+
+TEST_P(LinearTest, ThreadsMayLoadRowsAtOnce) {
+  const int64_t columns = middle_columns();
+  const Weights weights(type(), 33, columns, 8);
+  ASSERT_OK_AND_ASSIGN(const auto matrix, three().CreateMatrix(type(), 33, columns));
+  if (three().loading_threads() == 1) {
+    EXPECT_THAT(three().LoadRowsAlone(*matrix, 0, weights.Rows(0, 1)),
+                StatusIs(absl::StatusCode::kUnimplemented));
+    return;
+  }
+  std::vector<std::thread> threads;
+  for (const int64_t first : {0, 11, 22}) {
+    threads.emplace_back(
+        [&, first] { EXPECT_OK(three().LoadRowsAlone(*matrix, first, weights.Rows(first, 11))); });
+  }
+  for (std::thread& thread : threads) thread.join();
   const std::vector<float> input = Normal(3 * columns, 9);
   ExpectSameBits(Multiply(three(), *matrix, input),
                  Multiply(three(), *weights.Load(three()), input));

@@ -90,6 +90,9 @@ class CpuBackend : public Backend {
                                                              int64_t columns) override;
   absl::Status LoadRows(WeightMatrix& matrix, int64_t first_row,
                         std::span<const std::byte> rows) override;
+  int loading_threads() const override { return pool_.thread_count(); }
+  absl::Status LoadRowsAlone(WeightMatrix& matrix, int64_t first_row,
+                             std::span<const std::byte> rows) override;
   absl::string_view layout_name() const override { return layout_name_; }
   std::span<const std::byte> BytesOf(const WeightMatrix& matrix) const override;
   absl::StatusOr<std::unique_ptr<WeightMatrix>> AdoptMatrix(base::DataType type, int64_t rows,
@@ -179,12 +182,25 @@ absl::StatusOr<std::unique_ptr<WeightMatrix>> CpuBackend::CreateMatrix(base::Dat
   return PackedMatrix::Create(type, rows, columns, kernels_.lanes);
 }
 
-absl::Status CpuBackend::LoadRows(WeightMatrix& matrix, int64_t first_row,
-                                  std::span<const std::byte> rows) {
+absl::StatusOr<PackedMatrix*> LoadableMatrix(WeightMatrix& matrix, int64_t first_row,
+                                             std::span<const std::byte> rows) {
   auto* own = dynamic_cast<PackedMatrix*>(&matrix);
   if (own == nullptr) return absl::InvalidArgumentError("a matrix of another backend");
   if (!own->loadable()) return absl::FailedPreconditionError("the matrix was adopted as it is");
   RENGA_RETURN_IF_ERROR(CheckLoadRows(matrix, first_row, rows.size()));
+  return own;
+}
+
+absl::Status CpuBackend::LoadRowsAlone(WeightMatrix& matrix, int64_t first_row,
+                                       std::span<const std::byte> rows) {
+  RENGA_ASSIGN_OR_RETURN(PackedMatrix * own, LoadableMatrix(matrix, first_row, rows));
+  own->Pack(first_row, rows);
+  return absl::OkStatus();
+}
+
+absl::Status CpuBackend::LoadRows(WeightMatrix& matrix, int64_t first_row,
+                                  std::span<const std::byte> rows) {
+  RENGA_ASSIGN_OR_RETURN(PackedMatrix * own, LoadableMatrix(matrix, first_row, rows));
   RENGA_ASSIGN_OR_RETURN(const int64_t row_bytes, base::RowBytes(own->type(), own->columns()));
   const int64_t count = static_cast<int64_t>(rows.size()) / row_bytes;
   pool_.ParallelFor(count, 4 * kernels_.lanes, [&](int64_t begin, int64_t end) {
