@@ -9,14 +9,20 @@ of the model file's size, over all workers) plus --headroom for the processes th
 each, the page cache drops the model file and renga's packed matrices. Rounds are interleaved: every
 program once, then again. "bound" is max(compute, missing bytes / disk rate): compute is a token with
 everything in memory and as many workers, loaded eagerly (two of one thread take turns with one text,
-so they compute as one thread does), missing bytes are those that renga says it reads for every token, and the disk
-rate is that of O_DIRECT reads of 4 MiB of renga's packed matrices, all of them once in every round;
-medians of all.
-Needs root for the cgroup; without, it says that nothing is limited.
+so they compute as one thread does), missing bytes are those that renga says it reads for every
+token, and the disk rate is that of O_DIRECT reads of 4 MiB of renga's packed matrices, once in every
+round; medians of all. "planned" is what renga's planner said before.
+
+With --disk 500 every run, and the measurement of the disk's rate, reads at most 500 MB/s from the
+disk of --cache, all processes together: workers share a disk, so their missing bytes are added up.
+Without it the figures of a virtual machine say little: its host may keep in memory what is read
+again for every token.
+Needs root for the cgroups; without, it says what is not limited.
 """
 import argparse
 import json
 import mmap
+import multiprocessing
 import os
 import pathlib
 import statistics
@@ -26,39 +32,50 @@ import time
 
 MIB = 1 << 20
 BLOCK = 4 * MIB
+UNLIMITED = 64 * 1024 * MIB
 
 
-class Cgroup:
-    """A memory cgroup, version 1 or 2, for one process tree."""
+class Limits:
+    """Control groups, version 1 or 2, that limit one process tree."""
 
-    def __init__(self, limit_bytes):
-        self.path, self.note = None, ""
-        for root, limit in (("/sys/fs/cgroup/memory", "memory.limit_in_bytes"),
-                            ("/sys/fs/cgroup", "memory.max")):
-            path = pathlib.Path(root, f"renga-lazy-bench-{os.getpid()}")
-            try:
-                path.mkdir(exist_ok=True)
-                (path / limit).write_text(str(limit_bytes))
-                self.path = path
-                return
-            except OSError as error:
-                self.note = f"memory is not limited: {error}"
-                if path.exists():
-                    path.rmdir()
+    def __init__(self, memory_bytes, disk):
+        """`disk` is ("MAJOR:MINOR", bytes per second), or None."""
+        self.paths = []
+        device, rate = disk or (None, None)
+        if os.path.exists("/sys/fs/cgroup/cgroup.controllers"):
+            self.limit("memory", "/sys/fs/cgroup", "memory.max", str(memory_bytes))
+            if disk:
+                self.limit("the disk", "/sys/fs/cgroup", "io.max", f"{device} rbps={rate}")
+        else:
+            self.limit("memory", "/sys/fs/cgroup/memory", "memory.limit_in_bytes",
+                       str(memory_bytes))
+            if disk:
+                self.limit("the disk", "/sys/fs/cgroup/blkio", "blkio.throttle.read_bps_device",
+                           f"{device} {rate}")
+
+    def limit(self, what, root, name, value):
+        path = pathlib.Path(root, f"renga-lazy-bench-{os.getpid()}")
+        try:
+            path.mkdir(exist_ok=True)
+            if path not in self.paths:
+                self.paths.append(path)
+            (path / name).write_text(value)
+        except OSError as error:
+            print(f"{what} is not limited: {error}", file=sys.stderr)
 
     def enter(self):
         """For the child, before it becomes the program."""
-        if self.path is not None:
-            (self.path / "cgroup.procs").write_text(str(os.getpid()))
+        for path in self.paths:
+            (path / "cgroup.procs").write_text(str(os.getpid()))
 
     def close(self):
-        for _ in range(50):
-            try:
-                if self.path is not None:
-                    self.path.rmdir()
-                return
-            except OSError:
-                time.sleep(0.1)  # a process is still ending
+        for path in self.paths:
+            for _ in range(50):
+                try:
+                    path.rmdir()
+                    break
+                except OSError:
+                    time.sleep(0.1)  # a process is still ending
 
 
 def drop(path):
@@ -69,7 +86,7 @@ def drop(path):
     os.close(descriptor)
 
 
-def disk_rate(paths):
+def read_rate(paths):
     """Bytes per second past the page cache, of these files one after the other."""
     room, done, begin = mmap.mmap(-1, BLOCK), 0, time.monotonic()
     for path in paths:
@@ -89,38 +106,57 @@ class Bench:
         self.size = os.path.getsize(args.model)
         self.environment = {**os.environ, "XDG_CACHE_HOME": args.cache}
         self.rates = []
+        self.disk = None
+        if args.disk:
+            device = os.stat(args.cache).st_dev
+            self.disk = f"{os.major(device)}:{os.minor(device)}", int(args.disk * 1e6)
 
     def packed(self):
         """renga's packed matrices of this model: there are no others in a cache of its own."""
         return [path for path in pathlib.Path(self.args.cache, "renga/packed").rglob("*-*-*-*-*")
                 if path.is_file()]
 
+    def needed(self):
+        """Those of them that one worker needs: workers that divide the output matrix keep parts."""
+        largest = {}
+        for path in sorted(self.packed(), key=lambda path: path.stat().st_size):
+            largest[path.name.split("-")[0]] = path
+        return list(largest.values())
+
+    def measure_disk(self):
+        """Adds the disk's rate, as a process within the limits sees it, to the others."""
+        limits = Limits(UNLIMITED, self.disk)
+        with multiprocessing.get_context("fork").Pool(1, limits.enter) as child:
+            self.rates.append(child.apply(read_rate, (self.needed(),)))
+            child.close()
+            child.join()
+        limits.close()
+
     def run(self, command, limit_bytes):
         """(standard output, seconds) of a cold run within the limit; None when it failed."""
         drop(self.args.model)
         for path in self.packed():
             drop(path)
-        cgroup = Cgroup(limit_bytes)
-        if cgroup.note:
-            print(cgroup.note, file=sys.stderr)
+        limits = Limits(limit_bytes, self.disk)
         begin = time.monotonic()
         try:
             done = subprocess.run([str(part) for part in command], capture_output=True, text=True,
                                   errors="replace", env=self.environment, check=False,
-                                  timeout=self.args.limit, preexec_fn=cgroup.enter)
+                                  timeout=self.args.limit, preexec_fn=limits.enter)
         except subprocess.TimeoutExpired:
             print(f"{command[0]}: more than {self.args.limit} s", file=sys.stderr)
             return None
         finally:
             seconds = time.monotonic() - begin
-            cgroup.close()
+            limits.close()
         if done.returncode != 0:
             print(f"{command[0]}: {done.stderr.strip()[-300:]}", file=sys.stderr)
             return None
         return done.stdout, seconds
 
     def renga(self, budget, workers, lazy=True, tokens=None):
-        """(tokens per second, bytes per token from disk) of `renga bench`."""
+        """(tokens per second, bytes per token from disk, seconds per token as planned) of a run of
+        `renga bench`."""
         memory = int(budget) // max(workers, 1) if budget else 0
         command = [self.args.renga, "bench", self.args.model, "-p", 0, "-n",
                    tokens or self.args.generate, "-r", 1, "-t",
@@ -129,12 +165,13 @@ class Bench:
         command += ["--workers", workers] if workers > 1 else []
         command += ["--memory", memory] if budget else []
         command += ["--lazy"] if lazy else []
-        limit = (int(budget) if budget else 64 * 1024 * MIB) + self.args.headroom * MIB * workers
+        limit = (int(budget) if budget else UNLIMITED) + self.args.headroom * MIB * workers
         done = self.run(command, limit)
         if done is None:
             return None
         result = json.loads(done[0])
-        return result["decode_tokens_per_second"], result["streamed_bytes_per_step"]
+        return (result["decode_tokens_per_second"], result["streamed_bytes_per_step"],
+                result["predicted_ms_per_token"] / 1e3)
 
     def llama(self, budget):
         """Tokens per second of llama-bench with the file mapped, as it is by default."""
@@ -163,9 +200,9 @@ class Bench:
         for number in range(self.args.rounds):
             for workers in self.args.workers:
                 eager[workers].append(self.renga(0, workers, lazy=False))
+            self.measure_disk()
             for percent in self.args.budgets:
                 budget = self.size * percent / 100
-                self.rates.append(disk_rate(self.packed()))
                 for workers in self.args.workers:
                     ours[percent, workers].append(self.renga(budget, workers))
                 if self.args.llama_bench:
@@ -181,7 +218,8 @@ class Bench:
         rate = statistics.median(self.rates)
         print(f"disk: {rate / 1e6:.0f} MB/s ({min(self.rates) / 1e6:.0f} to "
               f"{max(self.rates) / 1e6:.0f})")
-        print("memory  workers   tok/s  from disk/token   bound tok/s  of bound  llama.cpp  ratio")
+        print("memory  workers   tok/s  from disk/token   bound tok/s  of bound  of planned"
+              "  llama.cpp  ratio")
         for (percent, workers), runs in ours.items():
             runs = [run for run in runs if run]
             if not runs:
@@ -189,9 +227,10 @@ class Bench:
                 continue
             speed = statistics.median(run[0] for run in runs)
             missing = statistics.median(run[1] for run in runs)
+            planned = statistics.median(run[2] for run in runs)
             bound = 1 / max(compute_s[workers], missing / rate)
             line = (f"{percent:5d} %  {workers:7d}  {speed:6.2f}  {missing / MIB:11.1f} MiB  "
-                    f"{bound:12.2f}  {speed / bound:8.2f}")
+                    f"{bound:12.2f}  {speed / bound:8.2f}  {speed * planned:10.2f}")
             peer = [run for run in theirs[percent] if run]
             if peer:
                 line += f"  {statistics.median(peer):9.2f}  {speed / statistics.median(peer):5.2f}"
@@ -199,7 +238,7 @@ class Bench:
 
     def first_token(self):
         """Seconds from the start of the process to its end with one token, on a cold page cache."""
-        prompt, limit = "Once upon a time", 64 * 1024 * MIB
+        prompt, limit = "Once upon a time", UNLIMITED
         ours = [self.args.renga, "run", self.args.model, prompt, "--raw", "-n", 1, "-q", "-t",
                 self.args.threads, "--context", self.args.context]
         programs = {"eager": ours, "lazy": [*ours, "--lazy"]}
@@ -208,20 +247,22 @@ class Bench:
         self.pack()
         times = {name: [] for name in programs}
         for number in range(self.args.rounds):
-            self.rates.append(disk_rate(self.packed()))
+            self.measure_disk()
             # Who comes first may find more in a cache of the disk's host.
             for name in list(programs)[::1 if number % 2 == 0 else -1]:
                 done = self.run(programs[name], limit)
                 if done is not None:
                     times[name].append(done[1])
         rate = statistics.median(self.rates)
-        packed = sum(path.stat().st_size for path in self.packed())
-        print(f"disk: {rate / 1e6:.0f} MB/s; reading all packed matrices: {packed / rate:.2f} s "
-              f"({packed / max(self.rates):.2f} to {packed / min(self.rates):.2f})")
+        needed = sum(path.stat().st_size for path in self.needed())
+        print(f"disk: {rate / 1e6:.0f} MB/s; reading {needed / MIB:.0f} MiB of packed matrices: "
+              f"{needed / rate:.2f} s ({needed / max(self.rates):.2f} to "
+              f"{needed / min(self.rates):.2f})")
         for name, seconds in times.items():
             if seconds:
                 print(f"{name:<10} {statistics.median(seconds):6.2f} s "
-                      f"({min(seconds):.2f} to {max(seconds):.2f})")
+                      f"({min(seconds):.2f} to {max(seconds):.2f}), "
+                      f"{statistics.median(seconds) * rate / needed:.2f} times the reading")
 
 
 def main():
@@ -240,6 +281,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--headroom", type=int, default=96, help="MiB for each process")
     parser.add_argument("--limit", type=float, default=600, help="seconds for one run")
+    parser.add_argument("--disk", type=float, help="MB/s that the disk gives at most")
     parser.add_argument("--cache", required=True, help="folder for renga's caches, of its own")
     args = parser.parse_args()
     bench = Bench(args)

@@ -133,6 +133,32 @@ void PrintResidency(const nlohmann::json& worker) {
   std::printf("\n");
 }
 
+// Which of them are where, in the order of use: neighbours that are alike in one.
+void PrintPlaces(const nlohmann::json& worker) {
+  const std::string places = worker.value("weight_places", "");
+  const nlohmann::json layers = worker.value("layers", nlohmann::json());
+  if (places.empty() || !layers.is_array() || layers.size() != 2) return;
+  const auto begin = layers[0].get<int64_t>();
+  const auto end = layers[1].get<int64_t>();
+  const auto count = static_cast<int64_t>(places.size());
+  if (begin < 0 || end <= begin || end - begin > count || count % (end - begin) != 0) return;
+  const auto each = static_cast<size_t>(count / (end - begin));
+  const auto of = [&](int64_t layer) {
+    return places.substr(static_cast<size_t>(layer - begin) * each, each);
+  };
+  std::string text;
+  for (int64_t first = begin, next = begin; first < end; first = next) {
+    while (next < end && of(next) == of(first)) ++next;
+    absl::StrAppend(&text, text.empty() ? " " : ", ", first);
+    if (next - first > 1) absl::StrAppend(&text, "-", next - 1);
+    absl::StrAppend(&text, " ", of(first));
+  }
+  std::printf(
+      "%s: layers%s (m in memory, d on disk and p to be packed, both coming, s read for "
+      "every step)\n",
+      worker.value("name", "").c_str(), text.c_str());
+}
+
 // What is wrong with a worker's device.
 void PrintTrouble(const nlohmann::json& worker) {
   const std::string trouble = worker.value("trouble", "");
@@ -199,6 +225,7 @@ absl::Status PrintStatus(const StatusFlags& flags) {
     }
     for (const nlohmann::json& worker : status.value("workers", nlohmann::json::array())) {
       PrintResidency(worker);
+      PrintPlaces(worker);
       PrintTrouble(worker);
     }
     PrintReplicas(status);

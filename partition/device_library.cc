@@ -72,11 +72,13 @@ absl::StatusOr<WorkerProfile> FindDevice(absl::string_view name) {
   const Device* device = Find(kDevices, name);
   if (device == nullptr) return Unknown(kDevices, "device", name);
   const double speed = device->sheet_gb_per_s * 1e9 * device->efficiency;
+  const bool card = absl::StrContains(device->name, "tx-");  // GTX and RTX
   return WorkerProfile{.id = device->name,
                        .memory_bytes = static_cast<int64_t>(device->memory_gb * 1e9),
                        .bytes_per_second = speed,
                        .layer_us = device->layer_us,
-                       .prefill_bytes_per_second = speed * device->prefill_gain};
+                       .prefill_bytes_per_second = speed * device->prefill_gain,
+                       .streams = !card};
 }
 
 absl::StatusOr<LinkProfile> FindLink(absl::string_view name) {

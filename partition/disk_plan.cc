@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 
 #include "absl/strings/str_format.h"
 #include "base/byte_size.h"
@@ -14,10 +15,26 @@ namespace {
 
 // Of the time that the disks take, relative.
 constexpr double kPrecision = 0.01;
+constexpr double kEver = std::numeric_limits<double>::infinity();
 
 double DiskSpeed(const WorkerProfile& worker) {
   return worker.disk_bytes_per_second > 0 ? worker.disk_bytes_per_second
                                           : kAssumedDiskBytesPerSecond;
+}
+
+// Workers of one machine are taken to have one disk.
+bool ShareDisk(const WorkerProfile& a, const WorkerProfile& b) {
+  return &a == &b || (!a.machine.empty() && a.machine == b.machine);
+}
+
+// What it gets when all of them with room that share it read at the same time.
+double DiskShare(const std::vector<WorkerProfile>& workers, const std::vector<bool>& has_room,
+                 size_t worker) {
+  double sharers = 0;
+  for (size_t i = 0; i < workers.size(); ++i) {
+    if (i == worker || (has_room[i] && ShareDisk(workers[i], workers[worker]))) ++sharers;
+  }
+  return DiskSpeed(workers[worker]) / sharers;
 }
 
 // About the most that one call of a layer multiplies by: queries, keys and values, or both inputs
@@ -53,7 +70,8 @@ std::vector<WorkerProfile> Stretch(const std::vector<WorkerProfile>& workers,
   std::vector<WorkerProfile> stretched = workers;
   for (size_t i = 0; i < workers.size(); ++i) {
     if (!has_room[i]) continue;
-    stretched[i].memory_bytes += static_cast<int64_t>(seconds * DiskSpeed(workers[i])) - ring_bytes;
+    const double disk_bytes = seconds * DiskShare(workers, has_room, i);
+    stretched[i].memory_bytes += static_cast<int64_t>(disk_bytes) - ring_bytes;
   }
   return stretched;
 }
@@ -71,6 +89,65 @@ std::vector<size_t> Overfull(const ShardCosts& bytes, const std::vector<WorkerPr
   return overfull;
 }
 
+// How long `worker`'s disk reads for those of `members` that share it, which begin with `ahead`
+// bytes each.
+double ReadMs(const Plan& plan, const std::vector<WorkerProfile>& workers,
+              const std::vector<StageMember>& members, const WorkerProfile& worker, int64_t ahead) {
+  int64_t bytes = 0;
+  for (const StageMember& member : members) {
+    if (!ShareDisk(workers[member.worker], worker)) continue;
+    bytes += std::max<int64_t>(0, plan.workers[member.worker].streamed_bytes - ahead);
+  }
+  return static_cast<double>(bytes) / DiskSpeed(worker) * 1e3;
+}
+
+// How long the slowest disk of a stage reads that may fill the members' buffers for `others_ms`
+// before.
+double StageReadMs(const Plan& plan, const std::vector<WorkerProfile>& workers,
+                   const StagePlan& stage, int64_t ring_bytes, double others_ms) {
+  double slowest = 0;
+  for (const StageMember& member : stage.members) {
+    if (plan.workers[member.worker].streamed_bytes == 0) continue;
+    const WorkerProfile& worker = workers[member.worker];
+    slowest = std::max({slowest, ReadMs(plan, workers, stage.members, worker, ring_bytes),
+                        ReadMs(plan, workers, stage.members, worker, 0) - others_ms});
+  }
+  return slowest;
+}
+
+// Each stage reads while it computes, and fills its buffers while the others do.
+void AddWaiting(const std::vector<WorkerProfile>& workers, int64_t ring_bytes, Plan& plan) {
+  const auto wait = [&](size_t stage, double others_ms) {
+    StageTimes& times = plan.times.stages[stage];
+    times.disk =
+        std::max(0.0, StageReadMs(plan, workers, plan.stages[stage], ring_bytes, others_ms) -
+                          times.compute - times.sums);
+  };
+  // With full buffers at first, then with what the others' time fills of them.
+  for (size_t s = 0; s < plan.stages.size(); ++s) wait(s, kEver);
+  const double whole = plan.times.stream();
+  for (size_t s = 0; s < plan.stages.size(); ++s) {
+    const StageTimes& times = plan.times.stages[s];
+    wait(s, whole - times.compute - times.sums - times.disk);
+  }
+}
+
+// No token takes less than a disk reads for it, and stages may share one.
+void AddSharedDisks(const std::vector<WorkerProfile>& workers, Plan& plan) {
+  std::vector<StageMember> readers;
+  for (const StagePlan& stage : plan.stages) {
+    readers.insert(readers.end(), stage.members.begin(), stage.members.end());
+  }
+  for (size_t s = 0; s < plan.stages.size(); ++s) {
+    for (const StageMember& member : plan.stages[s].members) {
+      if (plan.workers[member.worker].streamed_bytes == 0) continue;
+      const double busy = ReadMs(plan, workers, readers, workers[member.worker], 0);
+      plan.times.slowest = std::max(plan.times.slowest, busy);
+      plan.times.stages[s].disk += std::max(0.0, busy - plan.times.stream());
+    }
+  }
+}
+
 }  // namespace
 
 std::optional<std::vector<WorkerProfile>> StretchByDisks(const ShardCosts& bytes,
@@ -78,10 +155,12 @@ std::optional<std::vector<WorkerProfile>> StretchByDisks(const ShardCosts& bytes
                                                          const PlanRequest& request) {
   const int64_t ring_bytes = model::RingBytes(LargestCallBytes(bytes.footprint()));
   std::vector<bool> has_room;
-  double slowest_disk = 0;
   for (const WorkerProfile& worker : workers) {
-    has_room.push_back(worker.memory_bytes > ring_bytes);
-    slowest_disk = std::max(slowest_disk, 1 / DiskSpeed(worker));
+    has_room.push_back(worker.streams && worker.memory_bytes > ring_bytes);
+  }
+  double slowest_disk = 0;
+  for (size_t i = 0; i < workers.size(); ++i) {
+    slowest_disk = std::max(slowest_disk, 1 / DiskShare(workers, has_room, i));
   }
   const int64_t whole =
       bytes.Bytes({.layers = {0, bytes.layer_count()}, .head_rows = {0, bytes.vocab_size()}})
@@ -112,8 +191,6 @@ std::optional<std::vector<WorkerProfile>> StretchByDisks(const ShardCosts& bytes
 
 void AddDisks(const ShardCosts& bytes, const std::vector<WorkerProfile>& workers, Plan& plan) {
   const int64_t ring_bytes = model::RingBytes(LargestCallBytes(bytes.footprint()));
-  const double without_disks = plan.times.stream();
-  for (StageTimes& times : plan.times.stages) times.disk = 0;
   for (size_t i = 0; i < workers.size(); ++i) {
     WorkerPlan& worker = plan.workers[i];
     const int64_t missing = worker.bytes.total() - workers[i].memory_bytes;
@@ -126,19 +203,8 @@ void AddDisks(const ShardCosts& bytes, const std::vector<WorkerProfile>& workers
                           workers[i].id, kAssumedDiskBytesPerSecond / 1e6));
     }
   }
-  for (size_t s = 0; s < plan.stages.size(); ++s) {
-    StageTimes& times = plan.times.stages[s];
-    for (const StageMember& member : plan.stages[s].members) {
-      const auto streamed = static_cast<double>(plan.workers[member.worker].streamed_bytes);
-      if (streamed <= 0) continue;
-      const double bytes_per_ms = DiskSpeed(workers[member.worker]) / 1e3;
-      const double others_ms = without_disks - times.compute - times.sums;
-      const double read_ahead = std::min(static_cast<double>(ring_bytes), others_ms * bytes_per_ms);
-      times.disk =
-          std::max(times.disk, (streamed - read_ahead) / bytes_per_ms - times.compute - times.sums);
-      plan.times.slowest = std::max(plan.times.slowest, streamed / bytes_per_ms);
-    }
-  }
+  AddWaiting(workers, ring_bytes, plan);
+  AddSharedDisks(workers, plan);
   plan.stream_ms = plan.times.stream();
   plan.slowest_ms = plan.times.slowest;
   plan.exact = false;

@@ -24,7 +24,8 @@ std::optional<std::vector<WorkerProfile>> StretchByDisks(const ShardCosts& bytes
 
 // Writes into a plan for stretched workers what each of `workers` reads from disk, what it then
 // holds, and how long tokens take. A worker's disk reads while it computes, and fills its buffers
-// while the others do.
+// while the others do. Workers of one machine are taken to have one disk: each of them measured all
+// of its speed.
 void AddDisks(const ShardCosts& bytes, const std::vector<WorkerProfile>& workers, Plan& plan);
 
 }  // namespace renga::partition

@@ -77,12 +77,55 @@ TEST(DiskPlanTest, TheFasterDiskReadsMore) {
   for (const WorkerPlan& worker : plan.workers) EXPECT_LE(worker.bytes.total(), 300 * kDiskMiB);
 }
 
+TEST(DiskPlanTest, AStageFillsItsBuffersWhileTheOtherWaitsForItsDisk) {
+  const std::vector<WorkerProfile> workers = {DiskWorker("a", 300, 1), DiskWorker("b", 300, 1)};
+  ASSERT_OK_AND_ASSIGN(const Plan plan, LazyPlanFor(workers, Lazy()));
+  // Of each there is in memory what it offers when its turn comes, buffers included: all else is
+  // read while it is its turn, and then the other's disk stands still.
+  const WorkerPlan& first = plan.workers[0];
+  const model::ModelFootprint& footprint = ThousandMib().footprint;
+  const int64_t ring_bytes = first.bytes.weights + first.streamed_bytes - footprint.shared_bytes -
+                             first.spec.layers.size() * footprint.layers[0].total() -
+                             first.spec.head_rows.size() * footprint.head_row_bytes;
+  EXPECT_GT(ring_bytes, 0);
+  const int64_t streamed = plan.workers[0].streamed_bytes + plan.workers[1].streamed_bytes;
+  EXPECT_NEAR(plan.stream_ms, static_cast<double>(streamed - 2 * ring_bytes) / 1e6, 10);
+  EXPECT_LT(plan.slowest_ms, plan.stream_ms * 0.7);
+}
+
+TEST(DiskPlanTest, WorkersOfOneMachineShareItsDisk) {
+  std::vector<WorkerProfile> workers = {DiskWorker("a", 300, 1), DiskWorker("b", 300, 1)};
+  for (WorkerProfile& worker : workers) worker.machine = "attic";
+  ASSERT_OK_AND_ASSIGN(const Plan plan, LazyPlanFor(workers, Lazy()));
+  const int64_t streamed = plan.workers[0].streamed_bytes + plan.workers[1].streamed_bytes;
+  EXPECT_NEAR(plan.stream_ms, static_cast<double>(streamed) / 1e6, 0.5);
+  EXPECT_NEAR(plan.slowest_ms, static_cast<double>(streamed) / 1e6, 0.5);
+  // Beside a worker with a disk of its own they read less each.
+  workers.push_back(DiskWorker("c", 300, 1));
+  ASSERT_OK_AND_ASSIGN(const Plan three, LazyPlanFor(workers, Lazy()));
+  EXPECT_GT(three.workers[2].streamed_bytes, three.workers[0].streamed_bytes * 3 / 2);
+  EXPECT_GT(three.workers[2].streamed_bytes, three.workers[1].streamed_bytes * 3 / 2);
+}
+
 TEST(DiskPlanTest, AWorkerThatIsTooSmallReadsNothing) {
   const std::vector<WorkerProfile> workers = {DiskWorker("large", 500, 1),
                                               DiskWorker("tiny", 30, 5)};
   ASSERT_OK_AND_ASSIGN(const Plan plan, LazyPlanFor(workers, Lazy()));
   EXPECT_EQ(plan.workers[1].streamed_bytes, 0);
   EXPECT_GT(plan.workers[0].streamed_bytes, 0);
+}
+
+TEST(DiskPlanTest, ACardHoldsWhatFitsAndReadsNothing) {
+  std::vector<WorkerProfile> workers = {DiskWorker("card", 300, 5), DiskWorker("host", 300, 1)};
+  workers[0].streams = false;
+  ASSERT_OK_AND_ASSIGN(const Plan plan, LazyPlanFor(workers, Lazy()));
+  EXPECT_EQ(plan.workers[0].streamed_bytes, 0);
+  EXPECT_GT(plan.workers[0].spec.layers.size(), 0);
+  EXPECT_LE(plan.workers[0].bytes.total(), 300 * kDiskMiB);
+  EXPECT_GT(plan.workers[1].streamed_bytes, 400 * kDiskMiB);
+  workers.pop_back();
+  EXPECT_THAT(LazyPlanFor(workers, Lazy()),
+              StatusIs(absl::StatusCode::kResourceExhausted, HasSubstr("not even --lazy")));
 }
 
 TEST(DiskPlanTest, ARefusalSaysWhatLazyWouldDo) {

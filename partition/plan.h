@@ -30,6 +30,8 @@ struct WorkerProfile {
   double prefill_bytes_per_second = 0;
   // Of the disk on which it keeps weights that do not fit into memory. 0: not measured.
   double disk_bytes_per_second = 0;
+  // Whether its device computes from weights that are read again for every step: cards do not.
+  bool streams = true;
   // Memory of a host beside its card: plans use it only when the model fits nowhere without.
   bool spare = false;
   // Workers of one machine send through one cable. Equal for those of one machine; "": its own.

@@ -323,6 +323,7 @@ uint64_t ClusterManager::Impl::NextEpoch(const std::vector<Member>& members) {
 void ClusterManager::Impl::StartLoading(Placement placement, const std::vector<Member>& members) {
   ReplicaSlot* const slot = slots_.FirstFree();
   if (slot == nullptr) return;
+  placement.holders = HoldersAmong(members, last_);
   slot->last = std::make_shared<const Placement>(std::move(placement));
   slot->replica =
       std::make_unique<Replica>(Replica::Options{.store = options_.store,

@@ -17,7 +17,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
 #include "coordinator/cluster/cluster_service.h"
-#include "coordinator/cluster/pieces_service.h"
+#include "coordinator/cluster/model_pieces.h"
 #include "transport/dialer.h"
 #include "transport/peer_identity.h"
 
@@ -90,9 +90,12 @@ absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> MakeCredentials(
 
 struct CoordinatorServer::Parts {
   Parts(const Options& options, transport::PeerPolicy policy)
-      : cluster({options.membership, options.authority, policy}), pieces(options.store, policy) {}
+      : cluster({options.membership, options.authority, policy}),
+        model_pieces(options.store),
+        pieces(&model_pieces, policy) {}
   ClusterService cluster;
-  PiecesService pieces;
+  ModelPieces model_pieces;
+  transport::PiecesService pieces;
   std::unique_ptr<grpc::Server> server;
   int port = 0;
 };

@@ -279,6 +279,22 @@ TEST_F(CoordinatorServerTest, AbsurdEpochsAreNotHeard) {
   EXPECT_EQ(membership_.Members()[0].last_heartbeat.epoch, 0u);
 }
 
+TEST_F(CoordinatorServerTest, PlacesOfWeightsThatNobodyKnowsAreNotHeard) {
+  for (const std::string& places : {std::string("mmdx"), std::string(100'000, 'm')}) {
+    JoinClient client(DialAsMember());
+    client.Say(GoodHello());
+    ASSERT_TRUE(client.Hear().has_value());
+    proto::Heartbeat heartbeat;
+    heartbeat.set_weight_places("mdps");
+    client.Beat(heartbeat);
+    heartbeat.set_weight_places(places);
+    client.Beat(heartbeat);
+    client.Hear();
+    EXPECT_THAT(client.End(), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("places")));
+    EXPECT_EQ(membership_.Members()[0].last_heartbeat.weight_places, "mdps");
+  }
+}
+
 TEST_F(CoordinatorServerTest, AnotherProtocolIsRefusedWithBothVersions) {
   proto::Hello hello = GoodHello();
   hello.mutable_build()->set_protocol_version(99);

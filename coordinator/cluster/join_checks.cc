@@ -30,6 +30,8 @@ constexpr int kMaxKernels = 64;
 constexpr uint64_t kMaxEpoch = uint64_t{1} << 48;
 
 constexpr size_t kMaxSentenceBytes = 400;
+// Thousands of layers of one call each.
+constexpr size_t kMaxPlaces = 8192;
 
 absl::Status CheckText(absl::string_view what, absl::string_view text,
                        size_t max_bytes = kMaxNameBytes) {
@@ -208,6 +210,10 @@ absl::StatusOr<Heartbeat> CheckHeartbeat(const proto::Heartbeat& heartbeat) {
         absl::StrCat("a heartbeat of an absurd epoch: ", heartbeat.epoch()));
   }
   RENGA_RETURN_IF_ERROR(CheckText("device's trouble", heartbeat.trouble(), kMaxSentenceBytes));
+  if (heartbeat.weight_places().size() > kMaxPlaces ||
+      heartbeat.weight_places().find_first_not_of("mdps") != std::string::npos) {
+    return absl::InvalidArgumentError("a heartbeat with places of weights that nobody knows");
+  }
   return Heartbeat{.epoch = heartbeat.epoch(),
                    .steps_done = heartbeat.steps_done(),
                    .memory_used_bytes = heartbeat.memory_used_bytes(),
@@ -218,7 +224,8 @@ absl::StatusOr<Heartbeat> CheckHeartbeat(const proto::Heartbeat& heartbeat) {
                    .memory_offered_bytes = heartbeat.memory_offered_bytes(),
                    .streamed_bytes_per_second = heartbeat.streamed_bytes_per_second(),
                    .left_out = heartbeat.left_out(),
-                   .trouble = heartbeat.trouble()};
+                   .trouble = heartbeat.trouble(),
+                   .weight_places = heartbeat.weight_places()};
 }
 
 }  // namespace renga::cluster

@@ -76,6 +76,25 @@ void SetStage(const Placement& placement, uint32_t worker, proto::LoadRequest& r
   }
 }
 
+// The others that may have some of the tensors on their disks, of the manifest's.
+void SetHolders(const ModelStore& store, const Placement& placement, const Member& worker,
+                proto::LoadRequest& request) {
+  for (const PieceHolder& holder : placement.holders) {
+    if (holder.member.id == worker.id) continue;
+    proto::PieceHolder message;
+    for (const uint32_t index : store.TensorsOf(holder.spec)) {
+      const auto& needed = request.manifest().tensors();
+      const bool wanted = std::any_of(needed.begin(), needed.end(),
+                                      [&](const auto& entry) { return entry.index() == index; });
+      if (wanted) message.add_tensors(index);
+    }
+    if (message.tensors().empty()) continue;
+    message.set_address(holder.member.address);
+    message.set_worker_id(holder.member.id);
+    *request.add_piece_holders() = std::move(message);
+  }
+}
+
 }  // namespace
 
 proto::LoadRequest MakeLoadRequest(const ModelStore& store, const Placement& placement,
@@ -105,6 +124,7 @@ proto::LoadRequest MakeLoadRequest(const ModelStore& store, const Placement& pla
   if (const auto& near = placement.limits.near_rows; near != nullptr) {
     request.set_near_rows(transport::RowSetToWire(*near, store.model().config.vocab_size));
   }
+  SetHolders(store, placement, placed.member, request);
   SetStage(placement, worker, request);
   if (placed.spec.embedding) {
     request.set_embedding(true);

@@ -6,6 +6,7 @@
 #include <set>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "base/status_macros.h"
@@ -48,6 +49,7 @@ std::vector<partition::WorkerProfile> ProfilesOf(const std::vector<Member>& memb
     profile.memory_bytes = member.offer.memory_bytes;
     profile.bytes_per_second = member.offer.weight_bytes_per_second;
     profile.disk_bytes_per_second = member.offer.disk_bytes_per_second;
+    profile.streams = member.offer.card.empty();
     profile.layer_us = member.offer.layer_us;
     profile.spare = member.offer.spare;
     profile.machine = member.offer.machine;
@@ -188,6 +190,19 @@ absl::StatusOr<std::vector<Placement>> PlaceModel(const ModelStore& store,
     SetGroupSums(request.group_sums, placements.back());
   }
   return placements;
+}
+
+std::vector<PieceHolder> HoldersAmong(const std::vector<Member>& members,
+                                      const LastPlacement& last) {
+  std::vector<PieceHolder> holders;
+  for (const Member& member : members) {
+    // In this process the model file itself is read.
+    if (!member.alive || absl::StartsWith(member.address, "inproc:")) continue;
+    if (const LastShard* shard = FindLastShard(last, member, members)) {
+      holders.push_back({.member = member, .spec = shard->spec});
+    }
+  }
+  return holders;
 }
 
 LastPlacement Remember(const Placement& placement, int64_t replica) {

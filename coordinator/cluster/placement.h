@@ -33,6 +33,12 @@ struct IdleWorker {
   std::string reason;
 };
 
+// A worker that held a part of the model, and may keep the pieces of it on its disk.
+struct PieceHolder {
+  Member member;
+  model::ShardSpec spec;
+};
+
 struct Placement {
   // The members of each stage in order, then workers that hold only a head block.
   std::vector<PlacedWorker> workers;
@@ -43,6 +49,7 @@ struct Placement {
   std::optional<uint32_t> embedding;
   model::RuntimeLimits limits;
   std::vector<IdleWorker> idle;
+  std::vector<PieceHolder> holders;
   bool lazy = false;  // weights come into memory as steps need them
   double predicted_token_ms = 0;
   partition::PlanTimes predicted;
@@ -58,6 +65,10 @@ absl::StatusOr<std::vector<Placement>> PlaceModel(const ModelStore& store,
                                                   partition::PlanRequest request,
                                                   const LastPlacement& last,
                                                   const std::vector<LinkProfile>& links);
+
+// Those of the members that are there and can be reached by others.
+std::vector<PieceHolder> HoldersAmong(const std::vector<Member>& members,
+                                      const LastPlacement& last);
 
 // What to remember of it.
 LastPlacement Remember(const Placement& placement, int64_t replica);

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/testing/status_matchers.h"
+#include "coordinator/cluster/load_request.h"
 #include "coordinator/cluster/testing/test_model.h"
 #include "gtest/gtest.h"
 #include "model/shard_spec.h"
@@ -54,6 +55,36 @@ TEST_F(PlacementTest, ANoisyTimeOfALayerMovesNoWeightsAtARestart) {
   const std::vector<Member> noisy = {MakeMember("a", 500), MakeMember("b", 50)};
   EXPECT_NE(LayersOf(Place(noisy, {})), LayersOf(first)) << "the test would show nothing";
   EXPECT_EQ(LayersOf(Place(noisy, Remember(first, 0))), LayersOf(first));
+}
+
+TEST_F(PlacementTest, WhoHeldTensorsIsAskedForTheirPieces) {
+  const auto member = [](const std::string& id, bool alive) {
+    Member made = MakeMember(id, 50);
+    made.address = id == "local" ? "inproc:local" : id + ":7";
+    made.alive = alive;
+    return made;
+  };
+  const std::vector<Member> members = {member("a", true), member("b", true), member("gone", false),
+                                       member("local", true), member("new", true)};
+  const int64_t n_layers = store_->model().config.n_layers;
+  const auto held = [](const std::string& id, const model::Range& layers) {
+    return LastShard{
+        .worker_id = id, .worker_name = id, .spec = {.layers = layers, .head_rows = {}}};
+  };
+  Placement placement = Place({member("a", true)}, {});
+  placement.holders =
+      HoldersAmong(members, {held("a", {0, n_layers}), held("b", {0, 1}),
+                             held("gone", {0, n_layers}), held("local", {0, n_layers})});
+  ASSERT_EQ(placement.holders.size(), 2u);
+  // Worker a needs all layers, and is not asked itself.
+  const proto::LoadRequest request = MakeLoadRequest(*store_, placement, 0, 1);
+  ASSERT_EQ(request.piece_holders_size(), 1);
+  EXPECT_EQ(request.piece_holders(0).address(), "b:7");
+  EXPECT_EQ(request.piece_holders(0).worker_id(), "b");
+  const std::vector<uint32_t> tensors = store_->TensorsOf({.layers = {0, 1}, .head_rows = {}});
+  EXPECT_EQ(std::vector<uint32_t>(request.piece_holders(0).tensors().begin(),
+                                  request.piece_holders(0).tensors().end()),
+            tensors);
 }
 
 }  // namespace

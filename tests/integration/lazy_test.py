@@ -86,6 +86,7 @@ class LazyTest(ClusterTest):
         self.assertLessEqual(worker["used_bytes"], 40 << 20)
         text = self.renga_ok("status", "--http", f"127.0.0.1:{self.http}")
         self.assertIn("read from disk for every step", text)
+        self.assertRegex(text, r"a: layers 0(-\d+)? [ms]+")
 
         files = [path for path in (self.folder / "cache-a").rglob("*") if path.is_file()]
         packed = [path for path in files if "packed" in path.parts and path.name != "checked"]

@@ -18,6 +18,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <string>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -56,11 +57,9 @@ struct Bundle {
 class Residency {
  public:
   // `backend` has a layout_name(); it and `source` outlive the residency. The plan is of the
-  // bundles' RoomBytes. kResourceExhausted when the system has no memory for the ring.
-  static absl::StatusOr<std::unique_ptr<Residency>> Create(std::vector<Bundle> bundles,
-                                                           const model::ResidencyPlan& plan,
-                                                           kernels::Backend* backend,
-                                                           WeightSource* source);
+  // bundles' RoomBytes.
+  Residency(std::vector<Bundle> bundles, const model::ResidencyPlan& plan,
+            kernels::Backend* backend, WeightSource* source);
   ~Residency();
   Residency(const Residency&) = delete;
   Residency& operator=(const Residency&) = delete;
@@ -70,7 +69,7 @@ class Residency {
   // Packs the streamed bundles that the disk does not have yet, one matrix in memory at a time, and
   // keeps them there. Errors of the source, its disk and the backend; kCancelled.
   absl::Status PackStreamed(WeightLoader& loader);
-  // Begins to read.
+  // Begins to read. kResourceExhausted when the system has no memory for the ring, or no thread.
   absl::Status Start();
 
   // The matrices of a bundle, in memory while this lives.
@@ -114,14 +113,14 @@ class Residency {
   ResidencyReport report() const;
 
  private:
-  enum class State { kOnDisk, kToPack, kInMemory, kFailed };
+  enum class State { kOnDisk, kToPack, kHere, kFailed };
   struct Held {
     Bundle bundle;
     bool pinned = false;
-    bool announced = false;                          // the reader's own
+    bool prefetched = false;                         // or being read; guarded by mutex_
     State state = State::kOnDisk;                    // of a pinned bundle; guarded by mutex_
     absl::Status failure;                            // kFailed; guarded by mutex_
-    std::vector<std::unique_ptr<PackedFile>> files;  // null: not on disk
+    std::vector<std::unique_ptr<PackedFile>> files;  // null: not on disk, as long as kToPack
     std::vector<kernels::PackedBytes> bytes;         // pinned, read: the reader's while kOnDisk
     std::vector<std::unique_ptr<kernels::WeightMatrix>> matrices;  // the engine's thread's
   };
@@ -134,10 +133,9 @@ class Residency {
     absl::Status status;
   };
 
-  Residency(std::vector<Bundle> bundles, const model::ResidencyPlan& plan,
-            kernels::Backend* backend, WeightSource* source);
   void FindFiles();
   absl::Status AllocateRing();
+  std::string Places() const;
 
   // The reader.
   void ReadUntilEnd();
@@ -148,8 +146,11 @@ class Residency {
   absl::Status ReadBundle(const Held& held, std::byte* room);
   void Measure(int64_t bytes, absl::Duration took);
   absl::Status HoldBundle(Held& held);
-  // Tells the disk of the next pinned bundles, from this one on.
-  void AnnounceFrom(size_t bundle);
+
+  // The prefetcher: the disk has something to do while the reader goes from file to file.
+  void PrefetchUntilEnd();
+  std::optional<size_t> NextToPrefetch() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool HasToPrefetch() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   // The engine's thread.
   absl::StatusOr<Lease> AcquirePinned(Held& held);
@@ -184,10 +185,12 @@ class Residency {
   std::deque<Entry> entries_ ABSL_GUARDED_BY(mutex_);  // as in the ring, oldest first
   size_t cursor_ ABSL_GUARDED_BY(mutex_) = 0;          // the next bundle, in the order of use
   bool reading_ ABSL_GUARDED_BY(mutex_) = false;
+  std::optional<size_t> holding_ ABSL_GUARDED_BY(mutex_);  // the pinned bundle read last
   // Nothing streamed is read until GoTo, or while the ring is not there.
   bool stalled_ ABSL_GUARDED_BY(mutex_) = false;
   bool ending_ ABSL_GUARDED_BY(mutex_) = false;
-  std::thread reader_;  // last: it uses the rest
+  std::thread prefetcher_;  // last, both: they use the rest
+  std::thread reader_;
 };
 
 }  // namespace renga::engine

@@ -67,9 +67,9 @@ class FakeDisk : public WeightSource {
 
   std::atomic<int64_t> streamed_bytes = 0;
   std::atomic<int64_t> source_bytes = 0;
-  // Files that are to be held and are not yet, announced and at once.
-  std::atomic<int> announced = 0;
-  std::atomic<int> most_announced = 0;
+  std::atomic<int> prefetched = 0;  // files
+  // Nothing is held before so many are.
+  std::atomic<int> hold_after_prefetched = 0;
   int64_t kept_bytes = 0;
   absl::Duration delay;
   // On the reader's thread, before a streamed matrix of the tensor is read; set while no shard is
@@ -87,13 +87,12 @@ class FakeDisk : public WeightSource {
    public:
     File(FakeDisk* disk, std::string tensor, std::shared_ptr<Kept> kept)
         : disk_(disk), tensor_(std::move(tensor)), kept_(std::move(kept)) {}
-    void Announce() override {
-      EXPECT_FALSE(announced_) << tensor_;
-      announced_ = true;
-      disk_->most_announced = std::max<int>(disk_->most_announced, ++disk_->announced);
+    void Prefetch() override {
+      EXPECT_FALSE(prefetched_.exchange(true)) << tensor_;
+      ++disk_->prefetched;
     }
     absl::Status Read(std::span<std::byte> room) override {
-      EXPECT_FALSE(announced_) << tensor_ << " is streamed";
+      EXPECT_FALSE(prefetched_) << tensor_ << " is streamed";
       absl::SleepFor(disk_->delay);
       if (disk_->before_read) disk_->before_read(tensor_);
       EXPECT_EQ(reinterpret_cast<uintptr_t>(room.data()) % base::kDirectAlignment, 0);
@@ -108,11 +107,14 @@ class FakeDisk : public WeightSource {
       return absl::OkStatus();
     }
     absl::StatusOr<kernels::PackedBytes> Hold() override {
-      EXPECT_TRUE(announced_) << tensor_;
+      const absl::Time deadline = absl::Now() + absl::Seconds(30);
+      while (disk_->prefetched < disk_->hold_after_prefetched && absl::Now() < deadline) {
+        absl::SleepFor(absl::Milliseconds(1));
+      }
+      EXPECT_GE(disk_->prefetched, disk_->hold_after_prefetched);
       absl::SleepFor(disk_->delay);
       if (disk_->Fails()) return disk_->failure_;
       if (kept_->damaged) return absl::DataLossError("the packed matrix is damaged");
-      --disk_->announced;
       return kernels::PackedBytes{.bytes = kept_->bytes, .owner = kept_};
     }
 
@@ -120,7 +122,7 @@ class FakeDisk : public WeightSource {
     FakeDisk* const disk_;
     const std::string tensor_;
     const std::shared_ptr<Kept> kept_;
-    bool announced_ = false;
+    std::atomic<bool> prefetched_ = false;
   };
 
   static std::string NameOf(const MatrixKey& key) {

@@ -1,6 +1,7 @@
 // Shards that are larger than their budget give the bits of a resident one, and go on after
 // whatever happens to their files.
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "worker/engine/residency_fixture.h"
@@ -22,6 +23,10 @@ TEST_F(ResidencyTest, SameBitsWhateverIsInMemory) {
     ASSERT_NO_FATAL_FAILURE(ExpectSameBits(*shard));
     ASSERT_NO_FATAL_FAILURE(ExpectSameBits(*shard));
     EXPECT_EQ(shard->residency().pinned_now, report.pinned);
+    const std::string places = shard->residency().places;
+    EXPECT_EQ(places.size() % static_cast<size_t>(model_.config.n_layers), 0u);
+    EXPECT_EQ(places.find_first_not_of("ms"), std::string::npos) << places;
+    EXPECT_EQ(places.find(kStreamed) != std::string::npos, percent < 100);
     // Twelve steps and what was read ahead of the thirteenth; only what is streamed.
     if (percent < 100) {
       EXPECT_GE(disk_->streamed_bytes, 12 * (report.streamed * 98 / 100));
@@ -45,6 +50,7 @@ TEST_F(ResidencyTest, PacksOnceOneMatrixAfterTheOther) {
   EXPECT_GE(disk_->kept_bytes, shard->residency().streamed * 98 / 100);
   EXPECT_LE(disk_->kept_bytes, shard->residency().streamed);
   EXPECT_EQ(shard->residency().pinned_now, 0);
+  EXPECT_EQ(shard->residency().places.find_first_not_of("ps"), std::string::npos);
   ASSERT_OK_AND_ASSIGN(bool more, shard->LoadMore());
   EXPECT_TRUE(more);
   EXPECT_GT(shard->residency().pinned_now, 0);
@@ -67,7 +73,7 @@ TEST_F(ResidencyTest, PacksOnceOneMatrixAfterTheOther) {
   EXPECT_LT(disk_->source_bytes - read, layer_bytes_ / 4);
 }
 
-TEST_F(ResidencyTest, TheDiskKnowsAheadWhatWillBeHeld) {
+TEST_F(ResidencyTest, WhatWillBeHeldIsReadAheadOfTheReader) {
   for (const int percent : {100, 50}) {
     ASSERT_OK_AND_ASSIGN(auto shard, Load(percent));
     bool more = true;
@@ -78,16 +84,14 @@ TEST_F(ResidencyTest, TheDiskKnowsAheadWhatWillBeHeld) {
       ASSERT_OK(disk_->KeepPacked(matrix.key, matrix.bytes));
     }
     shard.reset();
-    // A shard that ends before all is there leaves some that nobody holds.
-    disk_->announced = 0;
-    disk_->most_announced = 0;
-    // The files themselves expect to be announced once before they are held, and never when they
-    // are streamed.
+    // More than the matrices of one bundle. The files themselves expect to be read ahead once at
+    // most, and never when they are streamed.
+    disk_->prefetched = 0;
+    disk_->hold_after_prefetched = 8;
     ASSERT_OK_AND_ASSIGN(shard, Load(percent));
     ASSERT_NO_FATAL_FAILURE(ExpectSameBits(*shard));
-    EXPECT_EQ(disk_->announced, 0);
-    // More than the matrices of one bundle.
-    EXPECT_GT(disk_->most_announced, 7);
+    EXPECT_GE(disk_->prefetched, 8);
+    disk_->hold_after_prefetched = 0;
   }
 }
 
@@ -107,6 +111,7 @@ TEST_F(ResidencyTest, AnswersBeforeAllIsThere) {
   disk_->delay = absl::Milliseconds(5);
   ASSERT_OK_AND_ASSIGN(shard, Load(100));
   EXPECT_LT(shard->residency().pinned_now, shard->residency().pinned);
+  EXPECT_EQ(shard->residency().places.back(), kComing);
   ASSERT_NO_FATAL_FAILURE(ExpectSameBits(*shard));
 }
 
@@ -170,7 +175,9 @@ TEST_F(ResidencyTest, RefusesWhatCannotWork) {
   EXPECT_THAT(Load(50), StatusIs(absl::StatusCode::kResourceExhausted, HasSubstr("place on disk")));
   EXPECT_EQ(budget_->used_bytes(), 0);
   ASSERT_OK_AND_ASSIGN(backend_, kernels::CreateBackend({.device = "reference"}));
-  EXPECT_THAT(Load(100), StatusIs(absl::StatusCode::kUnimplemented, HasSubstr("--lazy")));
+  EXPECT_THAT(Load(50), StatusIs(absl::StatusCode::kUnimplemented, HasSubstr("--lazy")));
+  ASSERT_OK_AND_ASSIGN(const auto shard, Load(100));
+  EXPECT_EQ(shard->residency().pinned, 0) << "it is there before it answers";
 }
 
 TEST_F(ResidencyTest, CanBeCancelledWhilePacking) {

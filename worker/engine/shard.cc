@@ -459,12 +459,20 @@ absl::StatusOr<std::unique_ptr<Shard>> Shard::Load(const model::Model& model,
     SayIfWholeHeadFits(bytes, TotalBytes(model, spec, limits, whole), *budget);
   }
   std::unique_ptr<Residency> residency;
-  if (mode == LoadMode::kLazy && !spec.layers.empty()) {
-    const int64_t available = budget->total_bytes() - budget->used_bytes();
+  const int64_t available = budget->total_bytes() - budget->used_bytes();
+  // Other devices hold all of their layers at once.
+  const bool streams = !backend->layout_name().empty();
+  if (mode == LoadMode::kLazy && !streams && bytes > available) {
+    return absl::UnimplementedError(
+        absl::StrCat("the device ", backend->path_name(),
+                     " cannot compute from matrices kept on disk, and its part of the model does "
+                     "not fit into what is offered: start without --lazy"));
+  }
+  if (mode == LoadMode::kLazy && !spec.layers.empty() && streams) {
     RENGA_ASSIGN_OR_RETURN(LazyLayers layers,
                            PlanLazyLayers(model, spec, bytes, available, *source, *backend, bytes));
-    RENGA_ASSIGN_OR_RETURN(
-        residency, Residency::Create(std::move(layers.bundles), layers.plan, backend, source));
+    residency =
+        std::make_unique<Residency>(std::move(layers.bundles), layers.plan, backend, source);
     needs.load_bytes += residency->UnpackedBytes() - layers.load_bytes;
   }
   RENGA_ASSIGN_OR_RETURN(

@@ -42,12 +42,13 @@ class ScreenFile;
 
 // A packed matrix on disk. It is checked by hash when nobody has since the file was written.
 // Errors: kDataLoss when it is damaged, kNotFound or kOutOfRange when it is gone or was cut, others
-// of the disk. One thread reads.
+// of the disk. One thread reads and holds, another one may prefetch meanwhile.
 class PackedFile {
  public:
   virtual ~PackedFile() = default;
-  // Hold comes soon: the disk may begin. Waits for nothing, and what goes wrong is Hold's to say.
-  virtual void Announce() {}
+  // Hold comes soon: brings it from the disk to where Hold finds it, however long that takes. What
+  // goes wrong is Hold's to say.
+  virtual void Prefetch() {}
   // Reads it once more, and leaves nothing of it in memory but in the first bytes of `room`, which
   // is aligned to pages and of as many whole pages as the matrix needs.
   virtual absl::Status Read(std::span<std::byte> room) = 0;
@@ -94,7 +95,15 @@ struct ResidencyReport {
   double streamed_per_second = 0;
   // Feed-forwards that came after their deadline, each once for every token that went without it.
   int64_t left_out = 0;
+  // A letter for each bundle, in the order of use, as many for every layer.
+  std::string places;
 };
+
+// The letters of ResidencyReport::places.
+inline constexpr char kInMemory = 'm';    // and stays there
+inline constexpr char kComing = 'd';      // on disk; stays in memory once it has come
+inline constexpr char kToBePacked = 'p';  // the same, but made of pieces of the model first
+inline constexpr char kStreamed = 's';    // read from disk for every step
 
 // When the weights of layers come into memory.
 enum class LoadMode {
@@ -118,7 +127,8 @@ class Shard {
   // budget says no, kInvalidArgument when spec or limits don't fit the model.
   //
   // With kLazy a shard that is larger than what the budget has left takes all of that, and `source`
-  // outlives the shard. kUnimplemented where the backend's matrices cannot be kept on disk.
+  // outlives the shard. Where the backend's matrices cannot be kept on disk kLazy is kEager, and
+  // kUnimplemented when it does not fit.
   static absl::StatusOr<std::unique_ptr<Shard>> Load(
       const model::Model& model, const model::ShardSpec& spec, const model::RuntimeLimits& limits,
       kernels::Backend* backend, MemoryBudget* budget, WeightSource* source,

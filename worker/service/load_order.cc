@@ -23,6 +23,7 @@ constexpr size_t kModelIdBytes = 16;
 constexpr size_t kHashBytes = 16;
 constexpr int kMaxTensors = 1 << 20;
 constexpr int kMaxHeads = 4096;
+constexpr int kMaxHolders = 256;
 constexpr size_t kMaxAddressBytes = 512;
 constexpr int64_t kMaxLimit = int64_t{1} << 31;
 
@@ -293,6 +294,21 @@ absl::Status ReadRoutes(const proto::LoadRequest& request, LoadOrder& order) {
   return absl::OkStatus();
 }
 
+absl::Status ReadHolders(const proto::LoadRequest& request, LoadOrder& order) {
+  if (request.piece_holders_size() > kMaxHolders) return Wrong("too many workers hold pieces");
+  for (const proto::PieceHolder& holder : request.piece_holders()) {
+    if (holder.address().size() > kMaxAddressBytes ||
+        holder.tensors_size() > request.manifest().tensors_size()) {
+      return Wrong("a holder of pieces with too long an address or too many tensors");
+    }
+    RENGA_RETURN_IF_ERROR(transport::ParseHostPort(holder.address()).status());
+    order.piece_holders.push_back(
+        {.address = {.address = holder.address(), .name = holder.worker_id()},
+         .tensors = {holder.tensors().begin(), holder.tensors().end()}});
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 int64_t LoadOrder::PieceSize(const ShippedTensor& tensor, uint32_t piece) {
@@ -311,6 +327,7 @@ absl::StatusOr<LoadOrder> FromProto(const proto::LoadRequest& request) {
   RENGA_RETURN_IF_ERROR(CheckTensors(dims, order));
   RENGA_RETURN_IF_ERROR(ReadGroup(request, order));
   RENGA_RETURN_IF_ERROR(ReadRoutes(request, order));
+  RENGA_RETURN_IF_ERROR(ReadHolders(request, order));
   return order;
 }
 

@@ -57,6 +57,12 @@ struct GroupOrder {
   bool sums_on_cards = false;  // if all members can: StageGroup
 };
 
+// Another worker that may keep pieces of these tensors (ShippedTensor::index).
+struct PieceHolder {
+  transport::PeerAddress address;
+  std::vector<uint32_t> tensors;
+};
+
 struct LoadOrder {
   uint64_t epoch = 0;
   uint32_t worker_index = 0;  // this worker's place in the plan
@@ -69,6 +75,7 @@ struct LoadOrder {
   Routes routes;
   std::optional<GroupOrder> group;  // exactly when spec has a slice
   engine::LoadMode mode = engine::LoadMode::kEager;
+  std::vector<PieceHolder> piece_holders;
 
   // Bytes of piece `piece` of `tensor`; the piece must exist.
   static int64_t PieceSize(const ShippedTensor& tensor, uint32_t piece);

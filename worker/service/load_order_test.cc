@@ -189,6 +189,17 @@ TEST(LoadOrderTest, WhatContradictsItselfIsRefused) {
          r.mutable_slice()->mutable_ff()->set_end(int64_t{1} << 40);
        }},
       {"HOST:PORT", [](auto& r) { r.mutable_heads(0)->set_address("nonsense"); }},
+      {"HOST:PORT", [](auto& r) { r.add_piece_holders()->set_address("nonsense"); }},
+      {"holder",
+       [](auto& r) {
+         auto& holder = *r.add_piece_holders();
+         holder.set_address("10.0.0.1:1");
+         for (int i = 0; i <= r.manifest().tensors_size(); ++i) holder.add_tensors(0);
+       }},
+      {"hold pieces",
+       [](auto& r) {
+         for (int i = 0; i < 1000; ++i) r.add_piece_holders()->set_address("10.0.0.1:1");
+       }},
       {"does not hold", [](auto& r) { r.clear_head_rows(); }},
   };
   for (const Case& c : cases) {

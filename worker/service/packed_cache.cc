@@ -243,14 +243,16 @@ absl::Status PackedCache::ReadInto(const PackedId& id, int64_t bytes, std::span<
   return absl::DataLossError(absl::StrCat("the packed matrix ", path, " is damaged"));
 }
 
-void PackedCache::Announce(const PackedId& id) const { Advise(id, POSIX_FADV_WILLNEED); }
+void PackedCache::Prefetch(const PackedId& id) const {
+  const auto file = base::MappedFile::Open(Path(id));
+  // Whoever maps it next says what is wrong with it.
+  if (file.ok()) (*file)->Populate().IgnoreError();
+}
 
-void PackedCache::DropPages(const PackedId& id) const { Advise(id, POSIX_FADV_DONTNEED); }
-
-void PackedCache::Advise(const PackedId& id, int advice) const {
+void PackedCache::DropPages(const PackedId& id) const {
   const int fd = ::open(Path(id).c_str(), O_RDONLY | O_CLOEXEC);
   if (fd < 0) return;
-  ::posix_fadvise(fd, 0, 0, advice);
+  ::posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
   ::close(fd);
 }
 

@@ -57,8 +57,9 @@ class PackedCache {
   // it; checked as Find does. kNotFound when it is gone, kDataLoss (and it is removed) when it is
   // damaged, other errors of the disk.
   absl::Status ReadInto(const PackedId& id, int64_t bytes, std::span<std::byte> room);
-  // Has the system read it into the page cache, where Find looks for it soon.
-  void Announce(const PackedId& id) const;
+  // Reads it into the page cache, in pages as large as Find's, where Find looks for it soon. Any
+  // thread; does nothing when there is no such file.
+  void Prefetch(const PackedId& id) const;
   // Drops what the page cache holds of a matrix that was kept.
   void DropPages(const PackedId& id) const;
 
@@ -80,7 +81,6 @@ class PackedCache {
   void RemoveEarlierLayouts() const;
   std::string Name(const PackedId& id) const;
   std::string Path(const PackedId& id) const;
-  void Advise(const PackedId& id, int advice) const;
   bool WasChecked(const std::string& name, const std::string& stamp) const;
   void SetChecked(const std::string& name, const std::string& stamp);
   void LoadChecked();

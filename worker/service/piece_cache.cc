@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <system_error>
 #include <utility>
@@ -82,6 +83,16 @@ absl::Status PieceCache::Read(uint32_t tensor, uint32_t piece, std::span<std::by
   RENGA_ASSIGN_OR_RETURN(base::RandomAccessFile * file,
                          Open(tensor, base::RandomAccessFile::Mode::kRead));
   return file->ReadAt(int64_t{piece} * kPieceBytes, out);
+}
+
+absl::Status PieceCache::ReadStored(uint32_t tensor, uint32_t piece, std::string& bytes) {
+  RENGA_ASSIGN_OR_RETURN(base::RandomAccessFile * file,
+                         Open(tensor, base::RandomAccessFile::Mode::kRead));
+  RENGA_ASSIGN_OR_RETURN(const int64_t size, file->Size());
+  const int64_t begin = int64_t{piece} * kPieceBytes;
+  if (begin >= size) return absl::NotFoundError("the file has become shorter");
+  bytes.resize(static_cast<size_t>(std::min(kPieceBytes, size - begin)));
+  return file->ReadAt(begin, std::as_writable_bytes(std::span(bytes)));
 }
 
 void PieceCache::Forget(uint32_t tensor, uint32_t piece) {

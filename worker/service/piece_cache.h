@@ -31,6 +31,8 @@ class PieceCache {
   bool MayHave(uint32_t tensor, uint32_t piece);
   // Reads a piece that MayHave. Its content is not verified.
   absl::Status Read(uint32_t tensor, uint32_t piece, std::span<std::byte> out);
+  // The same for whoever does not know its size: all that is stored of it.
+  absl::Status ReadStored(uint32_t tensor, uint32_t piece, std::string& bytes);
   // The piece on disk is not what it should be.
   void Forget(uint32_t tensor, uint32_t piece);
   // Keeps a verified piece. When the disk is full (CheckDiskSpace) or refuses, this warns once and

@@ -51,9 +51,10 @@ PieceFetcher::PieceFetcher(const std::shared_ptr<grpc::Channel>& channel, std::s
 
 PieceFetcher::~PieceFetcher() { End(); }
 
-void PieceFetcher::Begin(const std::vector<PieceId>& wanted) {
+void PieceFetcher::Begin(const std::vector<PieceId>& wanted, absl::Time deadline) {
   End();
   auto call = std::make_unique<Call>();
+  if (deadline != absl::InfiniteFuture()) call->context.set_deadline(absl::ToChronoTime(deadline));
   call->reader = stub_->pieces->Fetch(&call->context, MakeRequest(model_id_, wanted));
   expected_.assign(wanted.begin(), wanted.end());
   absl::MutexLock lock(&mutex_);

@@ -11,6 +11,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
 
 namespace grpc {
 class Channel;
@@ -34,8 +35,9 @@ class PieceFetcher {
   PieceFetcher(const PieceFetcher&) = delete;
   PieceFetcher& operator=(const PieceFetcher&) = delete;
 
-  // Asks for pieces, in this order; what was asked before and hasn't come is given up.
-  void Begin(const std::vector<PieceId>& wanted);
+  // Asks for pieces, in this order; what was asked before and hasn't come is given up. What has not
+  // come at `deadline` does not come any more (kDeadlineExceeded).
+  void Begin(const std::vector<PieceId>& wanted, absl::Time deadline = absl::InfiniteFuture());
   // The piece that Next will bring, or nullptr when nothing is on its way.
   const PieceId* Expected() const { return expected_.empty() ? nullptr : &expected_.front(); }
   // Waits for it. After an error nothing is on its way.

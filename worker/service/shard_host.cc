@@ -206,6 +206,10 @@ absl::Status ShardHost::LoadShard(const LoadOrder& order, LoadTicket& ticket, Lo
   order_ = std::make_unique<const LoadOrder>(order);
   packed_ = std::make_unique<PackedCache>(options_.packed_directory, order.model_id,
                                           options_.backend->layout_name());
+  std::vector<std::shared_ptr<grpc::Channel>> holders;
+  for (const PieceHolder& holder : order_->piece_holders) {
+    holders.push_back(options_.dialer->Dial(holder.address, transport::ChannelPurpose::kShards));
+  }
   weights_ = std::make_unique<ShippedWeights>(
       order_.get(),
       ShippedWeights::Places{.local_model = options_.local_model,
@@ -213,7 +217,8 @@ absl::Status ShardHost::LoadShard(const LoadOrder& order, LoadTicket& ticket, Lo
                              .screen = OpenScreen(options_.screen_directory, order),
                              .packed = packed_.get(),
                              .coordinator = options_.dialer->Dial(
-                                 options_.coordinator, transport::ChannelPurpose::kShards)});
+                                 options_.coordinator, transport::ChannelPurpose::kShards),
+                             .holders = std::move(holders)});
   ShippedWeights& weights = *weights_;
   ticket.SetWeights(&weights);
   absl::Time next_report = absl::InfinitePast();

@@ -21,6 +21,10 @@ using transport::kPieceBytes;
 // single piece.
 constexpr int kFetchAttempts = 5;
 constexpr absl::Duration kFirstFetchRetryDelay = absl::Milliseconds(100);
+// Another worker is asked for so many pieces at a time, and when they do not come meanwhile the
+// coordinator is: before it gives up on a load that does not go on.
+constexpr size_t kHolderPieces = 16;
+constexpr absl::Duration kHolderPatience = absl::Seconds(15);
 
 bool IsPiece(const ShippedTensor& tensor, uint32_t piece, std::span<const std::byte> bytes) {
   return base::HashBytes(bytes) == tensor.pieces[piece];
@@ -30,7 +34,7 @@ class CachedMatrix : public engine::PackedFile {
  public:
   CachedMatrix(PackedCache* cache, const PackedId& id, int64_t bytes)
       : cache_(cache), id_(id), bytes_(bytes) {}
-  void Announce() override { cache_->Announce(id_); }
+  void Prefetch() override { cache_->Prefetch(id_); }
   absl::Status Read(std::span<std::byte> room) override {
     return cache_->ReadInto(id_, bytes_, room);
   }
@@ -62,8 +66,17 @@ ShippedWeights::ShippedWeights(const LoadOrder* order, const Places& places)
       local_model_(places.local_model),
       screen_(places.screen),
       packed_(places.packed),
-      cache_(places.cache_directory, order->model_id),
-      fetcher_(places.coordinator, order->model_id) {
+      cache_(places.cache_directory, order->model_id) {
+  for (size_t i = 0; i < std::min(places.holders.size(), order->piece_holders.size()); ++i) {
+    const PieceHolder& holder = order->piece_holders[i];
+    suppliers_.push_back(
+        {.fetcher = std::make_unique<PieceFetcher>(places.holders[i], order->model_id),
+         .holder = &holder,
+         .tensors = {holder.tensors.begin(), holder.tensors.end()}});
+  }
+  suppliers_.push_back(
+      {.fetcher = std::make_unique<PieceFetcher>(places.coordinator, order->model_id),
+       .tensors = {}});
   for (const NeededPieces& needed : order_->needed) {
     const uint32_t index = order_->tensors.at(needed.tensor).index;
     position_[index] = sequence_.size() - needed.first;  // may wrap; undone by adding the piece
@@ -72,6 +85,10 @@ ShippedWeights::ShippedWeights(const LoadOrder* order, const Places& places)
           {.id = {.tensor = index, .piece = needed.first + i}, .tensor_name = &needed.tensor});
     }
   }
+}
+
+void ShippedWeights::Cancel() {
+  for (Supplier& supplier : suppliers_) supplier.fetcher->Cancel();
 }
 
 absl::StatusOr<base::DataType> ShippedWeights::TensorType(const std::string& name) {
@@ -207,8 +224,34 @@ bool ShippedWeights::ReadCached(const ShippedTensor& tensor, uint32_t piece,
   return false;
 }
 
+ShippedWeights::Supplier& ShippedWeights::SupplierOf(uint32_t tensor) {
+  return *std::find_if(suppliers_.begin(), suppliers_.end(), [&](const Supplier& supplier) {
+    return supplier.holder == nullptr || supplier.tensors.contains(tensor);
+  });
+}
+
 absl::Status ShippedWeights::Fetch(const ShippedTensor& tensor, uint32_t piece,
                                    std::span<std::byte> out) {
+  while (true) {
+    Supplier& supplier = SupplierOf(tensor.index);
+    if (supplier.holder == nullptr) return FetchFromCoordinator(tensor, piece, out);
+    const bool under_way = supplier.fetcher->Expected() != nullptr;
+    const absl::Status status = FetchOnce(supplier, tensor, piece, out);
+    if (status.ok() || absl::IsCancelled(status)) return status;
+    if (absl::IsNotFound(status)) {
+      supplier.tensors.erase(tensor.index);
+      continue;
+    }
+    // Of a shard that loads while it answers nobody reads for long.
+    if (under_way && absl::IsDeadlineExceeded(status)) continue;
+    RENGA_LOG(WARNING) << "asking the coordinator for pieces that the worker at "
+                       << supplier.holder->address.address << " may keep: " << status.message();
+    supplier.tensors.clear();
+  }
+}
+
+absl::Status ShippedWeights::FetchFromCoordinator(const ShippedTensor& tensor, uint32_t piece,
+                                                  std::span<std::byte> out) {
   absl::Status status;
   absl::Duration delay = kFirstFetchRetryDelay;
   for (int attempt = 0; attempt < kFetchAttempts; ++attempt) {
@@ -216,18 +259,23 @@ absl::Status ShippedWeights::Fetch(const ShippedTensor& tensor, uint32_t piece,
       absl::SleepFor(delay);
       delay *= 2;
     }
-    status = FetchOnce(tensor, piece, out);
+    status = FetchOnce(suppliers_.back(), tensor, piece, out);
     if (!absl::IsUnavailable(status)) return status;
   }
   return status;
 }
 
-absl::Status ShippedWeights::FetchOnce(const ShippedTensor& tensor, uint32_t piece,
-                                       std::span<std::byte> out) {
+absl::Status ShippedWeights::FetchOnce(Supplier& supplier, const ShippedTensor& tensor,
+                                       uint32_t piece, std::span<std::byte> out) {
   const PieceId id = {.tensor = tensor.index, .piece = piece};
-  const PieceId* expected = fetcher_.Expected();
-  if (expected == nullptr || *expected != id) fetcher_.Begin(WantedFrom(id));
-  RENGA_ASSIGN_OR_RETURN(const std::string data, fetcher_.Next());
+  PieceFetcher& fetcher = *supplier.fetcher;
+  const PieceId* expected = fetcher.Expected();
+  if (expected == nullptr || *expected != id) {
+    fetcher.Begin(WantedFrom(id, supplier), supplier.holder == nullptr
+                                                ? absl::InfiniteFuture()
+                                                : absl::Now() + kHolderPatience);
+  }
+  RENGA_ASSIGN_OR_RETURN(const std::string data, fetcher.Next());
   if (data.size() != out.size()) {
     return absl::DataLossError(
         absl::StrCat("piece ", piece, " came with ", data.size(), " bytes, not ", out.size()));
@@ -242,12 +290,15 @@ absl::Status ShippedWeights::FetchOnce(const ShippedTensor& tensor, uint32_t pie
   return absl::OkStatus();
 }
 
-std::vector<PieceId> ShippedWeights::WantedFrom(PieceId first) {
+std::vector<PieceId> ShippedWeights::WantedFrom(PieceId first, const Supplier& supplier) {
+  const size_t most = supplier.holder == nullptr ? sequence_.size() : kHolderPieces;
   std::vector<PieceId> wanted = {first};
   const auto found = position_.find(first.tensor);
   if (found == position_.end()) return wanted;
-  for (size_t i = found->second + first.piece + 1; i < sequence_.size(); ++i) {
+  for (size_t i = found->second + first.piece + 1; i < sequence_.size() && wanted.size() < most;
+       ++i) {
     const OrderedPiece& next = sequence_[i];
+    if (&SupplierOf(next.id.tensor) != &supplier) continue;
     const ShippedTensor& tensor = order_->tensors.at(*next.tensor_name);
     const bool local = local_model_ != nullptr && !IsForeign(*next.tensor_name) &&
                        local_model_->Has(*next.tensor_name, tensor.byte_size);

@@ -1,7 +1,7 @@
 // A shard's weights wherever they are nearest: in a copy of the model on this machine, in the
-// on-disk cache, or at the coordinator. Every piece is verified by its hash before a byte of it is
-// used, so an interrupted shipping resumes, damage on disk is noticed and fetched again, and a
-// restart ships nothing, all by the same rule.
+// on-disk cache, on the disk of another worker, or at the coordinator. Every piece is verified by
+// its hash before a byte of it is used, so an interrupted shipping resumes, damage on disk is
+// noticed and fetched again, and a restart ships nothing, all by the same rule.
 #ifndef RENGA_WORKER_SERVICE_SHIPPED_WEIGHTS_H_
 #define RENGA_WORKER_SERVICE_SHIPPED_WEIGHTS_H_
 
@@ -42,6 +42,8 @@ class ShippedWeights : public engine::WeightSource {
     std::shared_ptr<const engine::ScreenFile> screen = nullptr;
     PackedCache* packed = nullptr;  // of the layout of the backend that loads; outlives this
     std::shared_ptr<grpc::Channel> coordinator;
+    // To order->piece_holders, in their order.
+    std::vector<std::shared_ptr<grpc::Channel>> holders = {};
   };
   // `order` outlives this.
   ShippedWeights(const LoadOrder* order, const Places& places);
@@ -62,7 +64,7 @@ class ShippedWeights : public engine::WeightSource {
                                                  int64_t bytes) override;
   absl::Status KeepPacked(const engine::MatrixKey& key, std::span<const std::byte> bytes) override;
 
-  void Cancel() { fetcher_.Cancel(); }
+  void Cancel();
   int64_t fetched_bytes() const { return fetched_bytes_; }
   // From the cache, packed or not, or the local model.
   int64_t cached_bytes() const { return cached_bytes_; }
@@ -80,12 +82,24 @@ class ShippedWeights : public engine::WeightSource {
   bool IsForeign(const std::string& name) const;
   bool ReadCached(const ShippedTensor& tensor, uint32_t piece, std::span<std::byte> out)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Who sends pieces.
+  struct Supplier {
+    std::unique_ptr<PieceFetcher> fetcher;
+    const PieceHolder* holder = nullptr;  // null: the coordinator, which has all
+    // Of a holder, as far as it is still asked for them; guarded by mutex_.
+    absl::flat_hash_set<uint32_t> tensors;
+  };
+  // The holder that is asked for the tensor, or the coordinator.
+  Supplier& SupplierOf(uint32_t tensor) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status Fetch(const ShippedTensor& tensor, uint32_t piece, std::span<std::byte> out)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  absl::Status FetchOnce(const ShippedTensor& tensor, uint32_t piece, std::span<std::byte> out)
+  absl::Status FetchFromCoordinator(const ShippedTensor& tensor, uint32_t piece,
+                                    std::span<std::byte> out) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status FetchOnce(Supplier& supplier, const ShippedTensor& tensor, uint32_t piece,
+                         std::span<std::byte> out) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // The wanted piece, and after it everything in order that this supplier will be asked for.
+  std::vector<PieceId> WantedFrom(PieceId first, const Supplier& supplier)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // The wanted piece, and after it everything in order that will have to be fetched too.
-  std::vector<PieceId> WantedFrom(PieceId first) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const LoadOrder* const order_;
   const LocalModel* const local_model_;
@@ -96,7 +110,7 @@ class ShippedWeights : public engine::WeightSource {
   PackedCache* const packed_;
   absl::Mutex mutex_;  // of what is not local; taken after part_mutex_
   PieceCache cache_ ABSL_GUARDED_BY(mutex_);
-  PieceFetcher fetcher_;
+  std::vector<Supplier> suppliers_;  // the coordinator last; who they are does not change
   // Every piece the shard reads, in order, and where each tensor's begin in that list.
   struct OrderedPiece {
     PieceId id;

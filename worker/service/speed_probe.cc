@@ -162,7 +162,7 @@ absl::StatusOr<DeviceSpeed> MeasureDevice(kernels::Backend& backend, engine::Mem
   const Eviction eviction(static_cast<size_t>(allowed / 2) / sizeof(uint64_t), 1);
   DeviceSpeed speed;
   for (const base::DataType type : kTypes) {
-    // What is left is for the copy and the disk. Making a matrix takes about as long as measuring.
+    // What is left is for the copy. Making a matrix takes about as long as measuring.
     if (!speed.kernels.empty() && SecondsSince(begin) > 0.8 * seconds) break;
     absl::StatusOr<KernelSpeed> kernel =
         MeasureKernel(backend, type, matrix_bytes,
@@ -178,7 +178,7 @@ absl::StatusOr<DeviceSpeed> MeasureDevice(kernels::Backend& backend, engine::Mem
   RENGA_ASSIGN_OR_RETURN(speed.layer_us, MeasureLayer(backend, budget, duration / 20));
   RENGA_ASSIGN_OR_RETURN(speed.copy_bytes_per_second,
                          CopySpeed(backend, matrix_bytes / 2, seconds / 50));
-  speed.disk_bytes_per_second = MeasureDisk(folder, duration / 10);
+  speed.disk_bytes_per_second = MeasureDisk(folder, std::min(duration, kDiskProbe));
   return speed;
 }
 

@@ -35,11 +35,11 @@ struct DeviceSpeed {
   double disk_bytes_per_second = 0;  // reading from the folder; 0: not measured
 };
 
-// Blocks for about `duration`, a little more on slow devices: a worker that was lost must be back
-// before the cluster plans without it (ClusterManager::Options::rejoin_grace); frees what it used.
-// Matrices of 32 MiB, but at most a sixteenth of the budget. `folder` is where shards are kept, ""
-// for nowhere, and what MeasureDisk reads from. Errors are the device's
-// and the budget's; a disk that cannot be measured is none.
+// Blocks for about `duration` and kDiskProbe, a little more on slow devices: a worker that was lost
+// must be back before the cluster plans without it (ClusterManager::Options::rejoin_grace); frees
+// what it used. Matrices of 32 MiB, but at most a sixteenth of the budget. `folder` is where shards
+// are kept, "" for nowhere, and what MeasureDisk reads from. Errors are the device's and the
+// budget's; a disk that cannot be measured is none.
 absl::StatusOr<DeviceSpeed> MeasureDevice(kernels::Backend& backend, engine::MemoryBudget& budget,
                                           const std::string& folder,
                                           absl::Duration duration = absl::Milliseconds(400));

@@ -29,6 +29,7 @@
 #include "worker/service/coordinator_link.h"
 #include "worker/service/data_port.h"
 #include "worker/service/disk_probe.h"
+#include "worker/service/kept_pieces.h"
 #include "worker/service/link_meter.h"
 #include "worker/service/local_model.h"
 #include "worker/service/memory_watch.h"
@@ -40,8 +41,8 @@
 namespace renga::worker {
 namespace {
 
-// A worker alone in its process measures nothing else.
-constexpr absl::Duration kDiskProbe = absl::Milliseconds(40);
+// Where the disk is most probably not needed a rough figure does, so that answers begin sooner.
+constexpr absl::Duration kShortDiskProbe = absl::Milliseconds(40);
 // A disk that reads at this share of the speed that it was measured at is called slow, and at twice
 // that no more.
 constexpr double kSlowDisk = 0.25;
@@ -92,6 +93,8 @@ class WorkerServerImpl : public WorkerServer {
         device_names_(NamesOf(options.device.device)),
         link_meter_(options.dialer),
         service_(PolicyOf(options)),
+        kept_pieces_(options.cache_directory),
+        pieces_service_(&kept_pieces_, PolicyOf(options)),
         data_port_(PolicyOf(options)) {
     if (!kernels::IsCard(options.device.device)) return;
     memory_watch_.emplace(
@@ -106,20 +109,22 @@ class WorkerServerImpl : public WorkerServer {
     listener_.reset();  // its thread hands over to what goes away now
   }
 
-  // A model of less than half of what is offered fits, with its keys and values as a rule; without
-  // them the plan takes the speed of a usual disk.
-  bool MayNeedDisk() const {
+  // Of a worker that one command started for itself. A model of less than half of what is offered
+  // fits, with its keys and values as a rule: without a measured one the plan takes the speed of a
+  // usual disk.
+  double MeasureOwnDisk() const {
     std::error_code error;
     const uintmax_t bytes = std::filesystem::file_size(options_.local_model_path, error);
-    return error || bytes > static_cast<uintmax_t>(budget_.total_bytes()) / 2;
+    const auto offered = static_cast<uintmax_t>(budget_.total_bytes());
+    if (!error && bytes <= offered / 2) return 0;
+    return MeasureDisk(options_.packed_directory,
+                       error || bytes > offered ? kDiskProbe : kShortDiskProbe);
   }
 
   absl::Status MeasureSpeed() {
     weight_bytes_per_second_ = options_.assumed_weight_bytes_per_second;
     if (!options_.measure_speed) {
-      if (MayNeedDisk()) {
-        speed_.disk_bytes_per_second = MeasureDisk(options_.packed_directory, kDiskProbe);
-      }
+      speed_.disk_bytes_per_second = MeasureOwnDisk();
       return absl::OkStatus();
     }
     RENGA_ASSIGN_OR_RETURN(speed_, MeasureDevice(*backend_, budget_, options_.cache_directory));
@@ -160,6 +165,7 @@ class WorkerServerImpl : public WorkerServer {
     grpc::ServerBuilder builder;
     transport::ConfigureServer(builder);
     builder.RegisterService(service_.service());
+    builder.RegisterService(pieces_service_.service());
     if (!options_.listen_address.empty()) {
       builder.AddListeningPort(options_.listen_address,
                                options_.identity.has_value()
@@ -326,6 +332,7 @@ class WorkerServerImpl : public WorkerServer {
     heartbeat.set_streamed_weight_bytes(residency.streamed);
     heartbeat.set_streamed_bytes_per_second(residency.streamed_per_second);
     heartbeat.set_left_out(residency.left_out);
+    heartbeat.set_weight_places(residency.places);
     if (memory_watch_.has_value()) heartbeat.set_trouble(memory_watch_->Look(absl::Now()));
     return heartbeat;
   }
@@ -343,6 +350,8 @@ class WorkerServerImpl : public WorkerServer {
   bool disk_is_slow_ = false;  // the link's thread's own
   LinkMeter link_meter_;
   WorkerService service_;
+  KeptPieces kept_pieces_;
+  transport::PiecesService pieces_service_;
   std::unique_ptr<ShardHost> host_;
   DataPort data_port_;                                    // after host_, which its connections use
   std::optional<MemoryWatch> memory_watch_;               // of a card

@@ -10,6 +10,7 @@
 #include <thread>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "base/testing/status_matchers.h"
 #include "base/testing/temp_folder.h"
 #include "transport/dialer.h"
@@ -24,6 +25,7 @@ using ::renga::testing::StatusIs;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 using testing::SmallModel;
+using testing::TestCoordinator;
 using testing::WorkerDriver;
 
 class WorkerShippingTest : public testing::WorkerTest {
@@ -249,6 +251,59 @@ TEST_F(WorkerShippingTest, ANewerLoadEndsTheOneUnderWay) {
   EXPECT_OK(second.Load(OrderWhole(2)));
   thread.join();
   EXPECT_THAT(ended, StatusIs(absl::StatusCode::kCancelled));
+}
+
+// Says that the one at `address` has all of the model.
+void SetHolder(const std::string& address, proto::LoadRequest& request) {
+  proto::PieceHolder& holder = *request.add_piece_holders();
+  holder.set_address(address);
+  holder.set_worker_id("holder");
+  for (const proto::TensorEntry& tensor : request.manifest().tensors()) {
+    holder.add_tensors(tensor.index());
+  }
+}
+
+TEST_F(WorkerShippingTest, PiecesComeFromAnotherWorkerThatKeepsThem) {
+  WorkerOptions options = Options();
+  options.cache_directory = renga::testing::NewTempFolder();
+  const auto holder = Start(options);
+  ASSERT_OK_AND_ASSIGN(
+      const auto half,
+      WorkerDriver(dialer_.get(), *holder).Load(Order(1, {.layers = {0, 2}, .head_rows = {}})));
+  const int before = coordinator_.pieces_sent();
+
+  proto::LoadRequest request = OrderWhole(2);
+  SetHolder(absl::StrCat("127.0.0.1:", holder->port()), request);
+  ASSERT_OK_AND_ASSIGN(const auto whole, LoadOnce(request));
+  EXPECT_EQ(whole.fetched_bytes(), whole.total_bytes());
+  const int with_holder = coordinator_.pieces_sent() - before;
+  cache_ = renga::testing::NewTempFolder();
+  ASSERT_OK(LoadOnce(OrderWhole(3)));
+  const int without = coordinator_.pieces_sent() - before - with_holder;
+  EXPECT_EQ(with_holder, without - before) << "only what the holder does not keep";
+  EXPECT_GT(half.fetched_bytes(), 0);
+}
+
+TEST_F(WorkerShippingTest, AHolderOfWrongPiecesOrNoneCostsNothingButTime) {
+  ASSERT_OK_AND_ASSIGN(const auto whole, LoadOnce(OrderWhole(1)));
+  const int all = coordinator_.pieces_sent();
+  const auto load = [&](const std::string& holder) {
+    cache_ = renga::testing::NewTempFolder();
+    proto::LoadRequest request = OrderWhole(2);
+    SetHolder(holder, request);
+    const int before = coordinator_.pieces_sent();
+    const auto progress = LoadOnce(request);
+    EXPECT_OK(progress);
+    EXPECT_EQ(progress.ok() ? progress->fetched_bytes() : -1, whole.total_bytes());
+    return coordinator_.pieces_sent() - before;
+  };
+  TestCoordinator other({.model = &SmallModel()});
+  EXPECT_EQ(load(other.address()), 0);
+  other.CutFetchAfter(5);
+  EXPECT_EQ(load(other.address()), all - 5);
+  other.DamagePieces(true);
+  EXPECT_EQ(load(other.address()), all);
+  EXPECT_EQ(load("127.0.0.1:1"), all) << "nobody is there";
 }
 
 }  // namespace

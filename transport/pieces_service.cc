@@ -1,54 +1,34 @@
-#include "coordinator/cluster/pieces_service.h"
+#include "transport/pieces_service.h"
 
 #include <grpcpp/server_context.h>
 #include <grpcpp/support/server_callback.h>
 
 #include <cstdint>
 #include <deque>
-#include <span>
+#include <string>
 #include <thread>
 #include <utility>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
-#include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "proto/cluster.grpc.pb.h"
 #include "transport/grpc_status.h"
 
-namespace renga::cluster {
+namespace renga::transport {
 namespace {
 
 // More ranges than the tensors of any model.
 constexpr int kMaxRanges = 1 << 16;
 
-absl::Status CheckRequest(const ModelStore& store, const proto::PieceRequest& request) {
-  if (request.model_id() != WireBytes(store.manifest().model_id)) {
-    return absl::NotFoundError("the coordinator serves another model");
-  }
-  if (request.ranges_size() > kMaxRanges) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("more than ", kMaxRanges, " ranges in one request"));
-  }
-  for (const proto::PieceRange& range : request.ranges()) {
-    const auto& tensors = store.manifest().tensors;
-    const uint64_t end = uint64_t{range.first_piece()} + range.piece_count();
-    if (range.tensor() >= tensors.size() || end > tensors[range.tensor()].pieces.size()) {
-      return absl::OutOfRangeError(absl::StrCat("the model has no pieces ", range.first_piece(),
-                                                " to ", end, " of tensor ", range.tensor()));
-    }
-  }
-  return absl::OkStatus();
-}
-
 }  // namespace
 
 class PiecesService::Impl : public proto::Pieces::CallbackService {
  public:
-  Impl(const ModelStore* store, transport::PeerPolicy policy)
-      : store_(store), policy_(policy), reader_([this] { ReadPieces(); }) {}
+  Impl(PieceSource* source, PeerPolicy policy)
+      : source_(source), policy_(policy), reader_([this] { ReadPieces(); }) {}
   ~Impl() override {
     {
       absl::MutexLock lock(&mutex_);
@@ -71,8 +51,8 @@ class PiecesService::Impl : public proto::Pieces::CallbackService {
   void ReadPieces();
   bool HasWork() const ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return stopping_ || !wanting_.empty(); }
 
-  const ModelStore* const store_;
-  const transport::PeerPolicy policy_;
+  PieceSource* const source_;
+  const PeerPolicy policy_;
   absl::Mutex mutex_;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   // Streams here have not finished, so they are alive.
@@ -86,12 +66,17 @@ class PiecesService::Impl::FetchStream : public grpc::ServerWriteReactor<proto::
   FetchStream(Impl* service, grpc::CallbackServerContext* context,
               const proto::PieceRequest& request)
       : service_(service), context_(context) {
-    absl::Status status = transport::RequireMember(*context, service->policy_);
-    if (status.ok()) status = CheckRequest(*service->store_, request);
+    absl::Status status = RequireMember(*context, service->policy_);
+    if (status.ok() && request.ranges_size() > kMaxRanges) {
+      status = absl::InvalidArgumentError(
+          absl::StrCat("more than ", kMaxRanges, " ranges in one request"));
+    }
+    if (status.ok()) status = service->source_->Check(request);
     if (!status.ok()) {
-      Finish(transport::ToGrpcStatus(status));
+      Finish(ToGrpcStatus(status));
       return;
     }
+    model_id_ = request.model_id();
     ranges_.assign(request.ranges().begin(), request.ranges().end());
     service_->Enqueue(this);
   }
@@ -118,19 +103,19 @@ class PiecesService::Impl::FetchStream : public grpc::ServerWriteReactor<proto::
     }
     piece_.set_tensor(ranges_[range_].tensor());
     piece_.set_piece(ranges_[range_].first_piece() + offset_++);
-    const absl::StatusOr<std::span<const std::byte>> bytes =
-        service_->store_->PieceBytes(piece_.tensor(), piece_.piece());
-    if (!bytes.ok()) {
-      Finish(transport::ToGrpcStatus(bytes.status()));
+    const absl::Status status =
+        service_->source_->Read(model_id_, piece_.tensor(), piece_.piece(), *piece_.mutable_data());
+    if (!status.ok()) {
+      Finish(ToGrpcStatus(status));
       return;
     }
-    piece_.set_data(bytes->data(), bytes->size());
     StartWrite(&piece_);
   }
 
  private:
   Impl* const service_;
   grpc::CallbackServerContext* const context_;
+  std::string model_id_;
   std::vector<proto::PieceRange> ranges_;
   size_t range_ = 0;
   uint32_t offset_ = 0;  // pieces sent of that range
@@ -156,9 +141,9 @@ void PiecesService::Impl::ReadPieces() {
   }
 }
 
-PiecesService::PiecesService(const ModelStore* store, transport::PeerPolicy policy)
-    : impl_(std::make_unique<Impl>(store, policy)) {}
+PiecesService::PiecesService(PieceSource* source, PeerPolicy policy)
+    : impl_(std::make_unique<Impl>(source, policy)) {}
 PiecesService::~PiecesService() = default;
 grpc::Service* PiecesService::service() { return impl_.get(); }
 
-}  // namespace renga::cluster
+}  // namespace renga::transport
