@@ -23,6 +23,13 @@ class Communicator {
   // `values` becomes the sum over all members, added up in rank order, so that every member gets
   // the same bits. All members give the same number of values.
   virtual absl::Status AllReduce(std::span<float> values) = 0;
+  // AllReduce in two calls, for work that is done while the parts travel. `values` are the group's
+  // until FinishSum, which ends the sums in the order in which they began. Two may have begun at a
+  // time; with one begun the group does nothing else. A group that can't do this sums up at once.
+  virtual absl::Status BeginSum(std::span<float> values) { return AllReduce(values); }
+  virtual absl::Status FinishSum() { return absl::OkStatus(); }
+  // Sends and takes of what has begun as much as goes without waiting.
+  virtual absl::Status Advance() { return absl::OkStatus(); }
   // `all` becomes the members' `mine` in rank order: size() * mine.size() bytes.
   virtual absl::Status AllGather(std::span<const std::byte> mine, std::span<std::byte> all) = 0;
   // `bytes` become those of `root`.

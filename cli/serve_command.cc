@@ -50,6 +50,7 @@ void AddServeCommand(CLI::App& app, Invocation& invocation) {
                    "Conversations answered at the same time")
       ->capture_default_str()
       ->check(CLI::Range(1, 4096));
+  AddReplicasFlag(*command, flags->cluster.plan);
   AddHttpFlags(*command, flags->http);
   command->callback(
       [flags, &invocation] { invocation.action = [flags] { return Serve(*flags); }; });

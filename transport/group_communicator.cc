@@ -28,6 +28,17 @@ constexpr size_t kTwoRoundBytes = size_t{16} << 10;
 constexpr Clock::duration kSpin = std::chrono::microseconds(200);
 constexpr int kPollMs = 100;
 
+// Adds how long it lived.
+class Timer {
+ public:
+  explicit Timer(absl::Duration& sum) : sum_(sum) {}
+  ~Timer() { sum_ += absl::FromChrono(Clock::now() - began_); }
+
+ private:
+  absl::Duration& sum_;
+  const Clock::time_point began_ = Clock::now();
+};
+
 }  // namespace
 
 // Every message has one, and a receiver knows it beforehand: a member that is elsewhere in its work
@@ -69,7 +80,7 @@ absl::Status GroupCommunicator::ConnectLower() {
                              .from_rank = static_cast<uint32_t>(rank()),
                              .to_rank = static_cast<uint32_t>(to)};
     RENGA_RETURN_IF_ERROR((*socket)->WriteAll(std::as_bytes(std::span(&hello, 1)), deadline));
-    links_[to].socket = *std::move(socket);
+    links_[to] = *std::move(socket);
   }
   return absl::OkStatus();
 }
@@ -83,52 +94,58 @@ absl::Status GroupCommunicator::ClaimHigher() {
     RENGA_ASSIGN_OR_RETURN(auto socket, options_.listener->Claim(hello, options_.members[from].name,
                                                                  cancelled_, deadline));
     absl::MutexLock lock(&mutex_);
-    links_[from].socket = std::move(socket);
+    links_[from] = std::move(socket);
   }
   complete_ = true;
   return absl::OkStatus();
 }
 
-// Sends out[r] to each other member r and fills in[r] from it; those of this member are ignored.
-absl::Status GroupCommunicator::Run(const std::vector<std::span<const std::byte>>& out,
-                                    const std::vector<std::span<std::byte>>& in) {
+absl::StatusOr<GroupCommunicator::ExchangeRef> GroupCommunicator::Post(
+    const Parts& out, const std::vector<size_t>& in_bytes) {
   RENGA_RETURN_IF_ERROR(failure_);
-  const Clock::time_point began = Clock::now();
   if (!complete_) RENGA_RETURN_IF_ERROR(failure_ = ClaimHigher());
-  const uint64_t number = ++exchanges_;
+  if (spare_.empty()) spare_.emplace_back().messages.resize(links_.size());
+  under_way_.splice(under_way_.end(), spare_, spare_.begin());
+  const ExchangeRef exchange = std::prev(under_way_.end());
+  exchange->number = ++exchanges_;
   for (int peer = 0; peer < size(); ++peer) {
-    Link& link = links_[peer];
-    if (link.socket == nullptr) continue;
-    const Header header = {.bytes = static_cast<uint32_t>(out[peer].size()), .number = number};
-    link.out.resize(sizeof(header) + out[peer].size());
-    std::memcpy(link.out.data(), &header, sizeof(header));
-    std::copy(out[peer].begin(), out[peer].end(), link.out.begin() + sizeof(header));
-    link.in.resize(sizeof(header) + in[peer].size());
-    link.sent = 0;
-    link.received = 0;
+    if (peer == rank()) continue;
+    Message& message = exchange->messages[peer];
+    const Header header = {.bytes = static_cast<uint32_t>(out[peer].size()),
+                           .number = exchange->number};
+    message.out.resize(sizeof(header) + out[peer].size());
+    std::memcpy(message.out.data(), &header, sizeof(header));
+    std::copy(out[peer].begin(), out[peer].end(), message.out.begin() + sizeof(header));
+    message.in.resize(sizeof(header) + in_bytes[peer]);
+    message.sent = 0;
+    message.received = 0;
   }
-  RENGA_RETURN_IF_ERROR(failure_ = Exchange());
+  return exchange;
+}
+
+absl::Status GroupCommunicator::Await(Exchange& exchange) {
+  RENGA_RETURN_IF_ERROR(failure_);
+  RENGA_RETURN_IF_ERROR(failure_ = AwaitMessages(exchange));
   for (int peer = 0; peer < size(); ++peer) {
-    Link& link = links_[peer];
-    if (link.socket == nullptr) continue;
-    const Header header = {.bytes = static_cast<uint32_t>(in[peer].size()), .number = number};
-    if (std::memcmp(link.in.data(), &header, sizeof(header)) != 0) {
+    if (peer == rank()) continue;
+    const Message& message = exchange.messages[peer];
+    const Header header = {.bytes = static_cast<uint32_t>(message.in.size() - sizeof(Header)),
+                           .number = exchange.number};
+    if (std::memcmp(message.in.data(), &header, sizeof(header)) != 0) {
       return failure_ = Failure(peer, absl::DataLossError("it is at another step"));
     }
-    std::copy(link.in.begin() + sizeof(header), link.in.end(), in[peer].begin());
   }
-  exchange_time_ += absl::FromChrono(Clock::now() - began);
   return absl::OkStatus();
 }
 
-absl::Status GroupCommunicator::Exchange() {
+absl::Status GroupCommunicator::AwaitMessages(const Exchange& exchange) {
   Clock::time_point last_progress = Clock::now();
   bool core_is_shared = false;
   while (true) {
-    const bool all_done = std::all_of(links_.begin(), links_.end(), [](const Link& link) {
-      return link.socket == nullptr ||
-             (link.sent == link.out.size() && link.received == link.in.size());
-    });
+    const bool all_done =
+        std::all_of(exchange.messages.begin(), exchange.messages.end(), [](const Message& message) {
+          return message.sent == message.out.size() && message.received == message.in.size();
+        });
     if (all_done) return absl::OkStatus();
     if (cancelled_) return absl::CancelledError("the group was given up");
     RENGA_ASSIGN_OR_RETURN(const bool moved, Progress());
@@ -147,31 +164,57 @@ absl::Status GroupCommunicator::Exchange() {
   }
 }
 
-// Whether any byte moved.
+absl::Status GroupCommunicator::Run(const Parts& out, const std::vector<std::span<std::byte>>& in) {
+  std::vector<size_t> in_bytes;
+  for (const std::span<std::byte> part : in) in_bytes.push_back(part.size());
+  RENGA_ASSIGN_OR_RETURN(const ExchangeRef exchange, Post(out, in_bytes));
+  RENGA_RETURN_IF_ERROR(Await(*exchange));
+  for (int peer = 0; peer < size(); ++peer) {
+    if (peer == rank()) continue;
+    const std::vector<std::byte>& message = exchange->messages[peer].in;
+    std::copy(message.begin() + sizeof(Header), message.end(), in[peer].begin());
+  }
+  Release(exchange);
+  return absl::OkStatus();
+}
+
+// Whether any byte moved. On a connection one message is sent, and taken, after the other.
 absl::StatusOr<bool> GroupCommunicator::Progress() {
   bool moved = false;
   for (int peer = 0; peer < size(); ++peer) {
-    Link& link = links_[peer];
-    if (link.socket == nullptr) continue;
-    const auto sent = link.socket->TryWrite(std::span(link.out).subspan(link.sent));
-    if (!sent.ok()) return Failure(peer, sent.status());
-    const auto received = link.socket->TryRead(std::span(link.in).subspan(link.received));
-    if (!received.ok()) return Failure(peer, received.status());
-    link.sent += *sent;
-    link.received += *received;
-    moved = moved || *sent > 0 || *received > 0;
+    if (peer == rank()) continue;
+    SecureSocket& socket = *links_[peer];
+    for (Exchange& exchange : under_way_) {
+      Message& message = exchange.messages[peer];
+      const auto sent = socket.TryWrite(std::span(message.out).subspan(message.sent));
+      if (!sent.ok()) return Failure(peer, sent.status());
+      message.sent += *sent;
+      moved = moved || *sent > 0;
+      if (message.sent < message.out.size()) break;
+    }
+    for (Exchange& exchange : under_way_) {
+      Message& message = exchange.messages[peer];
+      const auto received = socket.TryRead(std::span(message.in).subspan(message.received));
+      if (!received.ok()) return Failure(peer, received.status());
+      message.received += *received;
+      moved = moved || *received > 0;
+      if (message.received < message.in.size()) break;
+    }
   }
   return moved;
 }
 
 absl::Status GroupCommunicator::Wait() {
   std::vector<pollfd> entries;
-  for (const Link& link : links_) {
-    if (link.socket == nullptr) continue;
+  for (int peer = 0; peer < size(); ++peer) {
+    if (peer == rank()) continue;
     short events = 0;
-    if (link.sent < link.out.size()) events |= link.socket->write_wants();
-    if (link.received < link.in.size()) events |= link.socket->read_wants();
-    entries.push_back({.fd = link.socket->fd(), .events = events, .revents = 0});
+    for (const Exchange& exchange : under_way_) {
+      const Message& message = exchange.messages[peer];
+      if (message.sent < message.out.size()) events |= links_[peer]->write_wants();
+      if (message.received < message.in.size()) events |= links_[peer]->read_wants();
+    }
+    entries.push_back({.fd = links_[peer]->fd(), .events = events, .revents = 0});
   }
   if (::poll(entries.data(), entries.size(), kPollMs) < 0 && errno != EINTR) {
     return absl::InternalError(absl::StrCat("cannot wait for the group: ", std::strerror(errno)));
@@ -185,18 +228,48 @@ absl::Status GroupCommunicator::Failure(int rank, const absl::Status& status) {
 }
 
 absl::Status GroupCommunicator::AllReduce(std::span<float> values) {
+  if (!sums_.empty()) return absl::FailedPreconditionError("another sum has begun");
+  RENGA_RETURN_IF_ERROR(BeginSum(values));
+  return FinishSum();
+}
+
+absl::Status GroupCommunicator::BeginSum(std::span<float> values) {
   if (values.size() % block_ != 0) {
     return absl::InvalidArgumentError(
         absl::StrCat("a sum of ", values.size(), " numbers, which travel in blocks of ", block_));
   }
-  const size_t most = kGroupBufferBytes / (8 * sizeof(float)) / links_.size() / block_ * block_;
-  while (!values.empty()) {
-    const std::span<float> now = values.first(std::min(values.size(), most));
-    const bool two_rounds = size() > 2 && BytesOf(now.size()) >= kTwoRoundBytes;
-    RENGA_RETURN_IF_ERROR(two_rounds ? SumInParts(now) : SumWhole(now));
-    values = values.subspan(now.size());
+  const Timer timer(exchange_time_);
+  const std::span<float> first = values.first(PieceSize(values.size()));
+  RENGA_ASSIGN_OR_RETURN(const Piece piece, BeginPiece(first));
+  sums_.push_back({.piece = piece, .rest = values.subspan(first.size())});
+  RENGA_RETURN_IF_ERROR(failure_ = Progress().status());
+  return absl::OkStatus();
+}
+
+absl::Status GroupCommunicator::FinishSum() {
+  if (sums_.empty()) return absl::FailedPreconditionError("no sum has begun");
+  const Timer timer(exchange_time_);
+  Sum sum = sums_.front();
+  sums_.pop_front();
+  RENGA_RETURN_IF_ERROR(EndPiece(sum.piece));
+  while (!sum.rest.empty()) {
+    const size_t count = PieceSize(sum.rest.size());
+    RENGA_ASSIGN_OR_RETURN(const Piece piece, BeginPiece(sum.rest.first(count)));
+    RENGA_RETURN_IF_ERROR(EndPiece(piece));
+    sum.rest = sum.rest.subspan(count);
   }
   return absl::OkStatus();
+}
+
+absl::Status GroupCommunicator::Advance() {
+  RENGA_RETURN_IF_ERROR(failure_);
+  if (under_way_.empty()) return absl::OkStatus();
+  return failure_ = Progress().status();
+}
+
+size_t GroupCommunicator::PieceSize(size_t numbers) const {
+  const size_t most = kGroupBufferBytes / (8 * sizeof(float)) / links_.size() / block_ * block_;
+  return std::min(numbers, most);
 }
 
 size_t GroupCommunicator::BytesOf(size_t numbers) const {
@@ -215,55 +288,71 @@ void GroupCommunicator::Decode(std::span<const std::byte> part, std::span<float>
       .to_float(part.data(), values.data(), static_cast<int64_t>(values.size()));
 }
 
-void GroupCommunicator::SumUp(std::span<float> sum) {
-  const size_t bytes = BytesOf(sum.size());
-  const std::span<const std::byte> parts(parts_);
-  Decode(parts.first(bytes), sum);
+size_t GroupCommunicator::BeginOf(int owner, size_t numbers) const {
+  return numbers / block_ * static_cast<size_t>(owner) / links_.size() * block_;
+}
+
+// In one round every member gets all parts; in two first those of the values that it sums up.
+absl::StatusOr<GroupCommunicator::Piece> GroupCommunicator::BeginPiece(std::span<float> values) {
+  Piece piece = {.values = values, .round = {}};
+  piece.two_rounds = size() > 2 && BytesOf(values.size()) >= kTwoRoundBytes;
+  const std::span<const std::byte> all = Encode(values);
+  Parts out(links_.size(), all);
+  std::vector<size_t> in_bytes(links_.size(), all.size());
+  if (piece.two_rounds) {
+    for (int peer = 0; peer < size(); ++peer) {
+      const size_t begin = BytesOf(BeginOf(peer, values.size()));
+      out[peer] = all.subspan(begin, BytesOf(BeginOf(peer + 1, values.size())) - begin);
+    }
+    in_bytes.assign(links_.size(), out[rank()].size());
+  }
+  RENGA_ASSIGN_OR_RETURN(piece.round, Post(out, in_bytes));
+  return piece;
+}
+
+absl::Status GroupCommunicator::EndPiece(const Piece& piece) {
+  RENGA_RETURN_IF_ERROR(Await(*piece.round));
+  const size_t begin = piece.two_rounds ? BeginOf(rank(), piece.values.size()) : 0;
+  const size_t end =
+      piece.two_rounds ? BeginOf(rank() + 1, piece.values.size()) : piece.values.size();
+  const std::span<float> own = piece.values.subspan(begin, end - begin);
+  Parts parts(links_.size());
+  for (int peer = 0; peer < size(); ++peer) {
+    parts[peer] =
+        peer == rank()
+            ? Encode(own)
+            : std::span<const std::byte>(piece.round->messages[peer].in).subspan(sizeof(Header));
+  }
+  SumUp(parts, own);
+  Release(piece.round);
+  return piece.two_rounds ? ShareSums(piece.values) : absl::OkStatus();
+}
+
+// The second round: every member hands round what it has summed up.
+absl::Status GroupCommunicator::ShareSums(std::span<float> values) {
+  const size_t begin = BeginOf(rank(), values.size());
+  const std::span<const std::byte> own =
+      Encode(values.subspan(begin, BeginOf(rank() + 1, values.size()) - begin));
+  sums_of_all_.resize(BytesOf(values.size()));
+  std::vector<std::span<std::byte>> in(links_.size());
+  for (int peer = 0; peer < size(); ++peer) {
+    const size_t from = BytesOf(BeginOf(peer, values.size()));
+    in[peer] =
+        std::span(sums_of_all_).subspan(from, BytesOf(BeginOf(peer + 1, values.size())) - from);
+  }
+  std::copy(own.begin(), own.end(), in[rank()].begin());
+  RENGA_RETURN_IF_ERROR(Run(Parts(links_.size(), own), in));
+  Decode(sums_of_all_, values);
+  return absl::OkStatus();
+}
+
+void GroupCommunicator::SumUp(const Parts& parts, std::span<float> sum) {
+  Decode(parts[0], sum);
   decoded_.resize(sum.size());
-  for (size_t from = 1; from < links_.size(); ++from) {
-    Decode(parts.subspan(from * bytes, bytes), decoded_);
+  for (size_t from = 1; from < parts.size(); ++from) {
+    Decode(parts[from], decoded_);
     for (size_t i = 0; i < sum.size(); ++i) sum[i] += decoded_[i];
   }
-}
-
-absl::Status GroupCommunicator::SumWhole(std::span<float> values) {
-  parts_.resize(BytesOf(values.size()) * links_.size());
-  RENGA_RETURN_IF_ERROR(AllGather(Encode(values), parts_));
-  SumUp(values);
-  return absl::OkStatus();
-}
-
-// First every member gets all parts of the values it sums up, then every member the sums.
-absl::Status GroupCommunicator::SumInParts(std::span<float> values) {
-  const auto begin_of = [&](int owner) {
-    return values.size() / block_ * static_cast<size_t>(owner) / links_.size() * block_;
-  };
-  const auto part_of = [&](int owner) {
-    return values.subspan(begin_of(owner), begin_of(owner + 1) - begin_of(owner));
-  };
-  const std::span<float> own = part_of(rank());
-  const size_t own_bytes = BytesOf(own.size());
-  std::vector<std::span<const std::byte>> out(links_.size());
-  std::vector<std::span<std::byte>> in(links_.size());
-  const std::span<const std::byte> all = Encode(values);
-  parts_.resize(own_bytes * links_.size());
-  for (int peer = 0; peer < size(); ++peer) {
-    out[peer] = all.subspan(BytesOf(begin_of(peer)), BytesOf(part_of(peer).size()));
-    in[peer] = std::span(parts_).subspan(peer * own_bytes, own_bytes);
-  }
-  std::copy(out[rank()].begin(), out[rank()].end(), in[rank()].begin());
-  RENGA_RETURN_IF_ERROR(Run(out, in));
-  SumUp(own);
-  const std::span<const std::byte> sums = Encode(own);
-  parts_.resize(BytesOf(values.size()));
-  for (int peer = 0; peer < size(); ++peer) {
-    out[peer] = sums;
-    in[peer] = std::span(parts_).subspan(BytesOf(begin_of(peer)), BytesOf(part_of(peer).size()));
-  }
-  std::copy(sums.begin(), sums.end(), in[rank()].begin());
-  RENGA_RETURN_IF_ERROR(Run(out, in));
-  Decode(parts_, values);
-  return absl::OkStatus();
 }
 
 absl::Status GroupCommunicator::AllGather(std::span<const std::byte> mine,
@@ -271,7 +360,8 @@ absl::Status GroupCommunicator::AllGather(std::span<const std::byte> mine,
   if (all.size() != mine.size() * links_.size()) {
     return absl::InvalidArgumentError("AllGather gives one part to each member");
   }
-  const std::vector<std::span<const std::byte>> out(links_.size(), mine);
+  const Timer timer(exchange_time_);
+  const Parts out(links_.size(), mine);
   std::vector<std::span<std::byte>> in(links_.size());
   for (size_t from = 0; from < in.size(); ++from) {
     in[from] = all.subspan(from * mine.size(), mine.size());
@@ -285,7 +375,8 @@ absl::Status GroupCommunicator::Broadcast(int root, std::span<std::byte> bytes) 
   if (root < 0 || root >= size()) {
     return absl::InvalidArgumentError(absl::StrCat("no member of the group has rank ", root));
   }
-  std::vector<std::span<const std::byte>> out(links_.size());
+  const Timer timer(exchange_time_);
+  Parts out(links_.size());
   std::vector<std::span<std::byte>> in(links_.size());
   if (root == rank()) {
     std::fill(out.begin(), out.end(), bytes);
@@ -298,9 +389,9 @@ absl::Status GroupCommunicator::Broadcast(int root, std::span<std::byte> bytes) 
 absl::Status GroupCommunicator::CheckMembers() {
   RENGA_RETURN_IF_ERROR(failure_);
   for (int peer = 0; peer < size(); ++peer) {
-    if (links_[peer].socket == nullptr) continue;
+    if (links_[peer] == nullptr) continue;
     // What a member may have sent meanwhile stays where it is.
-    pollfd entry = {.fd = links_[peer].socket->fd(), .events = POLLRDHUP, .revents = 0};
+    pollfd entry = {.fd = links_[peer]->fd(), .events = POLLRDHUP, .revents = 0};
     if (::poll(&entry, 1, 0) > 0) {
       return failure_ = Failure(peer, absl::UnavailableError("it has ended its connection"));
     }
@@ -311,8 +402,8 @@ absl::Status GroupCommunicator::CheckMembers() {
 void GroupCommunicator::Cancel() {
   cancelled_ = true;
   absl::MutexLock lock(&mutex_);
-  for (Link& link : links_) {
-    if (link.socket != nullptr) link.socket->Cancel();
+  for (const auto& link : links_) {
+    if (link != nullptr) link->Cancel();
   }
 }
 

@@ -101,6 +101,24 @@ TEST_P(GroupTest, SumsInRankOrder) {
   for (const int size : {2, 3, 4}) testing::ExpectSumsInRankOrder(GroupsOfOwn(), size);
 }
 
+TEST_P(GroupTest, SumsUnderWayAreThoseOneAfterTheOther) {
+  for (const int size : {2, 3, 4}) testing::ExpectSumsUnderWay(GroupsOfOwn(), size);
+}
+
+TEST_P(GroupTest, OneThingAfterTheOther) {
+  ASSERT_NO_FATAL_FAILURE(Listen(2));
+  ExpectAllOk([](GroupCommunicator& group) -> absl::Status {
+    EXPECT_EQ(group.FinishSum().code(), absl::StatusCode::kFailedPrecondition);
+    std::vector<float> values(64, 1.0f);
+    RENGA_RETURN_IF_ERROR(group.BeginSum(values));
+    std::vector<float> others(64, 1.0f);
+    EXPECT_EQ(group.AllReduce(others).code(), absl::StatusCode::kFailedPrecondition);
+    RENGA_RETURN_IF_ERROR(group.FinishSum());
+    EXPECT_EQ(values[0], 2.0f);
+    return group.AllReduce(others);
+  });
+}
+
 // Narrow parts: every member adds up the same rounded numbers.
 TEST_P(GroupTest, NarrowSumsAreTheSameEverywhere) {
   uint64_t epoch = 0;

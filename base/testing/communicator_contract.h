@@ -53,6 +53,29 @@ inline void ExpectSumsInRankOrder(const RunGroup& run, int size) {
   for (const absl::Status& end : run(size, work)) EXPECT_OK(end);
 }
 
+// Two sums that are under way at a time are the same as one after the other, whatever their sizes.
+inline void ExpectSumsUnderWay(const RunGroup& run, int size) {
+  const GroupWork work = [](base::Communicator& group) -> absl::Status {
+    std::vector<std::vector<float>> alone;
+    for (const size_t count : {size_t{3000}, size_t{150'000}, size_t{1}, size_t{9000}}) {
+      std::vector<float>& values = alone.emplace_back(count);
+      for (size_t i = 0; i < count; ++i) values[i] = GroupValue(group.rank(), i + count);
+    }
+    std::vector<std::vector<float>> together = alone;
+    for (std::vector<float>& values : alone) RENGA_RETURN_IF_ERROR(group.AllReduce(values));
+    RENGA_RETURN_IF_ERROR(group.BeginSum(together[0]));
+    for (size_t i = 1; i < together.size(); ++i) {
+      RENGA_RETURN_IF_ERROR(group.BeginSum(together[i]));
+      RENGA_RETURN_IF_ERROR(group.Advance());
+      RENGA_RETURN_IF_ERROR(group.FinishSum());
+    }
+    RENGA_RETURN_IF_ERROR(group.FinishSum());
+    EXPECT_EQ(together, alone);
+    return absl::OkStatus();
+  };
+  for (const absl::Status& end : run(size, work)) EXPECT_OK(end);
+}
+
 // Parts come in rank order, short ones and ones that are sent in pieces; roots give theirs to all;
 // sizes and roots that make no sense are refused.
 inline void ExpectGathersAndBroadcasts(const RunGroup& run, int size) {

@@ -23,6 +23,10 @@ const float* Floats(const std::unique_ptr<kernels::Buffer>& buffer) {
   return buffer == nullptr ? nullptr : reinterpret_cast<const float*>(buffer->data());
 }
 
+// Fewer rows are not shared out over two lanes: they are little to send, and each lane reads all
+// weights.
+constexpr int64_t kRowsForTwoLanes = 32;
+
 // Whether ops[0] makes the input of the linear ops behind it and may run in one call with them:
 // none of them writes what it reads.
 bool PreparesLinear(std::span<const Op> ops) {
@@ -54,6 +58,45 @@ struct LayerStack::Call {
       std::nullopt;  // of the present layer's feed-forward, once it has begun
 };
 
+// Some of the rows of one Run, and the sum over the group that they wait for.
+struct LayerStack::Lane {
+  Call call;
+  std::vector<kernels::SequenceSlot> slots = {};
+  const Op* sum = nullptr;  // null: none
+  std::vector<float> values = {};
+};
+
+std::vector<kernels::SequenceSlot> LayerStack::SlotsOf(std::span<const kernels::SequenceSlot> slots,
+                                                       const RowRun& rows) {
+  std::vector<kernels::SequenceSlot> within;
+  for (kernels::SequenceSlot slot : slots) {
+    const int64_t from = std::max(slot.first_row, rows.first);
+    const int64_t to = std::min(slot.first_row + slot.row_count, rows.first + rows.count);
+    if (from >= to) continue;
+    slot.first_position += from - slot.first_row;
+    slot.first_row = from - rows.first;
+    slot.row_count = to - from;
+    within.push_back(slot);
+  }
+  return within;
+}
+
+std::vector<LayerStack::Lane> LayerStack::LanesOf(Call call) const {
+  std::vector<Lane> lanes;
+  const bool two = call.group != nullptr && !call.group->sums_on_devices() &&
+                   residency_ == nullptr && call.rows >= kRowsForTwoLanes;
+  const int64_t half = two ? call.rows / 2 : 0;
+  for (const RowRun& run : {RowRun{0, half}, RowRun{half, call.rows - half}}) {
+    if (run.count == 0) continue;
+    Lane& lane = lanes.emplace_back(Lane{.call = call, .slots = SlotsOf(call.slots, run)});
+    lane.call.first_row = run.first;
+    lane.call.rows = run.count;
+    lane.call.positions = call.positions.subspan(run.first, run.count);
+    lane.call.slots = lane.slots;
+  }
+  return lanes;
+}
+
 absl::Status LayerStack::Run(std::span<float> rows, std::span<const int64_t> positions,
                              std::span<const kernels::SequenceSlot> slots,
                              base::Communicator* group) {
@@ -76,7 +119,9 @@ absl::Status LayerStack::Run(std::span<float> rows, std::span<const int64_t> pos
   const std::span<std::byte> bytes = std::as_writable_bytes(rows);
   // Buffer 0 is the residual stream; its rows lie side by side.
   RENGA_RETURN_IF_ERROR(backend_->Upload(bytes, *activations_, activation_offsets_[0]));
-  for (const Layer& layer : layers_) RENGA_RETURN_IF_ERROR(RunLayer(layer, call));
+  std::vector<Lane> lanes = LanesOf(call);
+  for (const Layer& layer : layers_) RENGA_RETURN_IF_ERROR(RunLayer(layer, lanes));
+  for (Lane& lane : lanes) RENGA_RETURN_IF_ERROR(FinishSum(lane));
   if (late_.has_value()) {
     const Op rest{
         .kind = OpKind::kAdd, .in = late_->pending, .out = 0, .rows = model::OpRows::kLate};
@@ -87,25 +132,41 @@ absl::Status LayerStack::Run(std::span<float> rows, std::span<const int64_t> pos
   return backend_->Download(*activations_, activation_offsets_[0], bytes);
 }
 
-absl::Status LayerStack::RunLayer(const Layer& layer, Call& call) {
+absl::Status LayerStack::RunLayer(const Layer& layer, std::vector<Lane>& lanes) {
+  const auto is_sum = [](const Op& op) { return op.kind == OpKind::kAllReduce; };
+  const auto ops = program_.ops.begin();
+  for (size_t begin = layer.ops.begin; begin < layer.ops.end;) {
+    const size_t end = std::find_if(ops + begin, ops + layer.ops.end, is_sum) - ops;
+    for (Lane& lane : lanes) {
+      RENGA_RETURN_IF_ERROR(FinishSum(lane));
+      RENGA_ASSIGN_OR_RETURN(const bool goes_on, RunOps(layer, {begin, end}, lane.call));
+      if (!goes_on) return absl::OkStatus();  // there is one lane, without a group
+      if (end < layer.ops.end) RENGA_RETURN_IF_ERROR(BeginSum(program_.ops[end], lane));
+    }
+    begin = end + 1;
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<bool> LayerStack::RunOps(const Layer& layer, model::OpRange range, Call& call) {
   const std::span<const Op> ops = program_.ops;
-  const model::OpRange& range = layer.ops;
-  call.deadline.reset();
+  if (range.begin == layer.ops.begin) call.deadline.reset();
   for (size_t i = range.begin; i < range.end;) {
     const std::span<const Op> rest = ops.subspan(i, range.end - i);
     const Op* first = PreparesLinear(rest) ? &rest[0] : nullptr;
     const size_t linears = LinearRun(first != nullptr ? rest.subspan(1) : rest);
     if (linears > 0) {
       const size_t prepares = first != nullptr ? 1 : 0;
-      if (!ComesInTime(layer, i + prepares, call)) return absl::OkStatus();
+      if (!ComesInTime(layer, i + prepares, call)) return false;
       RENGA_RETURN_IF_ERROR(RunLinears(layer, first, rest.subspan(prepares, linears), call));
       i += prepares + linears;
     } else {
       RENGA_RETURN_IF_ERROR(RunOp(layer, ops[i], call));
       ++i;
     }
+    if (call.group != nullptr) RENGA_RETURN_IF_ERROR(call.group->Advance());
   }
-  return absl::OkStatus();
+  return true;
 }
 
 bool LayerStack::ComesInTime(const Layer& layer, size_t first, Call& call) {
@@ -148,7 +209,7 @@ absl::Status LayerStack::RunOp(const Layer& layer, const Op& op, const Call& cal
                      : op.rows == model::OpRows::kComplete ? call.complete
                                                            : present;
   for (const RowRun& run : runs) {
-    const Call part{.first_row = run.first, .rows = run.count};
+    const Call part{.first_row = call.first_row + run.first, .rows = run.count};
     RENGA_RETURN_IF_ERROR(RunOpOnRows(layer, op, part));
   }
   return absl::OkStatus();
@@ -174,7 +235,7 @@ absl::Status LayerStack::RunOpOnRows(const Layer& layer, const Op& op, const Cal
     case OpKind::kGeluGate:
       return backend_->GeluGate(View(op.in, call), View(op.in2, call), View(op.out, call));
     case OpKind::kAllReduce:
-      return RunAllReduce(op, call);
+      break;  // RunLayer's
     case OpKind::kAdd:
       return backend_->Add(View(op.in, call), View(op.out, call));
     case OpKind::kAddLate:
@@ -266,26 +327,33 @@ size_t LayerStack::BundleOf(const Layer& layer, std::span<const Op> linears) con
 absl::Status LayerStack::Clear(std::span<const Op> ops, const Call& call) {
   for (const Op& op : ops) {
     shared_.assign(static_cast<size_t>(call.rows * Width(op.out)), 0.0f);
-    RENGA_RETURN_IF_ERROR(backend_->Upload(std::as_bytes(std::span(shared_)), *activations_,
-                                           activation_offsets_[op.out]));
+    RENGA_RETURN_IF_ERROR(
+        backend_->Upload(std::as_bytes(std::span(shared_)), *activations_, OffsetOf(op.out, call)));
     RENGA_RETURN_IF_ERROR(backend_->Synchronize());
   }
   return absl::OkStatus();
 }
 
-absl::Status LayerStack::RunAllReduce(const Op& op, const Call& call) {
+absl::Status LayerStack::BeginSum(const Op& op, Lane& lane) {
+  const Call& call = lane.call;
   if (call.group == nullptr) return absl::OkStatus();
-  if (call.group->sums_on_devices()) {
-    return call.group->SumOnDevices(View(op.in, call).data,
-                                    static_cast<size_t>(call.rows * Width(op.in)));
-  }
-  shared_.resize(static_cast<size_t>(call.rows * Width(op.in)));
-  const std::span<std::byte> bytes = std::as_writable_bytes(std::span(shared_));
-  const int64_t offset = activation_offsets_[op.in];
+  const RowsView rows = View(op.in, call);
+  const auto count = static_cast<size_t>(rows.rows * rows.columns);
+  if (call.group->sums_on_devices()) return call.group->SumOnDevices(rows.data, count);
+  lane.values.resize(count);
   RENGA_RETURN_IF_ERROR(backend_->Synchronize());
-  RENGA_RETURN_IF_ERROR(backend_->Download(*activations_, offset, bytes));
-  RENGA_RETURN_IF_ERROR(call.group->AllReduce(shared_));
-  RENGA_RETURN_IF_ERROR(backend_->Upload(bytes, *activations_, offset));
+  RENGA_RETURN_IF_ERROR(backend_->Download(*activations_, OffsetOf(op.in, call),
+                                           std::as_writable_bytes(std::span(lane.values))));
+  lane.sum = &op;
+  return call.group->BeginSum(lane.values);
+}
+
+absl::Status LayerStack::FinishSum(Lane& lane) {
+  if (lane.sum == nullptr) return absl::OkStatus();
+  const Op& op = *std::exchange(lane.sum, nullptr);
+  RENGA_RETURN_IF_ERROR(lane.call.group->FinishSum());
+  RENGA_RETURN_IF_ERROR(backend_->Upload(std::as_bytes(std::span(lane.values)), *activations_,
+                                         OffsetOf(op.in, lane.call)));
   return backend_->Synchronize();
 }
 
@@ -322,8 +390,7 @@ absl::Status LayerStack::RunAttention(const Layer& layer, const Op& op, const Ca
 
 absl::Status LayerStack::RestoreOrder(const Layer& layer, int buffer, const Call& call) {
   const int64_t numbers = call.rows * Width(buffer);
-  const int64_t at = activation_offsets_[buffer] +
-                     call.first_row * Width(buffer) * static_cast<int64_t>(sizeof(float));
+  const int64_t at = OffsetOf(buffer, call);
   std::vector<float> given(static_cast<size_t>(numbers));
   RENGA_RETURN_IF_ERROR(backend_->Synchronize());
   RENGA_RETURN_IF_ERROR(
@@ -334,11 +401,17 @@ absl::Status LayerStack::RestoreOrder(const Layer& layer, int buffer, const Call
   return backend_->Synchronize();
 }
 
+int64_t LayerStack::OffsetOf(int buffer, const Call& call) const {
+  return activation_offsets_[buffer] +
+         call.first_row * Width(buffer) * static_cast<int64_t>(sizeof(float));
+}
+
 RowsView LayerStack::View(int buffer, const Call& call) const {
   const int64_t width = Width(buffer);
-  auto* const first = reinterpret_cast<float*>(activations_->data() + activation_offsets_[buffer]);
-  return {
-      .data = first + call.first_row * width, .rows = call.rows, .columns = width, .stride = width};
+  return {.data = reinterpret_cast<float*>(activations_->data() + OffsetOf(buffer, call)),
+          .rows = call.rows,
+          .columns = width,
+          .stride = width};
 }
 
 }  // namespace renga::engine

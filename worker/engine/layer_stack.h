@@ -73,6 +73,7 @@ class LayerStack {
     model::OpRange ops = {};  // what it computes: less than the program where parts are left out
   };
   struct Call;
+  struct Lane;
   // Rows that stand side by side.
   struct RowRun {
     int64_t first = 0;
@@ -93,10 +94,19 @@ class LayerStack {
   // Which of the residency's bundles one call multiplies by.
   size_t BundleOf(const Layer& layer, std::span<const model::Op> linears) const;
 
-  absl::Status RunLayer(const Layer& layer, Call& call);
+  // One lane with all rows, or two that take turns: while the group adds up what one has computed,
+  // the other computes.
+  std::vector<Lane> LanesOf(Call call) const;
+  // On the lanes in turn, from one sum over the group to the next.
+  absl::Status RunLayer(const Layer& layer, std::vector<Lane>& lanes);
+  // False: what comes behind them in the layer is left out.
+  absl::StatusOr<bool> RunOps(const Layer& layer, model::OpRange range, Call& call);
   // On the rows that the op is for.
   absl::Status RunOp(const Layer& layer, const model::Op& op, const Call& call);
   absl::Status RunOpOnRows(const Layer& layer, const model::Op& op, const Call& call);
+  // What a step computes of these rows, counted from the first of them.
+  static std::vector<kernels::SequenceSlot> SlotsOf(std::span<const kernels::SequenceSlot> slots,
+                                                    const RowRun& rows);
   // Those of a step's rows at whose positions `chosen` says yes.
   static std::vector<RowRun> RunsOf(std::span<const int64_t> positions,
                                     absl::FunctionRef<bool(int64_t position)> chosen);
@@ -115,12 +125,14 @@ class LayerStack {
   absl::Status RunRope(const Layer& layer, const model::Op& op, const Call& call);
   // The outputs become zero.
   absl::Status Clear(std::span<const model::Op> ops, const Call& call);
-  absl::Status RunAllReduce(const model::Op& op, const Call& call);
+  absl::Status BeginSum(const model::Op& op, Lane& lane);
+  absl::Status FinishSum(Lane& lane);
   absl::Status RunAttention(const Layer& layer, const model::Op& op, const Call& call);
   // The layer's number in the model.
   int64_t NumberOf(const Layer& layer) const { return first_layer_ + (&layer - layers_.data()); }
   int64_t Width(int buffer) const { return program_.buffer_widths[buffer]; }
-  // The call's rows of an activation buffer.
+  // The call's rows of an activation buffer: where they begin, in bytes, and they themselves.
+  int64_t OffsetOf(int buffer, const Call& call) const;
   kernels::RowsView View(int buffer, const Call& call) const;
 
   const model::Model whole_;
@@ -142,7 +154,7 @@ class LayerStack {
   int64_t layer_kv_bytes_ = 0;
   std::unique_ptr<kernels::Buffer> activations_;  // every buffer of the program, one after another
   std::vector<int64_t> activation_offsets_;       // in bytes
-  std::vector<float> shared_;                     // rows on their way through the group
+  std::vector<float> shared_;                     // rows on their way to or from the host
   std::optional<model::OpRange> optional_;        // nullopt: nothing is ever left out
   uint32_t left_out_ = 0;
   NeuronObserver observer_;

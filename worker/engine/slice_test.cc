@@ -2,6 +2,7 @@
 // with whole layers computes.
 #include <unistd.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstring>
@@ -64,11 +65,13 @@ class SliceTest : public ::testing::TestWithParam<std::tuple<std::string, std::s
     return member;
   }
 
-  // A prompt of 33 tokens, then three decodes; all output rows side by side.
-  absl::StatusOr<Rows> Run(Shard& shard, base::Communicator* group) const {
+  // Steps of so many tokens each; all output rows side by side.
+  using Steps = std::vector<int64_t>;
+  absl::StatusOr<Rows> Run(Shard& shard, base::Communicator* group,
+                           const Steps& steps = kPromptAndDecodes) const {
     Rows all;
     int64_t position = 0;
-    for (const int64_t count : {33, 1, 1, 1}) {
+    for (const int64_t count : steps) {
       model::Step step;
       step.epoch = 1;
       step.number = static_cast<uint64_t>(position + 1);
@@ -79,7 +82,7 @@ class SliceTest : public ::testing::TestWithParam<std::tuple<std::string, std::s
       step.slots.push_back({.sequence = 1, .first_position = position, .token_count = count});
       Rows rows(count * model_.config.d_model);
       for (size_t i = 0; i < rows.size(); ++i) {
-        rows[i] = std::sin(static_cast<float>(i * 7 + static_cast<size_t>(position) * 13));
+        rows[i] = std::sin(static_cast<float>((all.size() + i) % 1009 * 7));
       }
       RENGA_RETURN_IF_ERROR(shard.RunLayers(step, rows, group));
       all.insert(all.end(), rows.begin(), rows.end());
@@ -89,7 +92,8 @@ class SliceTest : public ::testing::TestWithParam<std::tuple<std::string, std::s
   }
 
   // Every member's rows.
-  absl::StatusOr<std::vector<Rows>> RunGroup(const std::vector<LayerSlice>& slices) {
+  absl::StatusOr<std::vector<Rows>> RunGroup(const std::vector<LayerSlice>& slices,
+                                             const Steps& steps = kPromptAndDecodes) {
     std::vector<std::unique_ptr<Member>> members;
     for (const LayerSlice& slice : slices) {
       RENGA_ASSIGN_OR_RETURN(members.emplace_back(), Load(slice));
@@ -99,10 +103,13 @@ class SliceTest : public ::testing::TestWithParam<std::tuple<std::string, std::s
     std::vector<std::thread> threads;
     for (size_t i = 0; i < slices.size(); ++i) {
       threads.emplace_back(
-          [&, i] { rows[i] = Run(*members[i]->shard, group.member(static_cast<int>(i))); });
+          [&, i] { rows[i] = Run(*members[i]->shard, group.member(static_cast<int>(i)), steps); });
     }
     for (std::thread& thread : threads) thread.join();
-    EXPECT_EQ(group.sums(), 4 * 2 * model_.config.n_layers);
+    // Two for each layer, and for each of the two lanes of a long step.
+    const auto lanes =
+        static_cast<int64_t>(steps.size()) + std::count(steps.begin(), steps.end(), 33);
+    EXPECT_EQ(group.sums(), lanes * 2 * model_.config.n_layers);
     std::vector<Rows> all;
     for (absl::StatusOr<Rows>& one : rows) {
       RENGA_RETURN_IF_ERROR(one.status());
@@ -112,6 +119,8 @@ class SliceTest : public ::testing::TestWithParam<std::tuple<std::string, std::s
   }
 
   void TearDown() override { std::remove(path_.c_str()); }
+
+  static inline const Steps kPromptAndDecodes = {33, 1, 1, 1};
 
   std::string path_;
   std::unique_ptr<model::GgufFile> file_;
@@ -160,6 +169,17 @@ TEST_P(SliceTest, GroupsComputeWhatOneShardComputes) {
         EXPECT_EQ(std::memcmp(other.data(), rows[0].data(), rows[0].size() * sizeof(float)), 0);
       }
     }
+  }
+}
+
+// A long step's rows take turns, in two lanes, and attend to each other across them.
+TEST_P(SliceTest, RowsThatTakeTurnsHaveTheSameBits) {
+  ASSERT_NO_FATAL_FAILURE(Open(Shape(std::get<0>(GetParam()), DataType::kQ4_0)));
+  for (const std::vector<LayerSlice>& slices : std::vector<std::vector<LayerSlice>>{
+           {{{0, 4}, {0, 768}}, {{4, 8}, {768, 1024}}}, {{{0, 8}, {0, 0}}, {{8, 8}, {0, 1024}}}}) {
+    ASSERT_OK_AND_ASSIGN(const std::vector<Rows> in_turns, RunGroup(slices, {5, 33, 1}));
+    ASSERT_OK_AND_ASSIGN(const std::vector<Rows> at_once, RunGroup(slices, {5, 31, 2, 1}));
+    EXPECT_EQ(in_turns, at_once);
   }
 }
 

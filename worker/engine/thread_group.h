@@ -5,6 +5,7 @@
 #include <atomic>
 #include <barrier>
 #include <cstring>
+#include <deque>
 #include <memory>
 #include <span>
 #include <vector>
@@ -48,6 +49,16 @@ class ThreadGroup {
       if (rank_ == 0) ++group_->sums_;
       return absl::OkStatus();
     }
+    // Adds up as late as it may.
+    absl::Status BeginSum(std::span<float> values) override {
+      begun_.push_back(values);
+      return absl::OkStatus();
+    }
+    absl::Status FinishSum() override {
+      const std::span<float> values = begun_.front();
+      begun_.pop_front();
+      return AllReduce(values);
+    }
     absl::Status AllGather(std::span<const std::byte> mine, std::span<std::byte> all) override {
       group_->given_[rank_] = mine;
       group_->barrier_.arrive_and_wait();
@@ -69,6 +80,7 @@ class ThreadGroup {
    private:
     ThreadGroup* const group_;
     const int rank_;
+    std::deque<std::span<float>> begun_;
   };
 
   std::vector<std::span<const std::byte>> given_;
