@@ -268,7 +268,8 @@ absl::Status GroupCommunicator::Advance() {
 }
 
 size_t GroupCommunicator::PieceSize(size_t numbers) const {
-  const size_t most = kGroupBufferBytes / (8 * sizeof(float)) / links_.size() / block_ * block_;
+  // Of two sums what each other member is sent and sends, and three buffers for all.
+  const size_t most = kGroupBufferBytes / (4 * sizeof(float)) / links_.size() / block_ * block_;
   return std::min(numbers, most);
 }
 

@@ -23,9 +23,16 @@ const float* Floats(const std::unique_ptr<kernels::Buffer>& buffer) {
   return buffer == nullptr ? nullptr : reinterpret_cast<const float*>(buffer->data());
 }
 
-// Fewer rows are not shared out over two lanes: they are little to send, and each lane reads all
+// Fewer rows are not shared out over lanes: they are little to send, and each lane reads all
 // weights.
-constexpr int64_t kRowsForTwoLanes = 32;
+constexpr int64_t kFewestRowsForLanes = 32;
+// Products of so many rows are no slower per row than of more (measured on processors).
+constexpr int64_t kLargestLane = 128;
+constexpr int64_t kSmallestLane = 16;
+// What a group of two sends at one time (transport/group_communicator.h).
+constexpr int64_t kLaneNumbers = 256 << 10;
+// Sums that have begun (base::Communicator::BeginSum).
+constexpr size_t kMostSums = 2;
 
 // Whether ops[0] makes the input of the linear ops behind it and may run in one call with them:
 // none of them writes what it reads.
@@ -82,12 +89,14 @@ std::vector<kernels::SequenceSlot> LayerStack::SlotsOf(std::span<const kernels::
 }
 
 std::vector<LayerStack::Lane> LayerStack::LanesOf(Call call) const {
+  const bool turns = call.group != nullptr && !call.group->sums_on_devices() &&
+                     residency_ == nullptr && call.rows >= kFewestRowsForLanes;
+  const int64_t largest = std::clamp(kLaneNumbers / Width(0), kSmallestLane, kLargestLane);
+  const int64_t count = turns ? std::max<int64_t>(2, (call.rows + largest - 1) / largest) : 1;
   std::vector<Lane> lanes;
-  const bool two = call.group != nullptr && !call.group->sums_on_devices() &&
-                   residency_ == nullptr && call.rows >= kRowsForTwoLanes;
-  const int64_t half = two ? call.rows / 2 : 0;
-  for (const RowRun& run : {RowRun{0, half}, RowRun{half, call.rows - half}}) {
-    if (run.count == 0) continue;
+  for (int64_t i = 0; i < count; ++i) {
+    const int64_t first = call.rows * i / count;
+    const RowRun run = {.first = first, .count = call.rows * (i + 1) / count - first};
     Lane& lane = lanes.emplace_back(Lane{.call = call, .slots = SlotsOf(call.slots, run)});
     lane.call.first_row = run.first;
     lane.call.rows = run.count;
@@ -120,8 +129,9 @@ absl::Status LayerStack::Run(std::span<float> rows, std::span<const int64_t> pos
   // Buffer 0 is the residual stream; its rows lie side by side.
   RENGA_RETURN_IF_ERROR(backend_->Upload(bytes, *activations_, activation_offsets_[0]));
   std::vector<Lane> lanes = LanesOf(call);
+  begun_.clear();  // of a step that failed
   for (const Layer& layer : layers_) RENGA_RETURN_IF_ERROR(RunLayer(layer, lanes));
-  for (Lane& lane : lanes) RENGA_RETURN_IF_ERROR(FinishSum(lane));
+  while (!begun_.empty()) RENGA_RETURN_IF_ERROR(FinishOldestSum());
   if (late_.has_value()) {
     const Op rest{
         .kind = OpKind::kAdd, .in = late_->pending, .out = 0, .rows = model::OpRows::kLate};
@@ -138,7 +148,7 @@ absl::Status LayerStack::RunLayer(const Layer& layer, std::vector<Lane>& lanes) 
   for (size_t begin = layer.ops.begin; begin < layer.ops.end;) {
     const size_t end = std::find_if(ops + begin, ops + layer.ops.end, is_sum) - ops;
     for (Lane& lane : lanes) {
-      RENGA_RETURN_IF_ERROR(FinishSum(lane));
+      while (lane.sum != nullptr) RENGA_RETURN_IF_ERROR(FinishOldestSum());
       RENGA_ASSIGN_OR_RETURN(const bool goes_on, RunOps(layer, {begin, end}, lane.call));
       if (!goes_on) return absl::OkStatus();  // there is one lane, without a group
       if (end < layer.ops.end) RENGA_RETURN_IF_ERROR(BeginSum(program_.ops[end], lane));
@@ -340,16 +350,19 @@ absl::Status LayerStack::BeginSum(const Op& op, Lane& lane) {
   const RowsView rows = View(op.in, call);
   const auto count = static_cast<size_t>(rows.rows * rows.columns);
   if (call.group->sums_on_devices()) return call.group->SumOnDevices(rows.data, count);
+  if (begun_.size() == kMostSums) RENGA_RETURN_IF_ERROR(FinishOldestSum());
   lane.values.resize(count);
   RENGA_RETURN_IF_ERROR(backend_->Synchronize());
   RENGA_RETURN_IF_ERROR(backend_->Download(*activations_, OffsetOf(op.in, call),
                                            std::as_writable_bytes(std::span(lane.values))));
   lane.sum = &op;
+  begun_.push_back(&lane);
   return call.group->BeginSum(lane.values);
 }
 
-absl::Status LayerStack::FinishSum(Lane& lane) {
-  if (lane.sum == nullptr) return absl::OkStatus();
+absl::Status LayerStack::FinishOldestSum() {
+  Lane& lane = *begun_.front();
+  begun_.pop_front();
   const Op& op = *std::exchange(lane.sum, nullptr);
   RENGA_RETURN_IF_ERROR(lane.call.group->FinishSum());
   RENGA_RETURN_IF_ERROR(backend_->Upload(std::as_bytes(std::span(lane.values)), *activations_,

@@ -4,6 +4,7 @@
 #define RENGA_WORKER_ENGINE_LAYER_STACK_H_
 
 #include <cstdint>
+#include <deque>
 #include <memory>
 #include <optional>
 #include <span>
@@ -94,8 +95,8 @@ class LayerStack {
   // Which of the residency's bundles one call multiplies by.
   size_t BundleOf(const Layer& layer, std::span<const model::Op> linears) const;
 
-  // One lane with all rows, or two that take turns: while the group adds up what one has computed,
-  // the other computes.
+  // One lane with all rows, or several that take turns: while the group adds up what one has
+  // computed, the next one computes.
   std::vector<Lane> LanesOf(Call call) const;
   // On the lanes in turn, from one sum over the group to the next.
   absl::Status RunLayer(const Layer& layer, std::vector<Lane>& lanes);
@@ -126,7 +127,7 @@ class LayerStack {
   // The outputs become zero.
   absl::Status Clear(std::span<const model::Op> ops, const Call& call);
   absl::Status BeginSum(const model::Op& op, Lane& lane);
-  absl::Status FinishSum(Lane& lane);
+  absl::Status FinishOldestSum();
   absl::Status RunAttention(const Layer& layer, const model::Op& op, const Call& call);
   // The layer's number in the model.
   int64_t NumberOf(const Layer& layer) const { return first_layer_ + (&layer - layers_.data()); }
@@ -155,6 +156,7 @@ class LayerStack {
   std::unique_ptr<kernels::Buffer> activations_;  // every buffer of the program, one after another
   std::vector<int64_t> activation_offsets_;       // in bytes
   std::vector<float> shared_;                     // rows on their way to or from the host
+  std::deque<Lane*> begun_;                       // those whose sums have begun, oldest first
   std::optional<model::OpRange> optional_;        // nullopt: nothing is ever left out
   uint32_t left_out_ = 0;
   NeuronObserver observer_;

@@ -34,7 +34,7 @@ using model::ShardSpec;
 using Rows = std::vector<float>;
 
 const model::RuntimeLimits kLimits = {
-    .kv_blocks = 4, .max_step_tokens = 64, .max_step_outputs = 1, .kv_type = DataType::kF32};
+    .kv_blocks = 12, .max_step_tokens = 300, .max_step_outputs = 1, .kv_type = DataType::kF32};
 
 // One member with everything it needs to run on a thread of its own.
 struct Member {
@@ -76,8 +76,9 @@ class SliceTest : public ::testing::TestWithParam<std::tuple<std::string, std::s
       step.epoch = 1;
       step.number = static_cast<uint64_t>(position + 1);
       if (position == 0) {
-        step.commands.push_back(
-            {.kind = model::KvCommand::Kind::kAppendBlocks, .sequence = 1, .blocks = {2, 0}});
+        step.commands.push_back({.kind = model::KvCommand::Kind::kAppendBlocks,
+                                 .sequence = 1,
+                                 .blocks = {2, 0, 3, 1, 4, 5, 6, 11, 10, 9, 8, 7}});
       }
       step.slots.push_back({.sequence = 1, .first_position = position, .token_count = count});
       Rows rows(count * model_.config.d_model);
@@ -106,9 +107,11 @@ class SliceTest : public ::testing::TestWithParam<std::tuple<std::string, std::s
           [&, i] { rows[i] = Run(*members[i]->shard, group.member(static_cast<int>(i)), steps); });
     }
     for (std::thread& thread : threads) thread.join();
-    // Two for each layer, and for each of the two lanes of a long step.
-    const auto lanes =
-        static_cast<int64_t>(steps.size()) + std::count(steps.begin(), steps.end(), 33);
+    // Two for each layer and lane.
+    int64_t lanes = 0;
+    for (const int64_t count : steps) {
+      lanes += count < 32 ? 1 : std::max<int64_t>(2, (count + 127) / 128);
+    }
     EXPECT_EQ(group.sums(), lanes * 2 * model_.config.n_layers);
     std::vector<Rows> all;
     for (absl::StatusOr<Rows>& one : rows) {
@@ -172,13 +175,20 @@ TEST_P(SliceTest, GroupsComputeWhatOneShardComputes) {
   }
 }
 
-// A long step's rows take turns, in two lanes, and attend to each other across them.
+// A long step's rows take turns, in lanes, and attend to each other across them.
 TEST_P(SliceTest, RowsThatTakeTurnsHaveTheSameBits) {
-  ASSERT_NO_FATAL_FAILURE(Open(Shape(std::get<0>(GetParam()), DataType::kQ4_0)));
+  ASSERT_NO_FATAL_FAILURE(Open({.architecture = std::get<0>(GetParam()),
+                                .n_layers = 2,
+                                .d_model = 64,
+                                .n_heads = 4,
+                                .n_kv_heads = 2,
+                                .d_ff = 128,
+                                .type = DataType::kF32}));
   for (const std::vector<LayerSlice>& slices : std::vector<std::vector<LayerSlice>>{
-           {{{0, 4}, {0, 768}}, {{4, 8}, {768, 1024}}}, {{{0, 8}, {0, 0}}, {{8, 8}, {0, 1024}}}}) {
-    ASSERT_OK_AND_ASSIGN(const std::vector<Rows> in_turns, RunGroup(slices, {5, 33, 1}));
-    ASSERT_OK_AND_ASSIGN(const std::vector<Rows> at_once, RunGroup(slices, {5, 31, 2, 1}));
+           {{{0, 2}, {0, 96}}, {{2, 4}, {96, 128}}}, {{{0, 4}, {0, 0}}, {{4, 4}, {0, 128}}}}) {
+    ASSERT_OK_AND_ASSIGN(const std::vector<Rows> in_turns, RunGroup(slices, {5, 300, 33, 1}));
+    ASSERT_OK_AND_ASSIGN(const std::vector<Rows> at_once,
+                         RunGroup(slices, {5, 31, 31, 31, 31, 31, 31, 31, 31, 31, 21, 17, 16, 1}));
     EXPECT_EQ(in_turns, at_once);
   }
 }
