@@ -204,6 +204,31 @@ TEST_P(LinearTest, ThreadsMayLoadRowsAtOnce) {
                  Multiply(three(), *weights.Load(three()), input));
 }
 
+// Rows that come together are moved by squares of several rows and chunks, a row by itself chunk by
+// chunk; the packed cache of one holds for the other.
+TEST_P(LinearTest, RowsPackedTogetherOrOneByOneGiveTheSameBytes) {
+  if (three().layout_name().empty()) return;
+  std::vector<int64_t> widths = Columns(type());
+  widths.push_back(widths.back() * 3);
+  for (const int64_t columns : widths) {
+    for (const int64_t rows : {3, 13, 43}) {
+      const Weights weights(type(), rows, columns, 8);
+      const auto packed_by = [&](int64_t first, int64_t at_once) {
+        auto matrix = three().CreateMatrix(type(), rows, columns).value();
+        for (int64_t row = 0, next = first; row < rows; row = next, next = row + at_once) {
+          next = std::min(next, rows);
+          EXPECT_OK(three().LoadRows(*matrix, row, weights.Rows(row, next - row)));
+        }
+        const std::span<const std::byte> bytes = three().BytesOf(*matrix);
+        return std::vector<std::byte>(bytes.begin(), bytes.end());
+      };
+      const std::vector<std::byte> one_by_one = packed_by(1, 1);
+      EXPECT_EQ(packed_by(rows, rows), one_by_one) << rows << " x " << columns;
+      EXPECT_EQ(packed_by(2, 9), one_by_one) << rows << " x " << columns;
+    }
+  }
+}
+
 // What the packed cache does: bytes are taken elsewhere and back.
 TEST_P(LinearTest, AnAdoptedMatrixEqualsTheOneThatWasPacked) {
   const Weights weights(type(), 33, middle_columns(), 12);

@@ -1,6 +1,7 @@
 # The CPU backend's sources, included by worker/kernels/CMakeLists.txt after renga_kernels is made.
 # Each instruction set has a translation unit of its own, the only one compiled with its flags.
 target_sources(renga_kernels PRIVATE
+  "${CMAKE_CURRENT_LIST_DIR}/block_packing.cc"
   "${CMAKE_CURRENT_LIST_DIR}/cpu_attention.cc"
   "${CMAKE_CURRENT_LIST_DIR}/cpu_backend.cc"
   "${CMAKE_CURRENT_LIST_DIR}/cpu_path.cc"
@@ -26,6 +27,8 @@ set(looked_at_elsewhere)
 if(RENGA_SANITIZE)
   set(looked_at_elsewhere -fno-sanitize=all)
 endif()
+# Left alone, gcc gathers single chunks of several rows in a register before it stores them.
+renga_cpu_path(block_packing.cc ${optimised} -fno-tree-slp-vectorize)
 # Vectors wider than the processor's are passed by inlined functions only.
 renga_cpu_path(path_portable.cc -Wno-psabi)
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
