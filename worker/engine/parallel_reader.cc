@@ -30,7 +30,10 @@ absl::Status ParallelReader::Read(const std::string& tensor, int64_t begin, int6
                                   int64_t unit, const Take& take, const Advance& advance) {
   if (begin >= end) return absl::OkStatus();
   const Job job = {.tensor = tensor, .begin = begin, .end = end, .unit = unit, .take = take};
-  std::vector<Ends> ends(static_cast<size_t>(job.pieces()));
+  {
+    absl::MutexLock lock(&mutex_);
+    cut_units_.clear();  // of a Read that an error has ended
+  }
   const auto caller = std::this_thread::get_id();
   int64_t told = 0;  // the caller's
   std::atomic<int64_t> done = 0;
@@ -38,7 +41,7 @@ absl::Status ParallelReader::Read(const std::string& tensor, int64_t begin, int6
   absl::Mutex first_mutex;
   absl::Status first;
   const auto work = [&](int64_t piece) -> absl::Status {
-    RENGA_RETURN_IF_ERROR(ReadPiece(job, piece, ends[static_cast<size_t>(piece)]));
+    RENGA_RETURN_IF_ERROR(ReadPiece(job, piece));
     const int64_t bytes = job.At(piece + 1) - job.At(piece);
     const int64_t now = done.fetch_add(bytes) + bytes;
     if (std::this_thread::get_id() != caller) return absl::OkStatus();
@@ -54,11 +57,10 @@ absl::Status ParallelReader::Read(const std::string& tensor, int64_t begin, int6
     }
   });
   RENGA_RETURN_IF_ERROR(first);
-  RENGA_RETURN_IF_ERROR(TakeCutUnits(job, ends));
   return advance(done - told);
 }
 
-absl::Status ParallelReader::ReadPiece(const Job& job, int64_t piece, Ends& ends) {
+absl::Status ParallelReader::ReadPiece(const Job& job, int64_t piece) {
   const int64_t from = job.At(piece), to = job.At(piece + 1);
   std::vector<std::byte> buffer = TakeBuffer();
   const std::span<std::byte> bytes = std::span(buffer).first(static_cast<size_t>(to - from));
@@ -69,29 +71,32 @@ absl::Status ParallelReader::ReadPiece(const Job& job, int64_t piece, Ends& ends
     const auto part = [&](int64_t begin, int64_t end) {
       return bytes.subspan(static_cast<size_t>(begin - from), static_cast<size_t>(end - begin));
     };
-    const auto head = part(from, first), tail = part(last, to);
-    ends.head.assign(head.begin(), head.end());
-    ends.tail.assign(tail.begin(), tail.end());
     if (first < last) status = job.take(first - job.begin, part(first, last));
+    if (status.ok()) status = AddPart(job, from, part(from, first));
+    if (status.ok()) status = AddPart(job, last, part(last, to));
   }
   ReturnBuffer(std::move(buffer));
   return status;
 }
 
-absl::Status ParallelReader::TakeCutUnits(const Job& job, std::span<const Ends> ends) {
-  std::vector<std::byte> cut;
-  int64_t at = 0;
-  for (size_t piece = 0; piece < ends.size(); ++piece) {
-    cut.insert(cut.end(), ends[piece].head.begin(), ends[piece].head.end());
-    if (static_cast<int64_t>(cut.size()) == job.unit) {
-      RENGA_RETURN_IF_ERROR(job.take(at, cut));
-      cut.clear();
+absl::Status ParallelReader::AddPart(const Job& job, int64_t at, std::span<const std::byte> part) {
+  if (part.empty()) return absl::OkStatus();
+  const int64_t unit = job.UnitBefore(at);
+  std::vector<std::byte> whole;
+  {
+    absl::MutexLock lock(&mutex_);
+    CutUnit& cut = cut_units_[unit];
+    if (cut.bytes.empty()) {
+      cut.bytes.resize(static_cast<size_t>(job.unit));
+      cut.missing = job.unit;
     }
-    if (ends[piece].tail.empty()) continue;
-    cut = ends[piece].tail;
-    at = job.UnitBefore(job.At(static_cast<int64_t>(piece) + 1)) - job.begin;
+    std::copy(part.begin(), part.end(), cut.bytes.begin() + (at - unit));
+    cut.missing -= static_cast<int64_t>(part.size());
+    if (cut.missing > 0) return absl::OkStatus();
+    whole = std::move(cut.bytes);
+    cut_units_.erase(unit);
   }
-  return absl::OkStatus();
+  return job.take(unit - job.begin, whole);
 }
 
 std::vector<std::byte> ParallelReader::TakeBuffer() {

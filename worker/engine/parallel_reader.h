@@ -2,11 +2,14 @@
 // read: reading, checking and packing a piece are one thread's, while the piece is in its caches,
 // and no thread waits for another before the tensor's end.
 //
-// Pieces are those that sources check, so that nothing is read twice. The parts of rows at their
-// ends are kept aside and put together when all pieces are there.
+// Pieces are those that sources check, so that nothing is read twice. The parts of units at their
+// ends are kept aside until a thread has brought a unit's last one. Each thread reads neighbouring
+// pieces in order, or another's from the end: of a few units per thread is a part missing at a
+// time.
 #ifndef RENGA_WORKER_ENGINE_PARALLEL_READER_H_
 #define RENGA_WORKER_ENGINE_PARALLEL_READER_H_
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -15,6 +18,7 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
 #include "base/thread_pool.h"
@@ -25,11 +29,18 @@ namespace renga::engine {
 // Reads end at multiples of this.
 inline constexpr int64_t kReadAlignment = int64_t{1} << 20;
 
+// More threads than these gain little, and each holds a piece in memory beside what was offered.
+inline constexpr int kMostReadingThreads = 8;
+
 // One Read at a time.
 class ParallelReader {
  public:
-  // `source` outlives this, and its Read may be called from several threads at once.
-  ParallelReader(WeightSource* source, int threads) : source_(source), pool_(threads) {}
+  // `source` outlives this, and its Read may be called from several threads at once. Takes
+  // kMostReadingThreads where `threads` are more.
+  ParallelReader(WeightSource* source, int threads)
+      : source_(source), pool_(std::min(threads, kMostReadingThreads)) {}
+
+  int threads() const { return pool_.thread_count(); }
 
   // Whole units of the tensor, with how many bytes of them came before. Called from several threads
   // at once, for each unit once.
@@ -43,14 +54,15 @@ class ParallelReader {
 
  private:
   struct Job;
-  // The parts of units that a piece begins and ends with.
-  struct Ends {
-    std::vector<std::byte> head;
-    std::vector<std::byte> tail;
+  // A unit that lies in several pieces.
+  struct CutUnit {
+    std::vector<std::byte> bytes;
+    int64_t missing = 0;
   };
 
-  absl::Status ReadPiece(const Job& job, int64_t piece, Ends& ends);
-  absl::Status TakeCutUnits(const Job& job, std::span<const Ends> ends);
+  absl::Status ReadPiece(const Job& job, int64_t piece);
+  // A part of a cut unit, the tensor's bytes from `at` on. Takes the unit when it was the last.
+  absl::Status AddPart(const Job& job, int64_t at, std::span<const std::byte> part);
   std::vector<std::byte> TakeBuffer();
   void ReturnBuffer(std::vector<std::byte> buffer);
 
@@ -58,6 +70,8 @@ class ParallelReader {
   base::ThreadPool pool_;
   absl::Mutex mutex_;
   std::vector<std::vector<std::byte>> buffers_ ABSL_GUARDED_BY(mutex_);  // not in use
+  // By where they begin in the tensor.
+  absl::flat_hash_map<int64_t, CutUnit> cut_units_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace renga::engine

@@ -78,6 +78,30 @@ TEST(ParallelReaderTest, EachUnitComesOnce) {
   }
 }
 
+TEST(ParallelReaderTest, UnitsOnTwoPiecesAreTakenWhenBothAreThere) {
+  KnownBytes source;
+  ParallelReader reader(&source, 1);
+  int64_t read = 0;
+  ASSERT_OK(reader.Read(
+      "t", 0, 5'000'000, 1000,
+      [&](int64_t done, std::span<const std::byte> bytes) {
+        // Of the piece that was read now, or of that and the one before: no other is kept.
+        EXPECT_GT(done + static_cast<int64_t>(bytes.size()), read);
+        return absl::OkStatus();
+      },
+      [&](int64_t bytes) {
+        read += bytes;
+        return absl::OkStatus();
+      }));
+  EXPECT_EQ(read, 5'000'000);
+}
+
+TEST(ParallelReaderTest, HoldsFewPiecesOnManyCores) {
+  KnownBytes source;
+  EXPECT_LE(ParallelReader(&source, 64).threads(), kMostReadingThreads);
+  EXPECT_EQ(ParallelReader(&source, 2).threads(), 2);
+}
+
 absl::Status ReadFour(KnownBytes& source, const ParallelReader::Take& take,
                       const ParallelReader::Advance& advance) {
   ParallelReader reader(&source, 2);

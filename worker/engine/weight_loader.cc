@@ -12,6 +12,10 @@
 namespace renga::engine {
 namespace {
 
+// Rows that lie on two pieces are put together in memory beside what was offered, a few for each
+// thread that reads. Longer rows come one piece after the other.
+constexpr int64_t kMostBytesOfCutRow = int64_t{128} << 10;
+
 absl::StatusOr<base::DataType> CheckedType(const model::TensorSpec& tensor, WeightSource& source) {
   RENGA_ASSIGN_OR_RETURN(const base::DataType type, source.TensorType(tensor.name));
   if (type == base::DataType::kInvalid) {
@@ -102,7 +106,8 @@ absl::StatusOr<std::unique_ptr<kernels::WeightMatrix>> WeightLoader::Pack(
   if (!matrix.ok()) return base::Annotate(matrix.status(), tensor.name);
   RENGA_ASSIGN_OR_RETURN(const int64_t begin, base::RowBytes(key.type, key.columns.begin));
   RENGA_ASSIGN_OR_RETURN(const int64_t end, base::RowBytes(key.type, key.columns.end));
-  if (backend_->loading_threads() > 1 && source_->ReadsAtOnce()) {
+  if (backend_->loading_threads() > 1 && source_->ReadsAtOnce() &&
+      row_bytes <= kMostBytesOfCutRow) {
     RENGA_RETURN_IF_ERROR(ReadUnitsInParallel(
         tensor, key.rows.begin * row_bytes, key.rows.end * row_bytes, row_bytes,
         [&](int64_t done, std::span<const std::byte> rows) -> absl::Status {
