@@ -89,8 +89,8 @@ std::vector<kernels::SequenceSlot> LayerStack::SlotsOf(std::span<const kernels::
 }
 
 std::vector<LayerStack::Lane> LayerStack::LanesOf(Call call) const {
-  const bool turns = call.group != nullptr && !call.group->sums_on_devices() &&
-                     residency_ == nullptr && call.rows >= kFewestRowsForLanes;
+  const bool turns = has_lanes_ && call.group != nullptr && !call.group->sums_on_devices() &&
+                     call.rows >= kFewestRowsForLanes;
   const int64_t largest = std::clamp(kLaneNumbers / Width(0), kSmallestLane, kLargestLane);
   const int64_t count = turns ? std::max<int64_t>(2, (call.rows + largest - 1) / largest) : 1;
   std::vector<Lane> lanes;

@@ -54,6 +54,10 @@ class LayerStack {
   // Null: every matrix is held.
   Residency* residency() { return residency_.get(); }
 
+  // No lanes from now on: some member of the group reads matrices from its disk, each once for a
+  // step, and all members' sums follow each other in the same order.
+  void KeepRowsTogether() { has_lanes_ = false; }
+
   // Runs `rows` (positions.size() x d_model, at least one row, at most max_step_tokens) through
   // all layers, in place. Nothing is late any more when they leave. Slots cover all rows. `group`
   // joins what its members computed of a layer: kFailedPrecondition when a slice has none or whole
@@ -159,6 +163,7 @@ class LayerStack {
   std::deque<Lane*> begun_;                       // those whose sums have begun, oldest first
   std::optional<model::OpRange> optional_;        // nullopt: nothing is ever left out
   uint32_t left_out_ = 0;
+  bool has_lanes_ = true;
   NeuronObserver observer_;
   int down_ = -1;      // the tensor that multiplies what neurons give, with cold neurons
   int observed_ = -1;  // the tensor that multiplies what neurons give, with an observer

@@ -323,6 +323,10 @@ class ShardImpl : public Shard {
     return backend->Synchronize();
   }
 
+  void KeepRowsTogether() {
+    if (layers_ != nullptr) layers_->KeepRowsTogether();
+  }
+
   absl::StatusOr<std::vector<float>> Embed(std::span<const model::TokenId> tokens) override {
     if (!embedding_.has_value())
       return absl::FailedPreconditionError("this shard has no embedding");
@@ -484,6 +488,7 @@ absl::StatusOr<std::unique_ptr<Shard>> Shard::Load(const model::Model& model,
   WeightLoader loader(backend, source, progress, needs.load_bytes);
   RENGA_RETURN_IF_ERROR(
       shard->LoadParts(model, backend, source, loader, std::move(residency), std::move(screen)));
+  if (mode == LoadMode::kLazy) shard->KeepRowsTogether();
   return shard;
 }
 

@@ -53,7 +53,8 @@ class SliceTest : public ::testing::TestWithParam<std::tuple<std::string, std::s
     ASSERT_OK_AND_ASSIGN(model_, model::ReadModel(*file_));
   }
 
-  absl::StatusOr<std::unique_ptr<Member>> Load(const std::optional<LayerSlice>& slice) {
+  absl::StatusOr<std::unique_ptr<Member>> Load(const std::optional<LayerSlice>& slice,
+                                               LoadMode mode = LoadMode::kEager) {
     auto member = std::make_unique<Member>();
     RENGA_ASSIGN_OR_RETURN(
         member->backend, kernels::CreateBackend({.device = std::get<1>(GetParam()), .threads = 1}));
@@ -61,7 +62,7 @@ class SliceTest : public ::testing::TestWithParam<std::tuple<std::string, std::s
     const ShardSpec spec = {.layers = {0, model_.config.n_layers}, .slice = slice, .head_rows = {}};
     RENGA_ASSIGN_OR_RETURN(
         member->shard, Shard::Load(model_, spec, kLimits, member->backend.get(), &member->budget,
-                                   member->weights.get(), nullptr));
+                                   member->weights.get(), nullptr, mode));
     return member;
   }
 
@@ -94,10 +95,11 @@ class SliceTest : public ::testing::TestWithParam<std::tuple<std::string, std::s
 
   // Every member's rows.
   absl::StatusOr<std::vector<Rows>> RunGroup(const std::vector<LayerSlice>& slices,
-                                             const Steps& steps = kPromptAndDecodes) {
+                                             const Steps& steps = kPromptAndDecodes,
+                                             LoadMode mode = LoadMode::kEager) {
     std::vector<std::unique_ptr<Member>> members;
     for (const LayerSlice& slice : slices) {
-      RENGA_ASSIGN_OR_RETURN(members.emplace_back(), Load(slice));
+      RENGA_ASSIGN_OR_RETURN(members.emplace_back(), Load(slice, mode));
     }
     ThreadGroup group(static_cast<int>(slices.size()));
     std::vector<absl::StatusOr<Rows>> rows(slices.size(), absl::UnknownError("not run"));
@@ -110,7 +112,8 @@ class SliceTest : public ::testing::TestWithParam<std::tuple<std::string, std::s
     // Two for each layer and lane.
     int64_t lanes = 0;
     for (const int64_t count : steps) {
-      lanes += count < 32 ? 1 : std::max<int64_t>(2, (count + 127) / 128);
+      const bool one = count < 32 || mode == LoadMode::kLazy;
+      lanes += one ? 1 : std::max<int64_t>(2, (count + 127) / 128);
     }
     EXPECT_EQ(group.sums(), lanes * 2 * model_.config.n_layers);
     std::vector<Rows> all;
@@ -191,6 +194,19 @@ TEST_P(SliceTest, RowsThatTakeTurnsHaveTheSameBits) {
                          RunGroup(slices, {5, 31, 31, 31, 31, 31, 31, 31, 31, 31, 21, 17, 16, 1}));
     EXPECT_EQ(in_turns, at_once);
   }
+}
+
+// A member that streams has one lane, so the others of a lazy group have one, too.
+TEST_P(SliceTest, MembersOfALazyGroupKeepRowsTogether) {
+  if (std::get<1>(GetParam()) != "reference") {
+    GTEST_SKIP() << "a device that holds all matrices of a lazy shard is needed";
+  }
+  ASSERT_NO_FATAL_FAILURE(Open(Shape(std::get<0>(GetParam()), DataType::kQ4_0)));
+  const std::vector<LayerSlice> slices = {{{0, 4}, {0, 512}}, {{4, 8}, {512, 1024}}};
+  ASSERT_OK_AND_ASSIGN(const std::vector<Rows> eager, RunGroup(slices));
+  ASSERT_OK_AND_ASSIGN(const std::vector<Rows> lazy,
+                       RunGroup(slices, kPromptAndDecodes, LoadMode::kLazy));
+  EXPECT_EQ(lazy, eager);
 }
 
 TEST_P(SliceTest, MembersOfOneHeadGroupShareItsKvHead) {
