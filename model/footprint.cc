@@ -15,7 +15,7 @@ namespace {
 // Sums of a few of these still fit int64.
 constexpr int64_t kSaturated = int64_t{1} << 58;
 constexpr int64_t kFixedScratchBytes = int64_t{4} << 20;
-constexpr int64_t kGroupScratchBytes = int64_t{8} << 20;
+constexpr int64_t kGroupScratchBytes = int64_t{4} << 20;
 constexpr int64_t kFloatBytes = 4;
 // A backend may keep activations as int8 with a scale and a sum for each block: at most 2 bytes
 // per number.

@@ -23,7 +23,7 @@ ALLOWED = {
     "coordinator/http": ["base", "model", "coordinator/cluster", "coordinator/serving"],
     "cli": ["base", "model", "partition", "proto", "transport", "worker/kernels", "worker/engine",
             "worker/service", "coordinator/cluster", "coordinator/serving", "coordinator/http"],
-    "bench": ["base", "model", "partition", "worker/kernels", "worker/engine"],
+    "bench": ["base", "model", "partition", "worker/kernels", "worker/engine", "transport"],
 }
 INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"')
 

@@ -25,7 +25,7 @@
 namespace renga::transport {
 
 // What a group may have on its way at one time; model::MeasureScratch counts it.
-inline constexpr int64_t kGroupBufferBytes = int64_t{8} << 20;
+inline constexpr int64_t kGroupBufferBytes = int64_t{4} << 20;
 inline constexpr size_t kMaxGroupSize = 64;
 
 // Sums of small vectors are exchanged whole, each member with each other; larger ones in two

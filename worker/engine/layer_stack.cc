@@ -30,7 +30,7 @@ constexpr int64_t kFewestRowsForLanes = 32;
 constexpr int64_t kLargestLane = 128;
 constexpr int64_t kSmallestLane = 16;
 // What a group of two sends at one time (transport/group_communicator.h).
-constexpr int64_t kLaneNumbers = 256 << 10;
+constexpr int64_t kLaneNumbers = 128 << 10;
 // Sums that have begun (base::Communicator::BeginSum).
 constexpr size_t kMostSums = 2;
 
