@@ -12,7 +12,10 @@
 #include <utility>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
 #include "base/direct_file.h"
 #include "base/status_macros.h"
@@ -56,6 +59,7 @@ class FakeDisk : public WeightSource {
 
   // The n-th read from now on (0: the next) and those after it get this, `times` of them.
   void FailReads(int n, int times, absl::Status status) {
+    absl::MutexLock lock(&mutex_);
     failure_ = std::move(status);
     reads_until_failure_ = n;
     failures_left_ = times;
@@ -98,9 +102,8 @@ class FakeDisk : public WeightSource {
       EXPECT_EQ(reinterpret_cast<uintptr_t>(room.data()) % base::kDirectAlignment, 0);
       EXPECT_GE(room.size(), kept_->bytes.size());
       // As of a read that stopped halfway.
-      const bool fails = disk_->Fails();
       std::memset(room.data(), 0x55, room.size());
-      if (fails) return disk_->failure_;
+      RENGA_RETURN_IF_ERROR(disk_->NextRead());
       if (kept_->damaged) return absl::DataLossError("the packed matrix is damaged");
       std::memcpy(room.data(), kept_->bytes.data(), kept_->bytes.size());
       disk_->streamed_bytes += static_cast<int64_t>(kept_->bytes.size());
@@ -113,7 +116,7 @@ class FakeDisk : public WeightSource {
       }
       EXPECT_GE(disk_->prefetched, disk_->hold_after_prefetched);
       absl::SleepFor(disk_->delay);
-      if (disk_->Fails()) return disk_->failure_;
+      RENGA_RETURN_IF_ERROR(disk_->NextRead());
       if (kept_->damaged) return absl::DataLossError("the packed matrix is damaged");
       return kernels::PackedBytes{.bytes = kept_->bytes, .owner = kept_};
     }
@@ -128,16 +131,19 @@ class FakeDisk : public WeightSource {
   static std::string NameOf(const MatrixKey& key) {
     return absl::StrCat(key.tensor, " ", key.rows.begin, " ", key.rows.end);
   }
-  bool Fails() {
-    if (reads_until_failure_.fetch_sub(1) > 0) return false;
-    return failures_left_.fetch_sub(1) > 0;
+  // How it ends, by FailReads.
+  absl::Status NextRead() {
+    absl::MutexLock lock(&mutex_);
+    if (reads_until_failure_-- > 0) return absl::OkStatus();
+    return failures_left_-- > 0 ? failure_ : absl::OkStatus();
   }
 
   WeightSource* const file_;
   std::map<std::string, std::shared_ptr<Kept>> kept_;
-  absl::Status failure_;
-  std::atomic<int> reads_until_failure_ = 1 << 30;
-  std::atomic<int> failures_left_ = 0;
+  absl::Mutex mutex_;
+  absl::Status failure_ ABSL_GUARDED_BY(mutex_);
+  int reads_until_failure_ ABSL_GUARDED_BY(mutex_) = 1 << 30;
+  int failures_left_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 
 class ResidencyTest : public ::testing::Test {
