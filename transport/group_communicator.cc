@@ -228,6 +228,7 @@ absl::Status GroupCommunicator::Failure(int rank, const absl::Status& status) {
 }
 
 absl::Status GroupCommunicator::AllReduce(std::span<float> values) {
+  RENGA_RETURN_IF_ERROR(failure_);
   if (!sums_.empty()) return absl::FailedPreconditionError("another sum has begun");
   RENGA_RETURN_IF_ERROR(BeginSum(values));
   return FinishSum();
@@ -247,6 +248,7 @@ absl::Status GroupCommunicator::BeginSum(std::span<float> values) {
 }
 
 absl::Status GroupCommunicator::FinishSum() {
+  RENGA_RETURN_IF_ERROR(failure_);
   if (sums_.empty()) return absl::FailedPreconditionError("no sum has begun");
   const Timer timer(exchange_time_);
   Sum sum = sums_.front();

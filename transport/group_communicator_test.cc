@@ -176,6 +176,7 @@ TEST_P(GroupTest, AMemberThatEndsIsNamed) {
     if (group.rank() == 1) return status;
     while (status.ok()) status = group.AllReduce(values);
     EXPECT_EQ(group.AllReduce(values), status) << "a broken group stays broken";
+    EXPECT_EQ(group.FinishSum(), status);
     return status;
   });
   EXPECT_OK(ends[1]);
