@@ -37,7 +37,7 @@ def renga(args, model, threads, workers):
         command += ["--workers", str(workers)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=3600)
     result = json.loads(done.stdout)
-    return (result.get("prefill_tokens_per_second", 0.0), result["decode_tokens_per_second"])
+    return (result.get("prefill_tokens_per_second", 0.0), result.get("decode_tokens_per_second", 0.0))
 
 
 def llama(args, bench, model, threads, rpc=None):

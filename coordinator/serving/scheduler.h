@@ -44,7 +44,7 @@ struct SchedulerOptions {
   // While answers are under way, prompt chunks are made smaller, so that a stage is not busy with
   // one for much longer than this.
   absl::Duration chunk_time = absl::Milliseconds(250);
-  int64_t max_requests = 256;       // waiting and running; more are refused
+  int64_t max_requests = 256;  // waiting and running; more are refused
   // Of a replica; 0: one more than there are stages, or two while nobody's answer is under way.
   int64_t max_steps_in_flight = 0;
   SpeculationMode speculation = SpeculationMode::kOff;
