@@ -23,15 +23,16 @@ struct Arguments {
   bool tied_output = false;
   bool rope_factors = false;
   // Each replaces the shape's own number.
-  std::optional<int64_t> layers, d_model, heads, kv_heads, head_dim, ffn, vocab, context;
+  std::optional<int64_t> layers, d_model, heads, kv_heads, head_dim, ffn, experts, experts_used,
+      vocab, context;
 };
 
 void AddOptions(CLI::App& app, Arguments& arguments) {
   app.add_option("path", arguments.path, "File to write")->required();
-  app.add_option("--shape", arguments.shape, "tiny, 1.1b (TinyLlama) or 7b (Llama 2)");
+  app.add_option("--shape", arguments.shape, "tiny, tiny-moe, 1.1b (TinyLlama) or 7b (Llama 2)");
   app.add_option("--type", arguments.type, "Format of the matrices: F32, Q4_K, ...");
   app.add_option("--output-type", arguments.output_type, "Format of output.weight, if another");
-  app.add_option("--architecture", arguments.architecture, "llama, qwen2 or qwen3");
+  app.add_option("--architecture", arguments.architecture, "llama, qwen2, qwen3 or qwen3moe");
   app.add_option("--seed", arguments.seed, "Seed of the random weights");
   app.add_flag("--tied-output", arguments.tied_output, "Use the embedding as output matrix");
   app.add_flag("--rope-factors", arguments.rope_factors, "Add rope_freqs.weight");
@@ -41,6 +42,8 @@ void AddOptions(CLI::App& app, Arguments& arguments) {
   app.add_option("--kv-heads", arguments.kv_heads, "Key and value heads");
   app.add_option("--head-dim", arguments.head_dim, "Numbers per head; width / heads if absent");
   app.add_option("--ffn", arguments.ffn, "Feed-forward width");
+  app.add_option("--experts", arguments.experts, "Feed-forwards of each layer; 0: one for all");
+  app.add_option("--experts-used", arguments.experts_used, "Of these, how many a token uses");
   app.add_option("--vocab", arguments.vocab, "Vocabulary, at least 260");
   app.add_option("--context", arguments.context, "Context length");
 }
@@ -71,6 +74,8 @@ absl::StatusOr<model::SyntheticModelOptions> OptionsOf(const Arguments& argument
   options.n_kv_heads = arguments.kv_heads.value_or(options.n_kv_heads);
   options.head_dim = arguments.head_dim.value_or(options.head_dim);
   options.d_ff = arguments.ffn.value_or(options.d_ff);
+  options.n_experts = arguments.experts.value_or(options.n_experts);
+  options.n_experts_used = arguments.experts_used.value_or(options.n_experts_used);
   options.vocab_size = arguments.vocab.value_or(options.vocab_size);
   options.context_length = arguments.context.value_or(options.context_length);
   return options;

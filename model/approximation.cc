@@ -89,6 +89,12 @@ absl::Status CheckApproximation(const Approximation& approximation, const ModelC
         "a late slice goes neither with a deadline nor with missing feed-forwards: name one of "
         "them");
   }
+  if (config.has_experts() && (approximation.late_percent > 0 || approximation.deadline_ms > 0 ||
+                               approximation.cold_neurons != nullptr)) {
+    return absl::UnimplementedError(
+        "late slices, deadlines and cold neurons are not for layers with experts: each token uses "
+        "few of their neurons as it is");
+  }
   if (approximation.cold_neurons != nullptr) {
     const absl::Status cold = CheckColdNeurons(approximation, config);
     if (!cold.ok()) return cold;

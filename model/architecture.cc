@@ -1,5 +1,6 @@
 #include "model/architecture.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/container/flat_hash_set.h"
@@ -15,9 +16,14 @@ TensorSpec Vector(absl::string_view name, int64_t width) {
   return {.name = std::string(name), .columns = width, .must_be_f32 = true};
 }
 
+std::string ShapeText(const TensorSpec& spec) {
+  if (spec.rows == 1) return absl::StrCat(spec.columns);
+  if (spec.experts == 0) return absl::StrCat(spec.columns, " x ", spec.rows);
+  return absl::StrCat(spec.columns, " x ", spec.rows / spec.experts, " x ", spec.experts);
+}
+
 bool HasShape(const GgufTensor& tensor, const TensorSpec& spec) {
-  const int64_t second = tensor.dims.size() > 1 ? tensor.dims[1] : 1;
-  return tensor.dims[0] == spec.columns && second == spec.rows && tensor.row_count() == spec.rows;
+  return tensor.row_count() == spec.rows && HasDims(spec, tensor.dims);
 }
 
 absl::Status CheckTensor(const GgufFile& file, const TensorSpec& spec) {
@@ -26,11 +32,9 @@ absl::Status CheckTensor(const GgufFile& file, const TensorSpec& spec) {
     return absl::DataLossError(absl::StrCat("the model lacks the tensor ", spec.name));
   }
   if (!HasShape(*tensor, spec)) {
-    const std::string expected =
-        spec.rows == 1 ? absl::StrCat(spec.columns) : absl::StrCat(spec.columns, " x ", spec.rows);
     return absl::DataLossError(absl::StrCat("tensor ", spec.name, " has the shape ",
                                             absl::StrJoin(tensor->dims, " x "),
-                                            ", but the metadata asks for ", expected));
+                                            ", but the metadata asks for ", ShapeText(spec)));
   }
   if (spec.must_be_f32 && tensor->type != base::DataType::kF32) {
     return absl::UnimplementedError(absl::StrCat("tensor ", spec.name, " is stored as ",
@@ -76,6 +80,23 @@ absl::Status CheckTensors(const GgufFile& file, const Model& model) {
 }
 
 }  // namespace
+
+bool HasDims(const TensorSpec& spec, std::span<const int64_t> dims) {
+  const auto at = [&](size_t i) { return i < dims.size() ? dims[i] : 1; };
+  for (size_t i = 3; i < dims.size(); ++i) {
+    if (dims[i] != 1) return false;
+  }
+  const int64_t matrices = std::max<int64_t>(spec.experts, 1);
+  return at(0) == spec.columns && at(1) == spec.rows / matrices && at(2) == matrices;
+}
+
+bool ReadsTensor(const LayerProgram& program, const Op& op, size_t tensor) {
+  const auto index = static_cast<int>(tensor);
+  if (op.weight == index || op.bias == index) return true;
+  const ExpertTensors& experts = program.experts;
+  return op.kind == OpKind::kExperts &&
+         (experts.gate == index || experts.up == index || experts.down == index);
+}
 
 TensorSpec EmbeddingTensor(const ModelConfig& config) {
   return {.name = "token_embd.weight",

@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -27,17 +28,24 @@ enum class Cut {
   kVocabulary,          // by rows: embedding and output
   kHeadColumns,         // by columns, in units of a query head: attention output
   kFeedForwardColumns,  // by columns: feed-forward down
+  kExperts,             // not at all: a matrix for each expert of a mixture
 };
 
 // A tensor an architecture expects. Rows x columns in the linear-layer sense: `columns` inputs
-// (contiguous), `rows` outputs. Vectors have rows == 1.
+// (contiguous), `rows` outputs. Vectors have rows == 1. Experts' matrices lie in one tensor, one
+// after the other, with a third dimension in the file: `rows` are those of all of them.
 struct TensorSpec {
   std::string name;  // full GGUF name: "blk.3.attn_q.weight"
   int64_t rows = 1;
   int64_t columns = 0;
   Cut cut = Cut::kNone;
   bool must_be_f32 = false;  // norm weights, biases, rope factors
+  int64_t experts = 0;       // matrices of rows / experts rows each; 0: one matrix
 };
+
+// Whether a tensor's dimensions, innermost first, are the spec's; those of 1 at the end may be left
+// out.
+bool HasDims(const TensorSpec& spec, std::span<const int64_t> dims);
 
 enum class OpKind {
   kRmsNorm,      // out = rmsnorm(in) * weight, over the whole width
@@ -51,6 +59,8 @@ enum class OpKind {
   kAllReduce,    // in place on `in`: the sum over the members of a tensor-parallel group, each
                  // of which has computed a part; nothing for a stage of one
   kAdd,          // out = out + in
+  kExperts,      // out = for each row the sum, in the order of the experts, of what those with its
+                 // best scores in `in2` make of `in`, as LayerProgram::experts says
   kAddLate,      // the same with what the layer before has left in `in`; nothing in a stage's first
 };
 
@@ -76,12 +86,27 @@ struct Op {
   OpRows rows = OpRows::kAll;
 };
 
+// What kExperts works with. Each row has the n_experts_used experts with the largest scores, the
+// lower number first where two are equal; their weights are the softmax of their scores, which is
+// the softmax over all experts made to add up to 1 again. An expert is down * (silu(gate * in) *
+// (up * in)), times its weight.
+struct ExpertTensors {
+  int gate = -1, up = -1, down = -1;  // indices into the layer's tensor list
+  // Buffers with room for one row of each expert that a token uses: of their inputs and then of
+  // what they give, of gates and of ups.
+  int rows = -1, gates = -1, ups = -1;
+};
+
 // One layer. Buffer 0 is the residual stream: input and output of the layer, width d_model.
 // Every buffer holds float32 rows, one per token of the step.
 struct LayerProgram {
   std::vector<int64_t> buffer_widths;
   std::vector<Op> ops;
+  ExpertTensors experts = {};  // of the kExperts op, where there is one
 };
+
+// Whether an op of this layer reads the layer's tensor with the index `tensor`.
+bool ReadsTensor(const LayerProgram& program, const Op& op, size_t tensor);
 
 class Architecture {
  public:

@@ -32,6 +32,10 @@ SyntheticModelOptions SmallOptions(absl::string_view architecture) {
   options.n_kv_heads = 2;
   options.head_dim = 10;
   options.d_ff = 40;
+  if (architecture == "qwen3moe") {
+    options.n_experts = 7;
+    options.n_experts_used = 3;
+  }
   options.vocab_size = 261;
   options.context_length = 99;
   return options;
@@ -70,6 +74,25 @@ class ArchitectureContractTest : public ::testing::TestWithParam<const Architect
 
   int64_t Width(int buffer) const { return program_.buffer_widths.at(static_cast<size_t>(buffer)); }
   const TensorSpec& Tensor(int index) const { return tensors_.at(static_cast<size_t>(index)); }
+  void CheckExperts(const Op& op) const {
+    const ExpertTensors& experts = program_.experts;
+    const int64_t n = model_.config.n_experts;
+    EXPECT_EQ(Width(op.in2), n);
+    EXPECT_EQ(Width(op.in), Width(op.out));
+    for (const int inner : {experts.gate, experts.up}) {
+      EXPECT_EQ(Tensor(inner).columns, Width(op.in));
+      EXPECT_EQ(Tensor(inner).rows, n * model_.config.d_ff);
+    }
+    EXPECT_EQ(Tensor(experts.down).columns, model_.config.d_ff);
+    EXPECT_EQ(Tensor(experts.down).rows, n * Width(op.out));
+    for (const int tensor : {experts.gate, experts.up, experts.down}) {
+      EXPECT_EQ(Tensor(tensor).experts, n);
+      EXPECT_EQ(Tensor(tensor).cut, Cut::kExperts);
+    }
+    EXPECT_EQ(Width(experts.rows), model_.config.n_experts_used * Width(op.in));
+    EXPECT_EQ(Width(experts.gates), model_.config.n_experts_used * model_.config.d_ff);
+    EXPECT_EQ(Width(experts.ups), Width(experts.gates));
+  }
 
   Model model_;
   std::vector<TensorSpec> tensors_;
@@ -143,6 +166,10 @@ TEST_P(ArchitectureContractTest, ProgramUsesEveryTensorOnceWithMatchingWidths) {
         EXPECT_EQ(Width(op.out), model_.config.q_width());
         EXPECT_NE(op.in, op.out);
         break;
+      case OpKind::kExperts:
+        CheckExperts(op);
+        used.insert({program_.experts.gate, program_.experts.up, program_.experts.down});
+        break;
       case OpKind::kSiluGate:
       case OpKind::kGeluGate:
         EXPECT_EQ(Width(op.in), Width(op.in2));
@@ -175,6 +202,12 @@ TEST_P(ArchitectureContractTest, BuffersAreWrittenBeforeTheyAreRead) {
       EXPECT_NE(op.out, 0);
     }
     if (op.out >= 0) written.insert(op.out);
+    if (op.kind != OpKind::kExperts) continue;
+    // Nobody else's meanwhile.
+    for (const int own : {program_.experts.rows, program_.experts.gates, program_.experts.ups}) {
+      EXPECT_FALSE(std::set<int>({op.in, op.in2, op.out, 0}).contains(own));
+      written.insert(own);
+    }
   }
   EXPECT_EQ(written.size(), program_.buffer_widths.size());
 }
@@ -186,7 +219,9 @@ TEST_P(ArchitectureContractTest, LinearOpsOfOneInputStandSideBySide) {
   }
   const std::string order = absl::StrJoin(linear, " ");
   EXPECT_THAT(order, HasSubstr("blk.0.attn_q.weight blk.0.attn_k.weight blk.0.attn_v.weight"));
-  EXPECT_THAT(order, HasSubstr("blk.0.ffn_gate.weight blk.0.ffn_up.weight"));
+  if (!model_.config.has_experts()) {
+    EXPECT_THAT(order, HasSubstr("blk.0.ffn_gate.weight blk.0.ffn_up.weight"));
+  }
 }
 
 TEST_P(ArchitectureContractTest, EveryTensorIsMissedByName) {
@@ -229,7 +264,7 @@ TEST(ArchitectureTest, FamiliesDifferWhereTheyShould) {
   EXPECT_THAT(FindArchitecture("mamba"),
               StatusIs(absl::StatusCode::kUnimplemented,
                        HasSubstr("architecture is \"mamba\", which renga does not know; it knows "
-                                 "llama, qwen2, qwen3, gemma3")));
+                                 "llama, qwen2, qwen3, qwen3moe, gemma3")));
 }
 
 TEST(ArchitectureTest, Gemma3HasLayersOfTwoKinds) {
@@ -323,6 +358,55 @@ TEST(ArchitectureTest, LinearRopeScaling) {
   EXPECT_EQ(scale({{type, std::string("none")}, {factor, 4.0}}), 1.0);
 }
 
+TEST(ArchitectureTest, MixturesOfExpertsAreCheckedByTheFile) {
+  SyntheticModelOptions options = SmallOptions("llama");
+  options.n_experts = 5;
+  options.n_experts_used = 2;
+  ASSERT_OK_AND_ASSIGN(const SyntheticModel mixtral, MakeSyntheticModel(options));
+  ASSERT_OK_AND_ASSIGN(const Model model, ReadBack(mixtral));
+  EXPECT_EQ(model.config.n_experts, 5);
+  EXPECT_EQ(model.config.n_experts_used, 2);
+  EXPECT_EQ(model.config.d_ff, 40);
+
+  struct Case {
+    const char* key;
+    GgufValue value;
+    absl::StatusCode code;
+    const char* text;
+  };
+  const auto damaged = absl::StatusCode::kDataLoss;
+  const auto invalid = absl::StatusCode::kInvalidArgument;
+  const auto not_computed = absl::StatusCode::kUnimplemented;
+  const Case cases[] = {
+      {"llama.expert_count", uint64_t{6}, damaged, "5, but the metadata asks for 24 x 6"},
+      {"llama.expert_count", uint64_t{0}, damaged, "lacks the tensor blk.0.ffn_gate.weight"},
+      {"llama.expert_used_count", uint64_t{6}, invalid, "llama.expert_used_count"},
+      {"llama.expert_used_count", uint64_t{0}, invalid, "llama.expert_used_count"},
+      {"llama.expert_used_count", GgufArray(std::vector<uint64_t>{2, 2, 1}), not_computed,
+       "differs from layer to layer"},
+      {"llama.expert_feed_forward_length", uint64_t{20}, damaged,
+       "blk.0.ffn_gate_exps.weight has the shape 24 x 40 x 5, but the metadata asks for 24 x 20 x "
+       "5"},
+      {"llama.expert_gating_func", uint64_t{2}, not_computed, "chosen in a way"},
+      {"llama.expert_shared_count", uint64_t{1}, not_computed, "chosen in a way"},
+      {"llama.expert_weights_scale", 2.5, not_computed, "chosen in a way"},
+  };
+  for (const Case& c : cases) {
+    SyntheticModel changed = mixtral;
+    changed.metadata.Set(c.key, c.value);
+    EXPECT_THAT(ReadBack(changed), StatusIs(c.code, HasSubstr(c.text))) << c.key;
+  }
+  ASSERT_OK_AND_ASSIGN(SyntheticModel dense, MakeSyntheticModel(SmallOptions("qwen3")));
+  dense.metadata.Set("qwen3.expert_count", uint64_t{4});
+  EXPECT_THAT(ReadBack(dense), StatusIs(not_computed, HasSubstr("a mixture of 4 experts")));
+  // Two dimensions of the same number of rows are another model's.
+  SyntheticModel flat = mixtral;
+  for (GgufTensorToWrite& tensor : flat.tensors) {
+    if (tensor.name == "blk.1.ffn_up_exps.weight") tensor.dims = {24, 200};
+  }
+  EXPECT_THAT(ReadBack(flat), StatusIs(damaged, HasSubstr("has the shape 24 x 200")));
+}
+
 struct BadMetadata {
   const char* key;
   GgufValue value;
@@ -373,7 +457,8 @@ const BadMetadata kBadMetadata[] = {
     {"llama.attention.layer_norm_rms_epsilon", -1e-5, kInvalid, "layer_norm_rms_epsilon"},
     {"llama.vocab_size", uint64_t{1} << 30, kInvalid, "llama.vocab_size"},
     {"llama.vocab_size", uint64_t{300}, absl::StatusCode::kDataLoss, "asks for 24 x 300"},
-    {"llama.expert_count", uint64_t{8}, kNotComputed, "a mixture of 8 experts"},
+    {"llama.expert_count", uint64_t{8}, kInvalid, "lacks the key llama.expert_used_count"},
+    {"llama.expert_count", uint64_t{1} << 40, kInvalid, "llama.expert_count"},
     {"llama.attention.causal", false, kNotComputed, "looks ahead"},
 };
 

@@ -34,8 +34,7 @@ absl::StatusOr<OpRange> OpsOfLayer(const LayerProgram& program, const Approximat
 
 bool ReadsTensor(const LayerProgram& program, const OpRange& range, size_t tensor) {
   for (size_t i = range.begin; i < range.end; ++i) {
-    const Op& op = program.ops[i];
-    if (op.weight == static_cast<int>(tensor) || op.bias == static_cast<int>(tensor)) return true;
+    if (ReadsTensor(program, program.ops[i], tensor)) return true;
   }
   return false;
 }

@@ -1,6 +1,7 @@
 #include "model/footprint.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "absl/strings/str_cat.h"
 #include "base/kv_type.h"
@@ -60,8 +61,10 @@ int64_t WidestInput(const Model& model, const LayerProgram& program, const Shard
   int64_t widest = spec.head_rows.empty() ? 0 : model.config.d_model;
   if (spec.layers.empty()) return widest;
   for (const Op& op : program.ops) {
-    if (op.kind != OpKind::kLinear) continue;
+    if (op.kind != OpKind::kLinear && op.kind != OpKind::kExperts) continue;
     widest = std::max(widest, program.buffer_widths[static_cast<size_t>(op.in)]);
+    // What an expert's gate has let through is the input of its last matrix.
+    if (op.kind == OpKind::kExperts) widest = std::max(widest, model.config.d_ff);
   }
   return widest;
 }
@@ -76,7 +79,7 @@ absl::StatusOr<ModelFootprint> MeasureModel(const GgufFile& file, const Model& m
     for (const TensorSpec& spec : model.architecture->LayerTensors(config, layer)) {
       RENGA_ASSIGN_OR_RETURN(const GgufTensor* tensor, Find(file, spec));
       AddTensor(spec, tensor->byte_size, bytes);
-      footprint.layer_bytes_of[tensor->type] += tensor->byte_size;
+      footprint.layer_bytes_of[tensor->type] += BytesReadPerToken(spec, tensor->byte_size, config);
       Widen(spec, tensor->type, config, footprint.slice_units);
     }
   }
@@ -139,6 +142,15 @@ absl::Status CountApproximation(const GgufFile& file, const Model& model,
   return absl::OkStatus();
 }
 
+int64_t BytesReadPerToken(const TensorSpec& tensor, int64_t bytes, const ModelConfig& config) {
+  if (tensor.cut != Cut::kExperts) return bytes;
+  return bytes / config.n_experts * config.n_experts_used;
+}
+
+double ShareOfExpertsRead(const ModelConfig& config, int64_t rows) {
+  return 1 - std::pow(1 - config.ExpertShare(), static_cast<double>(rows));
+}
+
 void AddTensor(const TensorSpec& tensor, int64_t bytes, LayerWeightBytes& layer) {
   switch (tensor.cut) {
     case Cut::kNone:
@@ -156,6 +168,9 @@ void AddTensor(const TensorSpec& tensor, int64_t bytes, LayerWeightBytes& layer)
     case Cut::kFeedForwardColumns:
       layer.feed_forward += bytes;
       break;
+    case Cut::kExperts:
+      layer.experts += bytes;
+      break;
   }
 }
 
@@ -166,7 +181,7 @@ int64_t SliceBytes(const LayerWeightBytes& layer, const ModelConfig& config,
   };
   return layer.uncut + share(layer.query_heads, slice.heads, config.n_heads) +
          share(layer.kv_heads, KvHeadsOf(config, slice.heads), config.n_kv_heads) +
-         share(layer.feed_forward, slice.ff, config.d_ff);
+         share(layer.feed_forward + layer.experts, slice.ff, config.d_ff);
 }
 
 int64_t KvBlockBytesPerLayer(const ModelConfig& config, base::DataType kv_type) {

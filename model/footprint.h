@@ -25,10 +25,11 @@ struct LayerWeightBytes {
   int64_t query_heads = 0;   // what is cut by query heads, all of them
   int64_t kv_heads = 0;      // by KV heads
   int64_t feed_forward = 0;  // by feed-forward columns
+  int64_t experts = 0;       // of all experts of a mixture, of which a token reads some
   // Less than these, where cold neurons have few bits. Of whole layers only: which slice has how
   // many of them is not known here.
   int64_t saved = 0;
-  int64_t total() const { return uncut + query_heads + kv_heads + feed_forward - saved; }
+  int64_t total() const { return uncut + query_heads + kv_heads + feed_forward + experts - saved; }
 };
 
 // Bytes of every part of a model as stored in its file.
@@ -44,8 +45,8 @@ struct ModelFootprint {
   }
   int64_t shared_bytes = 0;     // output norm, rope factors: in every shard
   int64_t embedding_bytes = 0;  // in the coordinator's file, or on one worker
-  // The formats of the layers' weights, all layers together, and of the output matrix: a processor
-  // reads some faster than others.
+  // The formats of the layers' weights that a token reads, all layers together, and of the output
+  // matrix: a processor reads some faster than others.
   std::map<base::DataType, int64_t> layer_bytes_of;
   base::DataType head_type = base::DataType::kInvalid;
 };
@@ -66,6 +67,13 @@ absl::Status CountApproximation(const GgufFile& file, const Model& model,
 
 // Counts a tensor that is stored in `bytes` bytes.
 void AddTensor(const TensorSpec& tensor, int64_t bytes, LayerWeightBytes& layer);
+
+// Of such a tensor, what a token reads: of experts only those that it uses.
+int64_t BytesReadPerToken(const TensorSpec& tensor, int64_t bytes, const ModelConfig& config);
+
+// The part of a layer's experts that a step of `rows` rows is expected to read when every row
+// chooses any of them alike: 1 - (1 - used / experts)^rows. 0 without experts.
+double ShareOfExpertsRead(const ModelConfig& config, int64_t rows);
 
 // What a member with this slice holds of the layer.
 int64_t SliceBytes(const LayerWeightBytes& layer, const ModelConfig& config,

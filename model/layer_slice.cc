@@ -41,6 +41,11 @@ Range KvHeadsOf(const ModelConfig& config, const Range& heads) {
 
 absl::Status CheckSlice(const ModelConfig& config, const SliceUnits& units,
                         const LayerSlice& slice) {
+  if (config.has_experts()) {
+    return absl::UnimplementedError(
+        "layers with experts are not divided over tensor-parallel groups: give whole layers to "
+        "each worker (--tensor-parallel 1)");
+  }
   RENGA_RETURN_IF_ERROR(CheckCut("query heads", slice.heads, config.n_heads, units.heads));
   RENGA_RETURN_IF_ERROR(CheckCut("feed-forward columns", slice.ff, config.d_ff, units.ff));
   if (slice.heads.empty() && slice.ff.empty()) {
@@ -88,6 +93,13 @@ TensorPart WholeTensor(const TensorSpec& tensor) {
   return {.rows = {.begin = 0, .end = tensor.rows}, .columns = {.begin = 0, .end = tensor.columns}};
 }
 
+TensorPart ExpertPart(const TensorSpec& tensor, int64_t expert) {
+  TensorPart part = WholeTensor(tensor);
+  const int64_t rows = tensor.rows / tensor.experts;
+  part.rows = {.begin = expert * rows, .end = (expert + 1) * rows};
+  return part;
+}
+
 TensorPart PartOf(const TensorSpec& tensor, const ModelConfig& config, const LayerSlice& slice) {
   TensorPart part = WholeTensor(tensor);
   const auto heads = [&](const Range& range) {
@@ -97,6 +109,7 @@ TensorPart PartOf(const TensorSpec& tensor, const ModelConfig& config, const Lay
   switch (tensor.cut) {
     case Cut::kNone:
     case Cut::kVocabulary:
+    case Cut::kExperts:
       break;
     case Cut::kQueryHeads:
       outputs = heads(slice.heads);

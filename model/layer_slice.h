@@ -35,7 +35,8 @@ LayerSlice WholeLayer(const ModelConfig& config);
 // The KV heads that these query heads read.
 Range KvHeadsOf(const ModelConfig& config, const Range& heads);
 
-// kInvalidArgument unless the slice lies inside the model, computes something, is cut at the units,
+// kUnimplemented for a mixture of experts, whose layers are not cut. kInvalidArgument unless the
+// slice lies inside the model, computes something, is cut at the units,
 // and its heads are either whole groups (all that share a KV head) or inside one group.
 absl::Status CheckSlice(const ModelConfig& config, const SliceUnits& units,
                         const LayerSlice& slice);
@@ -55,6 +56,8 @@ struct TensorPart {
 };
 TensorPart PartOf(const TensorSpec& tensor, const ModelConfig& config, const LayerSlice& slice);
 TensorPart WholeTensor(const TensorSpec& tensor);
+// One expert's matrix of a tensor that has experts; `expert` is one of them.
+TensorPart ExpertPart(const TensorSpec& tensor, int64_t expert);
 
 }  // namespace renga::model
 

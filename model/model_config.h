@@ -30,7 +30,10 @@ struct ModelConfig {
   int64_t n_heads = 0;
   int64_t n_kv_heads = 0;
   int64_t head_dim = 0;  // of keys and values; n_heads * head_dim need not be d_model
-  int64_t d_ff = 0;
+  int64_t d_ff = 0;      // of each expert, in a mixture of experts
+  // The feed-forwards of each layer, of which each token uses some; 0: one, for every token.
+  int64_t n_experts = 0;
+  int64_t n_experts_used = 0;
   int64_t vocab_size = 0;
   int64_t context_length = 0;  // trained context, tokens
   double norm_epsilon = 0;
@@ -45,6 +48,11 @@ struct ModelConfig {
   int64_t window = 0;
   RopeConfig window_rope;
 
+  bool has_experts() const { return n_experts > 0; }
+  // The part of a layer's experts that one token uses.
+  double ExpertShare() const {
+    return has_experts() ? static_cast<double>(n_experts_used) / static_cast<double>(n_experts) : 0;
+  }
   int64_t q_width() const { return n_heads * head_dim; }
   int64_t kv_width() const { return n_kv_heads * head_dim; }
   bool IsWindowed(int64_t layer) const {

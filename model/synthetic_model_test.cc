@@ -84,13 +84,13 @@ TEST(SyntheticModelTest, RowsThatDoNotFitABlockFallBack) {
 }
 
 TEST(SyntheticModelTest, NamedShapes) {
-  for (const char* name : {"tiny", "1.1b", "7b"}) {
+  for (const char* name : {"tiny", "tiny-moe", "1.1b", "7b"}) {
     ASSERT_OK_AND_ASSIGN(SyntheticModelOptions options, SyntheticShape(name));
     options.type = base::DataType::kQ4_K;
     ASSERT_OK(MakeSyntheticModel(options));
   }
-  EXPECT_THAT(SyntheticShape("13b"),
-              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("known are tiny, 1.1b")));
+  EXPECT_THAT(SyntheticShape("13b"), StatusIs(absl::StatusCode::kInvalidArgument,
+                                              HasSubstr("known are tiny, tiny-moe, 1.1b")));
 }
 
 TEST(SyntheticModelTest, RefusesShapesWithoutAModel) {

@@ -27,6 +27,7 @@ constexpr int64_t kMaxPosition = int64_t{1} << 31;
 constexpr int64_t kMaxStepTokens = int64_t{1} << 20;
 constexpr int64_t kMaxConfigNumber = int64_t{1} << 31;
 constexpr int64_t kMaxLayers = 1 << 16;
+constexpr int64_t kMaxExperts = 1 << 12;
 constexpr int64_t kMaxWidth = 1 << 24;  // d_model, heads and the like: products stay in int64
 constexpr size_t kMaxNameBytes = 4096;
 
@@ -136,6 +137,9 @@ absl::Status CheckConfig(const proto::ModelConfig& message) {
       CheckRange(message.n_kv_heads(), 1, message.n_heads(), "config.n_kv_heads"));
   RENGA_RETURN_IF_ERROR(CheckRange(message.head_dim(), 1, 1 << 16, "config.head_dim"));
   RENGA_RETURN_IF_ERROR(CheckRange(message.d_ff(), 1, kMaxWidth, "config.d_ff"));
+  RENGA_RETURN_IF_ERROR(CheckRange(message.n_experts(), 0, kMaxExperts, "config.n_experts"));
+  RENGA_RETURN_IF_ERROR(CheckRange(message.n_experts_used(), message.n_experts() > 0 ? 1 : 0,
+                                   message.n_experts(), "config.n_experts_used"));
   RENGA_RETURN_IF_ERROR(CheckRange(message.vocab_size(), 1, kMaxWidth, "config.vocab_size"));
   RENGA_RETURN_IF_ERROR(
       CheckRange(message.context_length(), 1, kMaxConfigNumber, "config.context_length"));
@@ -248,6 +252,8 @@ proto::ModelConfig ToProto(const model::ModelConfig& config) {
   message.set_n_kv_heads(config.n_kv_heads);
   message.set_head_dim(config.head_dim);
   message.set_d_ff(config.d_ff);
+  message.set_n_experts(config.n_experts);
+  message.set_n_experts_used(config.n_experts_used);
   message.set_vocab_size(config.vocab_size);
   message.set_context_length(config.context_length);
   message.set_norm_epsilon(config.norm_epsilon);
@@ -278,6 +284,8 @@ absl::StatusOr<model::ModelConfig> FromProto(const proto::ModelConfig& message) 
   config.n_kv_heads = message.n_kv_heads();
   config.head_dim = message.head_dim();
   config.d_ff = message.d_ff();
+  config.n_experts = message.n_experts();
+  config.n_experts_used = message.n_experts_used();
   config.vocab_size = message.vocab_size();
   config.context_length = message.context_length();
   config.norm_epsilon = message.norm_epsilon();

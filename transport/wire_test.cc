@@ -117,6 +117,8 @@ model::ModelConfig GoodConfig() {
   config.n_kv_heads = 2;
   config.head_dim = 16;
   config.d_ff = 96;
+  config.n_experts = 6;
+  config.n_experts_used = 2;
   config.vocab_size = 300;
   config.context_length = 128;
   config.norm_epsilon = 1e-5;
@@ -137,6 +139,8 @@ TEST(WireTest, ConfigGoesBothWays) {
   ASSERT_OK_AND_ASSIGN(const model::ModelConfig back, FromProto(ToProto(GoodConfig())));
   EXPECT_EQ(ToProto(back).SerializeAsString(), ToProto(GoodConfig()).SerializeAsString());
   EXPECT_EQ(back.rope.style, model::RopeStyle::kHalves);
+  EXPECT_EQ(back.n_experts, 6);
+  EXPECT_EQ(back.n_experts_used, 2);
   EXPECT_EQ(back.embedding_scale, 8);
   EXPECT_EQ(back.attention_scale, 0.5f);
   EXPECT_EQ(back.windowed_layers, GoodConfig().windowed_layers);
@@ -164,6 +168,11 @@ TEST(WireTest, BadConfigsNameTheField) {
       {"n_kv_heads", [](auto& m) { m.set_n_kv_heads(3); }},
       {"head_dim", [](auto& m) { m.set_head_dim(0); }},
       {"d_ff", [](auto& m) { m.set_d_ff(0); }},
+      {"n_experts", [](auto& m) { m.set_n_experts(-1); }},
+      {"n_experts", [](auto& m) { m.set_n_experts(1 << 20); }},
+      {"n_experts_used", [](auto& m) { m.set_n_experts_used(0); }},
+      {"n_experts_used", [](auto& m) { m.set_n_experts_used(7); }},
+      {"n_experts_used", [](auto& m) { m.set_n_experts(0); }},
       {"vocab_size", [](auto& m) { m.set_vocab_size(0); }},
       {"context_length", [](auto& m) { m.set_context_length(0); }},
       {"rope_dims", [](auto& m) { m.set_rope_dims(18); }},

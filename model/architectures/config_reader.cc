@@ -153,6 +153,46 @@ absl::Status ConfigReader::ReadRopeScaling(RopeConfig& rope) const {
   return absl::OkStatus();
 }
 
+absl::Status ConfigReader::RefuseOtherExperts() const {
+  constexpr int64_t kMost = 1 << 20;
+  constexpr int64_t kSoftmax = 1;
+  RENGA_ASSIGN_OR_RETURN(const int64_t gating,
+                         OptionalInt("expert_gating_func", 0, kMost, kSoftmax));
+  RENGA_ASSIGN_OR_RETURN(const int64_t shared, OptionalInt("expert_shared_count", 0, kMost, 0));
+  RENGA_ASSIGN_OR_RETURN(const int64_t groups, OptionalInt("expert_group_count", 0, kMost, 0));
+  RENGA_ASSIGN_OR_RETURN(const auto scale, metadata_.GetFloat(Key("expert_weights_scale")));
+  const double factor = scale.value_or(1);
+  if (gating <= kSoftmax && shared == 0 && groups <= 1 && (factor == 0 || factor == 1)) {
+    return absl::OkStatus();
+  }
+  return absl::UnimplementedError(
+      "the model's experts are chosen in a way that renga does not compute: it knows a softmax "
+      "over the scores of all experts, without groups, shared experts and a scale");
+}
+
+absl::Status ConfigReader::ReadExperts(Experts allowed, ModelConfig& config) const {
+  RENGA_ASSIGN_OR_RETURN(
+      config.n_experts,
+      OptionalInt("expert_count", allowed == Experts::kAlways ? 1 : 0, kMaxExperts, 0));
+  if (config.n_experts == 0) {
+    return allowed == Experts::kAlways ? Missing("expert_count") : absl::OkStatus();
+  }
+  if (allowed == Experts::kNever) {
+    return absl::UnimplementedError(absl::StrCat("the model is a mixture of ", config.n_experts,
+                                                 " experts, which renga computes only in llama "
+                                                 "(Mixtral) and qwen3moe models"));
+  }
+  RENGA_RETURN_IF_ERROR(RefuseOtherExperts());
+  RENGA_ASSIGN_OR_RETURN(const auto used,
+                         PerLayerInt("expert_used_count", config.n_layers, 1, config.n_experts));
+  if (!used) return Missing("expert_used_count");
+  config.n_experts_used = *used;
+  RENGA_ASSIGN_OR_RETURN(const auto width, PerLayerInt("expert_feed_forward_length",
+                                                       config.n_layers, 1, kMaxFeedForwardWidth));
+  config.d_ff = width.value_or(config.d_ff);
+  return absl::OkStatus();
+}
+
 absl::StatusOr<int64_t> ConfigReader::ReadVocabularySize() const {
   RENGA_ASSIGN_OR_RETURN(const auto size, metadata_.GetInt(Key("vocab_size"), 1, kMaxVocabulary));
   if (size) return *size;
@@ -173,11 +213,6 @@ absl::StatusOr<int64_t> ConfigReader::ReadVocabularySize() const {
 }
 
 absl::Status ConfigReader::RefuseForeignFeatures() const {
-  RENGA_ASSIGN_OR_RETURN(const int64_t experts, OptionalInt("expert_count", 0, 1 << 20, 0));
-  if (experts > 0) {
-    return absl::UnimplementedError(absl::StrCat("the model is a mixture of ", experts,
-                                                 " experts, which renga does not compute"));
-  }
   RENGA_ASSIGN_OR_RETURN(const auto causal, metadata_.GetBool(Key("attention.causal")));
   if (!causal.value_or(true)) {
     return absl::UnimplementedError(

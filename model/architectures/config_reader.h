@@ -23,8 +23,12 @@ inline constexpr int64_t kMaxModelWidth = 1 << 16;
 inline constexpr int64_t kMaxHeads = 1024;
 inline constexpr int64_t kMaxHeadDim = 1024;
 inline constexpr int64_t kMaxFeedForwardWidth = 1 << 20;
+inline constexpr int64_t kMaxExperts = 4096;
 inline constexpr int64_t kMaxVocabulary = 1 << 22;
 inline constexpr int64_t kMaxContext = 1 << 27;
+
+// Whether the models of a family have experts.
+enum class Experts { kNever, kPerhaps, kAlways };
 
 class ConfigReader {
  public:
@@ -50,14 +54,19 @@ class ConfigReader {
   absl::Status ReadRope(ModelConfig& config) const;
   // From {arch}.vocab_size, else the token list, else the embedding's rows.
   absl::StatusOr<int64_t> ReadVocabularySize() const;
-  // kUnimplemented when the file asks for what this reader's families never do: experts,
-  // attention that looks ahead.
+  // How many experts there are and how many a token uses, and then the width of one as d_ff, where
+  // the file says so. Needs the shape. kUnimplemented for experts that are chosen in other ways
+  // than these families do, and where `allowed` has none.
+  absl::Status ReadExperts(Experts allowed, ModelConfig& config) const;
+  // kUnimplemented when the file asks for what this reader's families never do: attention that
+  // looks ahead.
   absl::Status RefuseForeignFeatures() const;
 
  private:
   std::string Key(absl::string_view key) const;
   absl::Status ReadHeads(ModelConfig& config) const;
   absl::Status ReadHeadDim(ModelConfig& config) const;
+  absl::Status RefuseOtherExperts() const;
   absl::Status ReadRopeScaling(RopeConfig& rope) const;
 
   const GgufFile& file_;

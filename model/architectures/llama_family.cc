@@ -18,6 +18,7 @@ struct LayerRoles {
   int attention_output = -1, attention_post_norm = -1;
   int ffn_norm = -1;
   int gate = -1, up = -1, down = -1, ffn_post_norm = -1;
+  int router = -1;  // with experts, who have the three before it
 };
 
 struct LayerLayout {
@@ -60,9 +61,21 @@ LayerLayout LayOut(const LlamaFamilyTraits& traits, const ModelConfig& config, i
     roles.attention_post_norm = vector("post_attention_norm.weight", c.d_model, Cut::kNone);
   }
   roles.ffn_norm = vector("ffn_norm.weight", c.d_model, Cut::kNone);
-  roles.gate = matrix("ffn_gate.weight", c.d_ff, c.d_model, Cut::kFeedForward);
-  roles.up = matrix("ffn_up.weight", c.d_ff, c.d_model, Cut::kFeedForward);
-  roles.down = matrix("ffn_down.weight", c.d_model, c.d_ff, Cut::kFeedForwardColumns);
+  if (c.has_experts()) {
+    const auto of_experts = [&](absl::string_view name, int64_t rows, int64_t columns) {
+      const int index = matrix(name, c.n_experts * rows, columns, Cut::kExperts);
+      layout.tensors.back().experts = c.n_experts;
+      return index;
+    };
+    roles.router = matrix("ffn_gate_inp.weight", c.n_experts, c.d_model, Cut::kNone);
+    roles.gate = of_experts("ffn_gate_exps.weight", c.d_ff, c.d_model);
+    roles.up = of_experts("ffn_up_exps.weight", c.d_ff, c.d_model);
+    roles.down = of_experts("ffn_down_exps.weight", c.d_model, c.d_ff);
+  } else {
+    roles.gate = matrix("ffn_gate.weight", c.d_ff, c.d_model, Cut::kFeedForward);
+    roles.up = matrix("ffn_up.weight", c.d_ff, c.d_model, Cut::kFeedForward);
+    roles.down = matrix("ffn_down.weight", c.d_model, c.d_ff, Cut::kFeedForwardColumns);
+  }
   if (traits.post_norms) {
     roles.ffn_post_norm = vector("post_ffw_norm.weight", c.d_model, Cut::kNone);
   }
@@ -157,6 +170,27 @@ void AddFeedForward(const LayerRoles& roles, OpKind gate_kind, const ModelConfig
   AddBranch(branch, roles.ffn_post_norm, residual, buffers, ops);
 }
 
+// residual += the weighed sum of what the chosen experts make of norm(residual).
+void AddExperts(const LayerRoles& roles, const ModelConfig& config, int residual,
+                BufferPlan& buffers, LayerProgram& program) {
+  const int normed = buffers.Take(config.d_model);
+  const int scores = buffers.Take(config.n_experts);
+  program.ops.push_back(
+      {.kind = OpKind::kRmsNorm, .in = residual, .out = normed, .weight = roles.ffn_norm});
+  program.ops.push_back(
+      {.kind = OpKind::kLinear, .in = normed, .out = scores, .weight = roles.router});
+  const int64_t used = config.n_experts_used;
+  program.experts = {.gate = roles.gate,
+                     .up = roles.up,
+                     .down = roles.down,
+                     .rows = buffers.Take(used * config.d_model),
+                     .gates = buffers.Take(used * config.d_ff),
+                     .ups = buffers.Take(used * config.d_ff)};
+  const int branch = buffers.Take(config.d_model);
+  program.ops.push_back({.kind = OpKind::kExperts, .in = normed, .in2 = scores, .out = branch});
+  AddBranch(branch, roles.ffn_post_norm, residual, buffers, program.ops);
+}
+
 }  // namespace
 
 absl::StatusOr<ModelConfig> LlamaFamily::ReadConfig(const GgufFile& file) const {
@@ -168,6 +202,7 @@ absl::StatusOr<ModelConfig> LlamaFamily::ReadConfig(const GgufFile& file) const 
   RENGA_ASSIGN_OR_RETURN(auto name, file.metadata().GetString("general.name"));
   config.name = std::move(name).value_or("");
   RENGA_RETURN_IF_ERROR(reader.ReadShape(config));
+  RENGA_RETURN_IF_ERROR(reader.ReadExperts(traits_.experts, config));
   config.rope.style = traits_.rope_style;
   RENGA_RETURN_IF_ERROR(reader.ReadRope(config));
   RENGA_ASSIGN_OR_RETURN(const auto epsilon,
@@ -189,8 +224,12 @@ LayerProgram LlamaFamily::Program(const ModelConfig& config) const {
   BufferPlan buffers;
   const int residual = buffers.Take(config.d_model);
   AddAttention(roles, config, residual, buffers, program.ops);
-  AddFeedForward(roles, traits_.gelu_gate ? OpKind::kGeluGate : OpKind::kSiluGate, config, residual,
-                 buffers, program.ops);
+  if (config.has_experts()) {
+    AddExperts(roles, config, residual, buffers, program);
+  } else {
+    AddFeedForward(roles, traits_.gelu_gate ? OpKind::kGeluGate : OpKind::kSiluGate, config,
+                   residual, buffers, program.ops);
+  }
   program.buffer_widths = buffers.TakeWidths();
   return program;
 }

@@ -5,6 +5,7 @@
 #define RENGA_MODEL_ARCHITECTURES_LLAMA_FAMILY_H_
 
 #include "model/architecture.h"
+#include "model/architectures/config_reader.h"
 
 namespace renga::model {
 
@@ -15,6 +16,7 @@ struct LlamaFamilyTraits {
   bool head_norms = false;  // an RMS norm over each head of queries and keys, before rope
   bool post_norms = false;  // an RMS norm over what each branch adds to the residual stream
   bool gelu_gate = false;   // the feed-forward's gate is GELU in the form with tanh, not SiLU
+  Experts experts = Experts::kNever;
 };
 
 class LlamaFamily : public Architecture {

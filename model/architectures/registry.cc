@@ -7,7 +7,8 @@
 namespace renga::model {
 
 std::vector<const Architecture*> AllArchitectures() {
-  return {LlamaArchitecture(), Qwen2Architecture(), Qwen3Architecture(), Gemma3Architecture()};
+  return {LlamaArchitecture(), Qwen2Architecture(), Qwen3Architecture(), Qwen3MoeArchitecture(),
+          Gemma3Architecture()};
 }
 
 absl::StatusOr<const Architecture*> FindArchitecture(absl::string_view name) {

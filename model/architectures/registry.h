@@ -11,6 +11,7 @@ namespace renga::model {
 const Architecture* LlamaArchitecture();
 const Architecture* Qwen2Architecture();
 const Architecture* Qwen3Architecture();
+const Architecture* Qwen3MoeArchitecture();
 const Architecture* Gemma3Architecture();
 
 }  // namespace renga::model

@@ -75,6 +75,11 @@ absl::Status CheckOptions(const SyntheticModelOptions& options) {
     return absl::InvalidArgumentError(absl::StrCat(
         "a width of ", options.d_model, " cannot be divided into ", options.n_heads, " heads"));
   }
+  if (options.n_experts_used < (options.n_experts > 0 ? 1 : 0) ||
+      options.n_experts_used > options.n_experts) {
+    return absl::InvalidArgumentError(absl::StrCat("of ", options.n_experts, " experts ",
+                                                   options.n_experts_used, " cannot be used"));
+  }
   return absl::OkStatus();
 }
 
@@ -87,6 +92,8 @@ ModelConfig ConfigOf(const SyntheticModelOptions& options) {
   config.n_kv_heads = options.n_kv_heads;
   config.head_dim = options.head_dim > 0 ? options.head_dim : options.d_model / options.n_heads;
   config.d_ff = options.d_ff;
+  config.n_experts = options.n_experts;
+  config.n_experts_used = options.n_experts_used;
   config.vocab_size = options.vocab_size;
   config.context_length = options.context_length;
   config.norm_epsilon = kNormEpsilon;
@@ -116,6 +123,11 @@ GgufMetadata MetadataOf(const ModelConfig& config, const SyntheticModelOptions& 
   set_int("embedding_length", config.d_model);
   set_int("block_count", config.n_layers);
   set_int("feed_forward_length", config.d_ff);
+  if (config.has_experts()) {
+    set_int("expert_count", config.n_experts);
+    set_int("expert_used_count", config.n_experts_used);
+    set_int("expert_feed_forward_length", config.d_ff);
+  }
   set_int("attention.head_count", config.n_heads);
   set_int("attention.head_count_kv", config.n_kv_heads);
   set_int("attention.key_length", config.head_dim);
@@ -128,8 +140,11 @@ GgufMetadata MetadataOf(const ModelConfig& config, const SyntheticModelOptions& 
   return metadata;
 }
 
+// What scores the experts; quantisers leave it as it is.
+bool IsRouter(const TensorSpec& spec) { return absl::StrContains(spec.name, "ffn_gate_inp"); }
+
 DataType TypeFor(const TensorSpec& spec, DataType wanted) {
-  if (spec.must_be_f32) return DataType::kF32;
+  if (spec.must_be_f32 || IsRouter(spec)) return DataType::kF32;
   for (const DataType type : {wanted, DataType::kQ8_0}) {
     if (spec.columns % base::GetDataTypeInfo(type).block_elements == 0) return type;
   }
@@ -172,7 +187,9 @@ GgufTensorToWrite TensorToWrite(const TensorSpec& spec, DataType wanted, float d
   const std::string seed_text = absl::StrCat(seed, " ", spec.name);
   const uint64_t tensor_seed = base::HashBytes(std::as_bytes(std::span(seed_text))).low;
   GgufTensorToWrite tensor{.name = spec.name, .type = type, .dims = {spec.columns}, .fill = {}};
-  if (spec.rows > 1) tensor.dims.push_back(spec.rows);
+  const int64_t matrices = std::max<int64_t>(spec.experts, 1);
+  if (spec.rows > 1) tensor.dims.push_back(spec.rows / matrices);
+  if (spec.experts > 0) tensor.dims.push_back(matrices);
   tensor.fill = [=](const GgufTensorToWrite::Sink& sink) {
     RandomSource random(tensor_seed);
     if (!spec.must_be_f32) return FillMatrix(spec, type, deviation, random, sink);
@@ -184,7 +201,9 @@ GgufTensorToWrite TensorToWrite(const TensorSpec& spec, DataType wanted, float d
 
 // Keeps the size of what flows through a linear layer.
 float LinearDeviation(const TensorSpec& spec) {
-  return 1.0f / std::sqrt(static_cast<float>(spec.columns));
+  // Scores that differ clearly: else the last bits of a sum would choose the experts.
+  const float scale = IsRouter(spec) ? 2.0f : 1.0f;
+  return scale / std::sqrt(static_cast<float>(spec.columns));
 }
 
 }  // namespace
@@ -192,6 +211,12 @@ float LinearDeviation(const TensorSpec& spec) {
 absl::StatusOr<SyntheticModelOptions> SyntheticShape(absl::string_view name) {
   SyntheticModelOptions options;
   if (name == "tiny") return options;
+  if (name == "tiny-moe") {
+    options.d_ff = 256;
+    options.n_experts = 8;
+    options.n_experts_used = 2;
+    return options;
+  }
   if (name == "1.1b") {
     options.n_layers = 22;
     options.d_model = 2048;
@@ -208,7 +233,7 @@ absl::StatusOr<SyntheticModelOptions> SyntheticShape(absl::string_view name) {
     options.context_length = 4096;
   } else {
     return absl::InvalidArgumentError(
-        absl::StrCat("unknown shape \"", name, "\"; known are tiny, 1.1b and 7b"));
+        absl::StrCat("unknown shape \"", name, "\"; known are tiny, tiny-moe, 1.1b and 7b"));
   }
   options.vocab_size = 32000;
   return options;

@@ -26,8 +26,10 @@ struct SyntheticModelOptions {
   int64_t d_model = 256;
   int64_t n_heads = 4;
   int64_t n_kv_heads = 2;
-  int64_t head_dim = 0;  // 0: d_model / n_heads
-  int64_t d_ff = 512;
+  int64_t head_dim = 0;        // 0: d_model / n_heads
+  int64_t d_ff = 512;          // of each expert, if there are any
+  int64_t n_experts = 0;       // of each layer, in families that have experts
+  int64_t n_experts_used = 0;  // by each token
   int64_t vocab_size = 512;
   int64_t context_length = 512;
   bool tied_output = false;
@@ -38,8 +40,9 @@ struct SyntheticModelOptions {
   uint64_t seed = 1;
 };
 
-// The options of a shape by name: "tiny", "1.1b" (TinyLlama), "7b" (Llama 2).
-// kInvalidArgument names the known ones.
+// The options of a shape by name: "tiny", "1.1b" (TinyLlama), "7b" (Llama 2), "tiny-moe" (8
+// experts, of which 2 are used; of llama, so Mixtral's kind). kInvalidArgument names the known
+// ones.
 absl::StatusOr<SyntheticModelOptions> SyntheticShape(absl::string_view name);
 
 // A model ready for WriteGguf: tests may change it before writing.

@@ -160,10 +160,8 @@ absl::Status Need(const model::TensorSpec& spec, const model::Range& rows,
   const auto found = order.tensors.find(spec.name);
   if (found == order.tensors.end()) return Wrong(absl::StrCat("tensor ", spec.name, " is missing"));
   const ShippedTensor& tensor = found->second;
-  // Trailing dimensions of 1 may be left out.
-  std::vector<int64_t> shape = dims.at(spec.name);
-  while (shape.size() < 2) shape.push_back(1);
-  if (shape.size() != 2 || shape[0] != spec.columns || shape[1] != spec.rows) {
+  const std::vector<int64_t>& shape = dims.at(spec.name);
+  if (shape.empty() || !model::HasDims(spec, shape)) {
     return Wrong(absl::StrCat("tensor ", spec.name, " does not have the shape ", spec.columns,
                               " x ", spec.rows));
   }
