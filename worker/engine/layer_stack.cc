@@ -50,21 +50,6 @@ bool PreparesLinear(std::span<const Op> ops) {
 
 }  // namespace
 
-// What is the same for every layer of one Run.
-struct LayerStack::Call {
-  int64_t first_row = 0;
-  int64_t rows = 0;
-  std::vector<RowRun> complete = {};  // empty where nothing is ever late
-  std::vector<RowRun> late = {};
-  std::span<const int64_t> positions = {};
-  std::span<const kernels::SequenceSlot> slots = {};
-  base::Communicator* group = nullptr;
-  // Feed-forwards that come too late are left out: all rows may be approximated.
-  bool may_leave_out = false;
-  std::optional<absl::Time> deadline =
-      std::nullopt;  // of the present layer's feed-forward, once it has begun
-};
-
 // Some of the rows of one Run, and the sum over the group that they wait for.
 struct LayerStack::Lane {
   Call call;
@@ -244,6 +229,8 @@ absl::Status LayerStack::RunOpOnRows(const Layer& layer, const Op& op, const Cal
       return backend_->SiluGate(View(op.in, call), View(op.in2, call), View(op.out, call));
     case OpKind::kGeluGate:
       return backend_->GeluGate(View(op.in, call), View(op.in2, call), View(op.out, call));
+    case OpKind::kExperts:
+      return RunExperts(layer, op, call);
     case OpKind::kAllReduce:
       break;  // RunLayer's
     case OpKind::kAdd:
@@ -308,6 +295,10 @@ absl::Status LayerStack::RunLinears(const Layer& layer, const Op* first, std::sp
 absl::Status LayerStack::ObserveNeurons(NeuronObserver observer) {
   if (slice_.has_value() || late_.has_value()) {
     return absl::UnimplementedError("neurons are observed where one worker has all of them");
+  }
+  if (config_.has_experts()) {
+    return absl::UnimplementedError(
+        "neurons are not observed in layers with experts: each token uses few of them");
   }
   observer_ = std::move(observer);
   observed_ = -1;
@@ -402,14 +393,21 @@ absl::Status LayerStack::RunAttention(const Layer& layer, const Op& op, const Ca
 }
 
 absl::Status LayerStack::RestoreOrder(const Layer& layer, int buffer, const Call& call) {
-  const int64_t numbers = call.rows * Width(buffer);
-  const int64_t at = OffsetOf(buffer, call);
-  std::vector<float> given(static_cast<size_t>(numbers));
+  RENGA_ASSIGN_OR_RETURN(const std::vector<float> given, Fetch(buffer, call));
+  return Put(InModelOrder(layer.order, given), buffer, call);
+}
+
+absl::StatusOr<std::vector<float>> LayerStack::Fetch(int buffer, const Call& call) {
+  std::vector<float> numbers(static_cast<size_t>(call.rows * Width(buffer)));
   RENGA_RETURN_IF_ERROR(backend_->Synchronize());
+  RENGA_RETURN_IF_ERROR(backend_->Download(*activations_, OffsetOf(buffer, call),
+                                           std::as_writable_bytes(std::span(numbers))));
+  return numbers;
+}
+
+absl::Status LayerStack::Put(std::span<const float> numbers, int buffer, const Call& call) {
   RENGA_RETURN_IF_ERROR(
-      backend_->Download(*activations_, at, std::as_writable_bytes(std::span(given))));
-  const std::vector<float> ordered = InModelOrder(layer.order, given);
-  RENGA_RETURN_IF_ERROR(backend_->Upload(std::as_bytes(std::span(ordered)), *activations_, at));
+      backend_->Upload(std::as_bytes(numbers), *activations_, OffsetOf(buffer, call)));
   // Until then they may be read.
   return backend_->Synchronize();
 }

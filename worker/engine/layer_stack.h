@@ -13,6 +13,7 @@
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "base/communicator.h"
 #include "model/architecture.h"
 #include "model/feed_forward_ops.h"
@@ -20,6 +21,7 @@
 #include "model/model_config.h"
 #include "model/shard_spec.h"
 #include "worker/engine/cold_neurons.h"
+#include "worker/engine/expert_choice.h"
 #include "worker/engine/residency.h"
 #include "worker/engine/shard.h"
 #include "worker/engine/weight_loader.h"
@@ -66,6 +68,9 @@ class LayerStack {
                    std::span<const kernels::SequenceSlot> slots, base::Communicator* group);
 
  private:
+  struct Expert {
+    std::unique_ptr<kernels::WeightMatrix> gate, up, down;
+  };
   // Weights by the index in Architecture::LayerTensors: a matrix or a vector each. With a residency
   // that has the matrices.
   struct Layer {
@@ -74,15 +79,29 @@ class LayerStack {
     // With cold neurons, the parts of matrices that have three bits for each number; `matrices` has
     // the others, if any.
     std::vector<std::unique_ptr<kernels::WeightMatrix>> cold;
+    std::vector<Expert> experts;  // none where the layer has one feed-forward for all tokens
     NeuronOrder order = {};
     model::OpRange ops = {};  // what it computes: less than the program where parts are left out
   };
-  struct Call;
   struct Lane;
   // Rows that stand side by side.
   struct RowRun {
     int64_t first = 0;
     int64_t count = 0;
+  };
+  // What is the same for every layer of one Run.
+  struct Call {
+    int64_t first_row = 0;
+    int64_t rows = 0;
+    std::vector<RowRun> complete = {};  // empty where nothing is ever late
+    std::vector<RowRun> late = {};
+    std::span<const int64_t> positions = {};
+    std::span<const kernels::SequenceSlot> slots = {};
+    base::Communicator* group = nullptr;
+    // Feed-forwards that come too late are left out: all rows may be approximated.
+    bool may_leave_out = false;
+    std::optional<absl::Time> deadline =
+        std::nullopt;  // of the present layer's feed-forward, once it has begun
   };
 
   LayerStack(const model::Model& model, const model::ShardSpec& spec,
@@ -92,6 +111,8 @@ class LayerStack {
   // What may be left out of a step, where something may be.
   absl::Status FindOptionalOps();
   absl::StatusOr<Layer> LoadLayer(int64_t index, WeightLoader& loader) const;
+  absl::Status LoadExperts(std::span<const model::TensorSpec> tensors, WeightLoader& loader,
+                           Layer& layer) const;
   // The layer's part of `late_`, behind what is in `layer`.
   absl::Status LoadLatePart(std::span<const model::TensorSpec> tensors, WeightLoader& loader,
                             Layer& layer) const;
@@ -124,6 +145,20 @@ class LayerStack {
   // What an op multiplies by, and where that goes: one or two of them.
   void AddOutputs(const Layer& layer, const model::Op& op, const Residency::Lease* lease,
                   const Call& call, std::vector<kernels::LinearOutput>& outputs) const;
+  // layer_stack_experts.cc: rows are sorted by expert, so that each expert computes all of its rows
+  // at one time, in buffers that have a row for each expert that a row has chosen.
+  absl::Status RunExperts(const Layer& layer, const model::Op& op, const Call& call);
+  // Rows of a buffer that has as many for each of the call's rows as that uses experts.
+  kernels::RowsView ExpertView(int buffer, const ExpertRows& rows, const Call& call) const;
+  // Puts the rows that experts read side by side.
+  absl::Status GatherRows(const model::Op& op, std::span<const ExpertRow> chosen, const Call& call);
+  absl::Status ComputeExperts(const Layer& layer, const model::Op& op,
+                              std::span<const ExpertRows> groups, const Call& call);
+  // out = the weighed sums, of each row in the order of the experts.
+  absl::Status AddExperts(const model::Op& op, std::span<const ExpertRow> chosen, const Call& call);
+  // The call's rows of a buffer from the device, and back.
+  absl::StatusOr<std::vector<float>> Fetch(int buffer, const Call& call);
+  absl::Status Put(std::span<const float> numbers, int buffer, const Call& call);
   absl::Status TellObserver(const Layer& layer, const model::Op& down, const Call& call);
   // Puts what neurons gave, in the layer's order, into the model's.
   absl::Status RestoreOrder(const Layer& layer, int buffer, const Call& call);

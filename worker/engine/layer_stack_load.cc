@@ -158,6 +158,7 @@ absl::StatusOr<LayerStack::Layer> LayerStack::LoadLayer(int64_t index, WeightLoa
     const model::TensorPart part = model::PartOf(tensors[i], whole_.config, slice);
     if (part.rows.empty() || part.columns.empty()) continue;
     if (!tensors[i].must_be_f32 && !model::ReadsTensor(program_, layer.ops, i)) continue;
+    if (tensors[i].experts > 0) continue;
     if (!layer.order.neurons.empty() && tensors[i].cut == model::Cut::kFeedForward) {
       RENGA_ASSIGN_OR_RETURN(MatrixByHeat matrix,
                              LoadByHeat(tensors[i], part.rows, layer.order, loader));
@@ -169,9 +170,34 @@ absl::StatusOr<LayerStack::Layer> LayerStack::LoadLayer(int64_t index, WeightLoa
       RENGA_ASSIGN_OR_RETURN(layer.matrices[i], loader.LoadMatrix(tensors[i], part));
     }
   }
+  if (config_.has_experts() && residency_ == nullptr) {
+    RENGA_RETURN_IF_ERROR(LoadExperts(tensors, loader, layer));
+  }
   if (late_.has_value()) RENGA_RETURN_IF_ERROR(LoadLatePart(tensors, loader, layer));
   layer.cold.resize(layer.matrices.size());
   return layer;
+}
+
+absl::Status LayerStack::LoadExperts(std::span<const model::TensorSpec> tensors,
+                                     WeightLoader& loader, Layer& layer) const {
+  const model::ExpertTensors& which = program_.experts;
+  if (!model::ReadsTensor(program_, layer.ops, static_cast<size_t>(which.gate))) {
+    return absl::OkStatus();  // a layer without its feed-forward
+  }
+  layer.experts.resize(static_cast<size_t>(config_.n_experts));
+  // Tensor after tensor, as they lie in the file.
+  const auto load = [&](int tensor, std::unique_ptr<kernels::WeightMatrix> Expert::*matrix) {
+    const model::TensorSpec& spec = tensors[static_cast<size_t>(tensor)];
+    for (int64_t i = 0; i < config_.n_experts; ++i) {
+      auto loaded = loader.LoadMatrix(spec, model::ExpertPart(spec, i));
+      if (!loaded.ok()) return loaded.status();
+      layer.experts[static_cast<size_t>(i)].*matrix = *std::move(loaded);
+    }
+    return absl::OkStatus();
+  };
+  RENGA_RETURN_IF_ERROR(load(which.gate, &Expert::gate));
+  RENGA_RETURN_IF_ERROR(load(which.up, &Expert::up));
+  return load(which.down, &Expert::down);
 }
 
 absl::Status LayerStack::LoadLatePart(std::span<const model::TensorSpec> tensors,
