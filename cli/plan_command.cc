@@ -227,6 +227,7 @@ absl::Status Plan(const PlanCommandFlags& flags) {
     std::puts(ToJson(replicas, cluster.workers, simulated).dump().c_str());
     return absl::OkStatus();
   }
+  std::fputs(partition::ExplainExperts(read.model, read.footprint).c_str(), stdout);
   std::fputs(partition::ExplainReplicas(replicas, cluster.workers).c_str(), stdout);
   PrintSimulations(flags, replicas, simulated);
   if (flags.what_if) {

@@ -83,6 +83,14 @@ double CostModel::BytesMs(int kind, double bytes, double kv_bytes, int64_t rows)
          kv_bytes * static_cast<double>(rows) * 1e3 / kinds_.ProfileOf(kind).bytes_per_second;
 }
 
+double CostModel::ExpertsMs(int kind, double bytes, int64_t rows) const {
+  const double share = bytes_.config().ExpertShare();
+  const double read = ShareOfExpertsRead(bytes_.config(), rows);
+  // What no row reads first is one more row of an expert.
+  const double again = std::max(0.0, share * static_cast<double>(rows) - read);
+  return bytes * (read * layer_ms_per_byte_[kind] + again * more_ms_per_byte_[kind]);
+}
+
 double CostModel::LayerMs(const StageShape& shape, int64_t layer, int64_t rows) const {
   const model::ModelConfig& config = bytes_.config();
   const model::LayerWeightBytes& weights = bytes_.footprint().layers[layer];
@@ -99,7 +107,9 @@ double CostModel::LayerMs(const StageShape& shape, int64_t layer, int64_t rows) 
     const double kv =
         kv_bytes_read_per_head_ * static_cast<double>(model::KvHeadsOf(config, slice.heads).size());
     attention = std::max(attention, BytesMs(kind, of_heads, kv, rows));
-    feed_forward = std::max(feed_forward, BytesMs(kind, of_all - of_heads, 0, rows));
+    const auto experts = static_cast<double>(weights.experts);  // never sliced
+    feed_forward = std::max(feed_forward, BytesMs(kind, of_all - of_heads - experts, 0, rows) +
+                                              ExpertsMs(kind, experts, rows));
     constant = std::max(constant, kinds_.ProfileOf(kind).layer_us / 1e3);
   }
   return attention + feed_forward + constant;

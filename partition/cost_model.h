@@ -5,7 +5,8 @@
 // all-reduce of m bytes over n members takes the better of one-shot (every member sends all to all)
 // a + (n-1) m/b and two-shot (reduce-scatter, then all-gather) 2a + 2 (n-1)/n m/b. Where k of them
 // are on one machine, as a card and its host are, k (n-k) parts pass its cable instead of n-1.
-// Further rows of a step cost what one more token costs in a long prompt.
+// Further rows of a step cost what one more token costs in a long prompt. Of a mixture of experts a
+// step reads those that some row of it uses, and rows are taken to choose any of them alike.
 //
 // All times are milliseconds. Workers are named by their kind (machine_kinds.h).
 #ifndef RENGA_PARTITION_COST_MODEL_H_
@@ -78,6 +79,8 @@ class CostModel {
   double SumsOverCableMs(const LinkProfile& link, int64_t members, int64_t parts,
                          int64_t rows) const;
   double BytesMs(int kind, double bytes, double kv_bytes, int64_t rows) const;
+  // All experts of a layer.
+  double ExpertsMs(int kind, double bytes, int64_t rows) const;
   // The way of a step from the coordinator to the first stage: `hop` and `transfer`.
   StageTimes FirstHop(const StagePlan& first, int64_t rows, int embedding_worker) const;
   double SlowestWorker(const std::vector<StagePlan>& stages, const std::vector<HeadPlan>& heads,

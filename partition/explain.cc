@@ -159,6 +159,24 @@ void AppendParts(const Plan& plan, const std::vector<WorkerProfile>& workers, st
 
 }  // namespace
 
+std::string ExplainExperts(const model::Model& model, const model::ModelFootprint& footprint) {
+  const model::ModelConfig& config = model.config;
+  if (!config.has_experts()) return "";
+  int64_t all = 0;
+  int64_t others = 0;
+  for (const model::LayerWeightBytes& layer : footprint.layers) {
+    all += layer.total();
+    others += layer.total() - layer.experts;
+  }
+  const auto experts = static_cast<double>(all - others);
+  const int64_t read = others + static_cast<int64_t>(experts * config.ExpertShare());
+  return absl::StrFormat(
+      "experts: %d in each layer, a token uses %d: it reads %s of the layers' %s; a step of 32 "
+      "tokens about %.0f %% of the experts, if all are used alike\n",
+      config.n_experts, config.n_experts_used, base::FormatByteSize(read),
+      base::FormatByteSize(all), 100 * model::ShareOfExpertsRead(config, 32));
+}
+
 std::string ExplainPlan(const Plan& plan, const std::vector<WorkerProfile>& workers) {
   const bool with_slices = HasGroups(plan);
   std::vector<Row> rows = {Titles(with_slices)};

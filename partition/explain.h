@@ -5,6 +5,8 @@
 #include <string>
 #include <vector>
 
+#include "model/architecture.h"
+#include "model/footprint.h"
 #include "partition/plan.h"
 #include "partition/replicas.h"
 #include "partition/what_if.h"
@@ -23,6 +25,9 @@ std::string ExplainReplicas(const Replicas& replicas, const std::vector<WorkerPr
 // A line for each change, beside what the plan takes now.
 std::string ExplainChanges(const Plan& plan, Objective objective,
                            const std::vector<Change>& changes);
+
+// What of a mixture of experts a token reads, as a line; "" for other models.
+std::string ExplainExperts(const model::Model& model, const model::ModelFootprint& footprint);
 
 }  // namespace renga::partition
 

@@ -47,8 +47,8 @@ Links CheapestLinks(const CostModel& costs) {
 }
 
 struct Work {
-  double weights = 0;  // bytes of all layers
-  double memory = 0;   // with the KV cache
+  double weights = 0;  // bytes of all layers that a token reads
+  double memory = 0;   // of all that is held, with the KV cache
   double constant_ms = 0;
 };
 
@@ -56,11 +56,14 @@ Work WorkOf(const CostModel& costs) {
   Work work;
   const ShardCosts& bytes = costs.bytes();
   for (const model::LayerWeightBytes& layer : bytes.footprint().layers) {
-    work.weights += static_cast<double>(layer.total());
+    const auto experts = static_cast<double>(layer.experts);
+    work.memory += static_cast<double>(layer.total());
+    work.weights +=
+        static_cast<double>(layer.total()) - experts * (1 - bytes.config().ExpertShare());
   }
   const auto layers = static_cast<double>(bytes.layer_count());
   const int64_t kv = bytes.Bytes({.layers = {0, 1}, .head_rows = {}}).kv;
-  work.memory = work.weights + static_cast<double>(kv) * layers;
+  work.memory += static_cast<double>(kv) * layers;
   double constant_us = kNever;
   for (int kind = 0; kind < costs.kinds().count(); ++kind) {
     constant_us = std::min(constant_us, costs.kinds().ProfileOf(kind).layer_us);

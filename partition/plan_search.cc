@@ -174,7 +174,8 @@ std::optional<Found> PlanSearch::Search(int64_t last_head_rows) {
       .objective = any_fit_ ? Objective::kOneStream : request_.objective,
       .max_workers = static_cast<int64_t>(WorkerLimit()) - without_layers_,
       .use_every_worker = request_.use_every_worker && !any_fit_ && without_layers_ == 0,
-      .tensor_parallel = request_.tensor_parallel,
+      // Layers with experts are not cut.
+      .tensor_parallel = bytes_.config().has_experts() ? 1 : request_.tensor_parallel,
       .last_head_rows = last_head_rows,
       .worth_dropping = request_.worth_dropping,
       .any_fit = any_fit_,

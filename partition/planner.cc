@@ -139,7 +139,13 @@ absl::Status CheckWorkers(const std::vector<WorkerProfile>& workers) {
   return absl::OkStatus();
 }
 
-absl::Status CheckModel(const model::Model& model, const model::ModelFootprint& footprint) {
+absl::Status CheckModel(const model::Model& model, const model::ModelFootprint& footprint,
+                        const PlanRequest& request) {
+  if (model.config.has_experts() && request.tensor_parallel > 1) {
+    return absl::UnimplementedError(
+        "layers with experts are not divided over tensor-parallel groups: leave out "
+        "--tensor-parallel, and each worker gets whole layers");
+  }
   if (static_cast<int64_t>(footprint.layers.size()) != model.config.n_layers ||
       model.config.n_layers < 1 || model.config.vocab_size < 1) {
     return absl::InternalError(absl::StrCat("footprint of ", footprint.layers.size(),
@@ -267,7 +273,7 @@ absl::Status CheckPlanInput(const model::Model& model, const model::ModelFootpri
   RENGA_RETURN_IF_ERROR(CheckRequest(request));
   RENGA_RETURN_IF_ERROR(CheckWorkers(workers));
   RENGA_RETURN_IF_ERROR(CheckLinks(request.links, workers.size()));
-  return CheckModel(model, footprint);
+  return CheckModel(model, footprint, request);
 }
 
 absl::StatusOr<Plan> MakePlan(const model::Model& model, const model::ModelFootprint& footprint,

@@ -1,0 +1,105 @@
+// Plans for mixtures of experts: all of them are held, and few are read for a token.
+#include <string>
+#include <vector>
+
+#include "base/testing/status_matchers.h"
+#include "partition/explain.h"
+#include "partition/planner_fixture.h"
+
+namespace renga::partition {
+namespace {
+
+using ::renga::testing::StatusIs;
+using ::testing::HasSubstr;
+
+// Layers of which some bytes are experts', two of eight for each token.
+TestModel MakeMixture(int64_t other_bytes, int64_t expert_bytes) {
+  TestModel mixture = MakeTestModel(std::vector<int64_t>(6, other_bytes), 256);
+  mixture.model.config.n_experts = 8;
+  mixture.model.config.n_experts_used = 2;
+  for (model::LayerWeightBytes& layer : mixture.footprint.layers) layer.experts = expert_bytes;
+  return mixture;
+}
+
+double LayersMs(const Plan& plan) {
+  double ms = 0;
+  for (const StageTimes& stage : plan.times.stages) ms += stage.compute;
+  return ms;
+}
+
+TEST(ExpertsPlanTest, ATokenReadsTheExpertsItUsesAndMemoryHoldsAll) {
+  const TestModel mixture = MakeMixture(4 * kMiB, 32 * kMiB);
+  const TestModel dense = MakeTestModel(std::vector<int64_t>(6, 12 * kMiB), 256);
+  const std::vector<WorkerProfile> workers = {Worker("a", 150, 10), Worker("b", 150, 20)};
+  ASSERT_OK_AND_ASSIGN(const Plan plan, PlanFor(mixture, workers, OneStream(100)));
+  ExpectSound(plan, mixture, workers, OneStream(100));
+  // On one that is large enough, beside a dense model that is read whole.
+  const std::vector<WorkerProfile> one = {Worker("c", 1024, 10)};
+  ASSERT_OK_AND_ASSIGN(const Plan whole, PlanFor(mixture, one, OneStream(100)));
+  ASSERT_OK_AND_ASSIGN(const Plan of_dense, PlanFor(dense, one, OneStream(100)));
+  EXPECT_NEAR(LayersMs(whole), LayersMs(of_dense), 1e-9);
+  EXPECT_GE(whole.workers[0].bytes.weights, 6 * 36 * kMiB);
+  EXPECT_LE(whole.bound_ms, whole.stream_ms);
+  EXPECT_THAT(PlanFor(mixture, {Worker("d", 200, 10)}, OneStream(100)),
+              StatusIs(absl::StatusCode::kResourceExhausted, HasSubstr("does not fit")));
+}
+
+TEST(ExpertsPlanTest, BoundsStayBelowPlansOfManyWorkers) {
+  const TestModel mixture = MakeMixture(2 * kMiB, 64 * kMiB);
+  std::vector<WorkerProfile> workers;
+  for (int i = 0; i < 9; ++i) {
+    workers.push_back(Worker(std::string(1, static_cast<char>('a' + i)), 80 + 7 * i, 5 + i));
+  }
+  for (const Objective objective : {Objective::kOneStream, Objective::kManyStreams}) {
+    PlanRequest request = OneStream(50);
+    request.objective = objective;
+    ASSERT_OK_AND_ASSIGN(const Plan plan, PlanFor(mixture, workers, request));
+    ExpectSound(plan, mixture, workers, request);
+    const double ms = objective == Objective::kOneStream ? plan.stream_ms : plan.slowest_ms;
+    EXPECT_LE(plan.bound_ms, ms * (1 + 1e-9));
+  }
+}
+
+TEST(ExpertsPlanTest, MoreRowsReadMoreExperts) {
+  const TestModel mixture = MakeMixture(0, 80 * kMiB);
+  const model::ModelConfig& config = mixture.model.config;
+  EXPECT_DOUBLE_EQ(model::ShareOfExpertsRead(config, 1), 0.25);
+  EXPECT_DOUBLE_EQ(model::ShareOfExpertsRead(config, 2), 1 - 0.75 * 0.75);
+  EXPECT_GT(model::ShareOfExpertsRead(config, 32), 0.999);
+  const std::vector<WorkerProfile> workers = {Worker("a", 1024, 10)};
+  const MachineKinds kinds(workers, {});
+  const PlanRequest request = OneStream(0);
+  const ShardCosts bytes(mixture.model, mixture.footprint, LimitsOf(request));
+  const CostModel costs(bytes, kinds, request);
+  const StageShape shape = {.kinds = {0}, .slices = {}};
+  const double whole_ms = 80.0 * kMiB / 10e9 * 1e3;
+  EXPECT_NEAR(costs.LayerMs(shape, 0, 1), 0.25 * whole_ms, 1e-9);
+  // The two rows' experts, less those that they share; which cost as one more row of a prompt.
+  const double both = 1 - 0.75 * 0.75;
+  EXPECT_NEAR(costs.LayerMs(shape, 0, 2), (both + (0.5 - both) / kAssumedPrefillGain) * whole_ms,
+              1e-9);
+}
+
+TEST(ExpertsPlanTest, LayersAreNeverCutForGroups) {
+  const TestModel mixture = MakeMixture(4 * kMiB, 32 * kMiB);
+  std::vector<WorkerProfile> workers = {Worker("a", 512, 10), Worker("b", 512, 10)};
+  PlanRequest request = OneStream(1);
+  request.tensor_parallel = 2;
+  EXPECT_THAT(PlanFor(mixture, workers, request),
+              StatusIs(absl::StatusCode::kUnimplemented, HasSubstr("--tensor-parallel")));
+  request.tensor_parallel = 0;
+  ASSERT_OK_AND_ASSIGN(const Plan plan, PlanFor(mixture, workers, request));
+  for (const StagePlan& stage : plan.stages) EXPECT_EQ(stage.members.size(), 1u);
+}
+
+TEST(ExpertsPlanTest, ALineSaysWhatATokenReads) {
+  const TestModel mixture = MakeMixture(4 * kMiB, 32 * kMiB);
+  const std::string line = ExplainExperts(mixture.model, mixture.footprint);
+  EXPECT_THAT(line, HasSubstr("8 in each layer, a token uses 2"));
+  EXPECT_THAT(line, HasSubstr("72.0 MiB of the layers' 216.0 MiB"));
+  const TestModel dense = MakeTestModel({kMiB}, 100);
+  EXPECT_EQ(ExplainExperts(dense.model, dense.footprint), "");
+}
+
+}  // namespace
+}  // namespace renga::partition
