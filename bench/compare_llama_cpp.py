@@ -50,8 +50,8 @@ def llama(args, bench, model, threads, rpc=None):
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=3600)
     rows = json.loads(done.stdout[done.stdout.index("["):])
     prefill = [r["avg_ts"] for r in rows if r["n_prompt"] > 0 and r["n_gen"] == 0]
-    decode = next(r["avg_ts"] for r in rows if r["n_gen"] > 0 and r["n_prompt"] == 0)
-    return (prefill[0] if prefill else 0.0, decode)
+    decode = [r["avg_ts"] for r in rows if r["n_gen"] > 0 and r["n_prompt"] == 0]
+    return (prefill[0] if prefill else 0.0, decode[0] if decode else 0.0)
 
 
 def start_rpc_servers(args):

@@ -281,6 +281,27 @@ TEST_P(LinearTest, SubnormalScales) {
               Multiply(reference(), *weights.Load(reference()), input), tolerance());
 }
 
+// Codes and activations as far from zero as they go, which is where sums of integers are largest.
+TEST_P(LinearTest, CodesAndActivationsAtTheirLimits) {
+  if (base::GetDataTypeInfo(type()).block_elements == 1) return;
+  const int64_t columns = middle_columns();
+  std::vector<float> input(static_cast<size_t>(12 * columns), 1.0F);
+  for (size_t i = 0; i < input.size(); ++i) {
+    const size_t token = i / static_cast<size_t>(columns);
+    if (token % 3 == 1 || (token % 3 == 2 && i / 2 % 2 == 1)) input[i] = -1.0F;
+  }
+  for (const int byte : {0x00, 0x7f, 0x80, 0xff}) {
+    SCOPED_TRACE(byte);
+    Weights weights(type(), 33, columns, 17);
+    FillCodes(type(), static_cast<std::byte>(byte), weights.bytes);
+    const auto matrix = weights.Load(three());
+    const std::vector<float> all = Multiply(three(), *matrix, input);
+    ExpectClose(all, Multiply(reference(), *weights.Load(reference()), input), tolerance());
+    const std::vector<float> three_tokens = Slice(input, columns, 0, 3);
+    ExpectSameBits(Multiply(three(), *matrix, three_tokens), Slice(all, 33, 0, 3));
+  }
+}
+
 // Rows of activations that a quantiser may stumble over, compared token by token.
 TEST_P(LinearTest, AwkwardActivations) {
   const int64_t columns = middle_columns();

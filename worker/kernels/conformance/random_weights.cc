@@ -1,5 +1,6 @@
 #include "worker/kernels/conformance/random_weights.h"
 
+#include <algorithm>
 #include <cstring>
 #include <random>
 
@@ -84,6 +85,17 @@ std::vector<std::byte> RandomWeights(DataType type, int64_t rows, int64_t column
     for (const size_t offset : offsets) Put16(&bytes[block + offset], RandomScale(random, scales));
   }
   return bytes;
+}
+
+void FillCodes(DataType type, std::byte value, std::vector<std::byte>& bytes) {
+  const std::vector<std::byte> random = bytes;
+  std::fill(bytes.begin(), bytes.end(), value);
+  const auto width = static_cast<size_t>(base::GetDataTypeInfo(type).block_bytes);
+  for (size_t block = 0; block < bytes.size(); block += width) {
+    for (const size_t offset : ScaleOffsets(type)) {
+      std::memcpy(&bytes[block + offset], &random[block + offset], 2);
+    }
+  }
 }
 
 }  // namespace renga::kernels::conformance

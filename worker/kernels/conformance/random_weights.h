@@ -20,6 +20,9 @@ enum class Scales {
 std::vector<std::byte> RandomWeights(base::DataType type, int64_t rows, int64_t columns,
                                      uint32_t seed, Scales scales = Scales::kUsual);
 
+// Sets every byte of quantised weights but those of their half-precision scales.
+void FillCodes(base::DataType type, std::byte value, std::vector<std::byte>& bytes);
+
 }  // namespace renga::kernels::conformance
 
 #endif  // RENGA_WORKER_KERNELS_CONFORMANCE_RANDOM_WEIGHTS_H_

@@ -30,12 +30,15 @@ struct alignas(16) ByteBlock<32> {
   int8_t codes[32];
   float scale;
   float scaled_sum;  // scale * sum
-  int32_t sum;       // of all codes
+  int32_t start;     // of all codes, times 1
 };
 
-// What offsets16 are multiplied by: the offset of Q6_K's codes. A sum of products of codes with
-// their offset that begins there needs no correction.
-inline constexpr int kCountedOffset = 32;
+// A sum of products of codes with their offset needs no correction if it begins with minus what the
+// offset adds to it. A start is minus the sum of some of the activations' codes, times a factor; on
+// paths whose partial sums are pairs of int16 (isa_generic.h) it is such a pair as well: the sum of
+// bytes 0 and 1 of each group of four, and that of bytes 2 and 3.
+// This is the factor of starts16: the offset of Q6_K's codes.
+inline constexpr int kStartFactor16 = 32;
 
 template <>
 struct alignas(16) ByteBlock<256> {
@@ -44,7 +47,7 @@ struct alignas(16) ByteBlock<256> {
   int16_t sums32[8];   // of 32 codes
   float scale;
   float negative_scale;
-  int32_t offsets16[16];  // -kCountedOffset * sums16
+  int32_t starts16[16];  // of 16 codes, times kStartFactor16
 };
 
 // The same codes as int16, each group of four in the order 0, 2, 1, 3. For weights with signed
@@ -53,6 +56,7 @@ template <int kElements>
 struct alignas(16) WordBlock {
   int16_t codes[kElements];
   float scale;
+  int32_t start;  // of 32 codes: minus the sum of what CrossDot has too much because of them
 };
 
 // value = high + low, both bfloat16, off by at most 2^-17 of it. For weights in BF16 on processors

@@ -58,6 +58,10 @@ struct Avx2 {
   RENGA_WORD I ShiftRight(I a) {
     return _mm256_srli_epi32(a, kBits);
   }
+  template <int kBits>
+  RENGA_WORD I ShiftWordsLeft(I a) {
+    return _mm256_slli_epi16(a, kBits);
+  }
   RENGA_WORD I WidenU16(const void* p) {
     return _mm256_cvtepu16_epi32(_mm_loadu_si128(static_cast<const __m128i*>(p)));
   }
@@ -79,6 +83,9 @@ struct Avx2 {
   }
   RENGA_WORD I MulPairs(I acc, I a, I b) { return _mm256_add_epi32(acc, _mm256_madd_epi16(a, b)); }
   RENGA_WORD I MulBytePairs(I acc, I a, I b) { return InOrder(MulPairs(acc, a, b)); }
+  RENGA_WORD I MulSumPairs(I acc, I a, I b, I c, I d) {
+    return InOrder(MulPairs(acc, _mm256_add_epi16(a, b), _mm256_add_epi16(c, d)));
+  }
   RENGA_WORD I MulI(I acc, I a, I b) { return _mm256_add_epi32(acc, _mm256_mullo_epi32(a, b)); }
   RENGA_WORD I EvenWords(I v) { return _mm256_srai_epi16(_mm256_slli_epi16(v, 8), 8); }
   RENGA_WORD I OddWords(I v) { return _mm256_srai_epi16(v, 8); }

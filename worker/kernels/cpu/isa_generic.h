@@ -90,6 +90,11 @@ struct Generic {
   RENGA_WORD I ShiftRight(I a) {
     return reinterpret_cast<I>(reinterpret_cast<U>(a) >> kBits);
   }
+  // Of the 16-bit halves of lanes.
+  template <int kBits>
+  RENGA_WORD I ShiftWordsLeft(I a) {
+    return reinterpret_cast<I>(reinterpret_cast<UWords>(a) << kBits);
+  }
   // kLanes uint16 to int32.
   RENGA_WORD I WidenU16(const void* p) { return __builtin_convertvector(LoadAs<HalfU16>(p), I); }
   // kLanes int8 to int32.
@@ -117,8 +122,8 @@ struct Generic {
     if constexpr (dot32) {
       return partial + LowWords(even) + HighWords(even) + LowWords(odd) + HighWords(odd);
     } else {
-      return reinterpret_cast<I>(reinterpret_cast<Words>(partial) + reinterpret_cast<Words>(even) +
-                                 reinterpret_cast<Words>(odd));
+      return reinterpret_cast<I>(reinterpret_cast<UWords>(partial) +
+                                 reinterpret_cast<UWords>(even) + reinterpret_cast<UWords>(odd));
     }
   }
   // The partial sums as int32.
@@ -138,6 +143,10 @@ struct Generic {
   RENGA_WORD I MulBytePairs(I acc, I a, I b) {
     const I products = reinterpret_cast<I>(reinterpret_cast<Words>(a) * reinterpret_cast<Words>(b));
     return acc + LowWords(products) + HighWords(products);
+  }
+  // acc + (a + b) * (c + d), of pairs of int16 that are bytes.
+  RENGA_WORD I MulSumPairs(I acc, I a, I b, I c, I d) {
+    return MulPairs(acc, AddWords(a, b), AddWords(c, d));
   }
   // The low 16 bits of the products of int16.
   RENGA_WORD I MulWords(I a, I b) {
@@ -263,6 +272,9 @@ struct Generic {
     return reinterpret_cast<Words>(reinterpret_cast<UWords>(v) << 8) >> 8;
   }
   RENGA_WORD Words HighBytesS(I v) { return reinterpret_cast<Words>(v) >> 8; }
+  RENGA_WORD I AddWords(I a, I b) {
+    return reinterpret_cast<I>(reinterpret_cast<Words>(a) + reinterpret_cast<Words>(b));
+  }
   // The low and high int16 of each lane as int32.
   RENGA_WORD I LowWords(I v) { return ShiftLeft<16>(v) >> 16; }
   RENGA_WORD I HighWords(I v) { return v >> 16; }

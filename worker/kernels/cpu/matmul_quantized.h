@@ -37,6 +37,9 @@ struct QuantizedMatmul {
   using F = typename Isa::F;
   static constexpr bool kWords = Format::kSigned && Isa::kWideSigned;
   using Dot = std::conditional_t<kWords, WordDot<Format>, ByteDot<Format>>;
+  // For many tokens.
+  static constexpr bool kCrosses = kWords && Format::kElements == 32;
+  using TileDot = std::conditional_t<kCrosses, CrossDot<Format>, Dot>;
   using Block = typename Dot::Block;
   using Codes = typename Dot::Codes;
 
@@ -46,12 +49,8 @@ struct QuantizedMatmul {
   static constexpr int kGroups = kElements / 4;
   static constexpr int kSubBlocks = kElements / Format::kScaleElements;
   static constexpr int kSubGroups = Format::kScaleElements / 4;
-  // Whether a sub-block's sum begins with what its codes' offset adds to it, times -1.
-  static constexpr bool kCountsOffset = Isa::kDot32 && !Isa::kTokenPairs && kSuper &&
-                                        Format::kScaleElements == 16 &&
-                                        Dot::kOffset == kCountedOffset;
   // The offset that is taken off afterwards.
-  static constexpr int kOffset = kCountsOffset ? 0 : Dot::kOffset;
+  static constexpr int kOffset = Dot::kStarts ? 0 : Dot::kOffset;
   // Whether integer scales or mins multiply the activations' sums.
   static constexpr bool kNeedsPairs = kSuper && (Format::kHasMin || kOffset != 0);
   static constexpr int kPairs = kNeedsPairs ? kSubBlocks / 2 : 0;
@@ -92,12 +91,9 @@ struct QuantizedMatmul {
   RENGA_WORD const int16_t* PairSums(const ByteBlock<256>& a) {
     return Format::kScaleElements == 16 ? a.sums16 : a.sums32;
   }
-  // 128 is 2^7 and so on.
-  static constexpr int Log2(int x) { return x <= 1 ? 0 : 1 + Log2(x / 2); }
-
   // What a sub-block's sum of products begins with.
   RENGA_WORD I FirstPartial(const Block& a, int sub_block) {
-    if constexpr (kCountsOffset) return Isa::Broadcast4(a.offsets16 + sub_block);
+    if constexpr (Dot::kStarts) return Dot::Start(a, sub_block);
     return Isa::ZeroI();
   }
 
@@ -105,13 +101,11 @@ struct QuantizedMatmul {
   template <class PairOf>
   RENGA_WORD F AddBlock(I dot, F scale, F min, const PairOf& pair, const Block& a, F sum) {
     I correction = Isa::ZeroI();
-    if constexpr (kNeedsPairs) {
-      correction = SumPairs(pair, a);
-    } else if constexpr (kOffset != 0) {
-      correction = Isa::Broadcast4(&a.sum);
-    }
-    if constexpr (kOffset != 0) {
+    if constexpr (kNeedsPairs) correction = SumPairs(pair, a);
+    if constexpr (kOffset != 0 && kSuper) {
       dot = Isa::SubI(dot, Isa::template ShiftLeft<Log2(kOffset)>(correction));
+    } else if constexpr (kOffset != 0) {
+      dot = Isa::AddI(dot, Isa::template ShiftLeft<Log2(kOffset)>(Isa::Broadcast4(&a.start)));
     }
     return AddScaled(dot, correction, scale, min, a, sum);
   }
@@ -256,7 +250,10 @@ struct QuantizedMatmul {
     I partial[kOutputs][sharing];
     Unroll<kOutputs * sharing>([&](auto i) RENGA_INLINE_LAMBDA {
       constexpr int kGroup = Format::Group(section, 0, i / sharing);
-      partial[i / sharing][i % sharing] = FirstPartial(*a[i % sharing], kGroup / kSubGroups);
+      // Outputs of a block of 32 are parts of one sum, and no larger than the whole may be.
+      constexpr bool kFirst = kSuper || i < sharing;
+      partial[i / sharing][i % sharing] =
+          kFirst ? FirstPartial(*a[i % sharing], kGroup / kSubGroups) : Isa::ZeroI();
     });
     Unroll<Format::kSteps>([&](auto step) RENGA_INLINE_LAMBDA {
       if constexpr (Isa::kStepByStep && sharing == 1) asm volatile("" ::: "memory");
@@ -295,6 +292,7 @@ struct QuantizedMatmul {
     Codes codes[kGroups];
     I scales[kSuper ? kSubBlocks : 1];
     I pairs[kNeedsPairs ? kPairs : 1];
+    I start;  // of sums, beside what activations add to it, where kCrosses
     F scale;
     F min;
   };
@@ -309,6 +307,10 @@ struct QuantizedMatmul {
         });
       });
     });
+    if constexpr (kCrosses) {
+      out->start = Isa::ZeroI();
+      for (const Codes& codes : out->codes) out->start = TileDot::SubOwn(out->start, codes);
+    }
     if constexpr (kSuper) {
       Unroll<kSubBlocks>(
           [&](auto s) RENGA_INLINE_LAMBDA { out->scales[s] = format.template SubScale<s>(); });
@@ -336,11 +338,17 @@ struct QuantizedMatmul {
                                    task.panels + second * blocks * kPanelBlockBytes};
     const Block* activations = reinterpret_cast<const Block*>(task.activations) + token;
     F sums[kTokens][2];
-    for (int t = 0; t < n; ++t) sums[t][0] = sums[t][1] = Isa::ZeroF();
+    for (int t = 0; t < n; ++t) {
+      sums[t][0] = sums[t][1] = Isa::ZeroF();
+      // Each token's outputs lie on a page of their own.
+      __builtin_prefetch(task.out + (token + t) * task.out_stride + first * kLanes, 1);
+    }
     Decoded decoded[2];
     for (int64_t b = 0; b < blocks; ++b, activations += task.tokens) {
       Decode(Format(weights[0] + b * kPanelBlockBytes), &decoded[0]);
       Decode(Format(weights[1] + b * kPanelBlockBytes), &decoded[1]);
+      PrefetchBlock(weights[0] + (b + 1) * kPanelBlockBytes);
+      PrefetchBlock(weights[1] + (b + 1) * kPanelBlockBytes);
       int t = 0;
       for (; t + kTile <= n; t += kTile) {
         if constexpr (!kSuper) PrefetchTile(activations + task.tokens + t);
@@ -352,6 +360,11 @@ struct QuantizedMatmul {
       StoreSum<Isa>(task, first, token + t, sums[t][0]);
       if (second != first) StoreSum<Isa>(task, second, token + t, sums[t][1]);
     }
+  }
+
+  // Asks for a panel's next block, which is decoded when all tiles are done with this one.
+  RENGA_WORD void PrefetchBlock(const std::byte* block) {
+    for (int64_t at = 0; at < kPanelBlockBytes; at += 64) __builtin_prefetch(block + at);
   }
 
   // Asks for a tile's activations of the next block, which do not follow this one's in memory.
@@ -385,23 +398,32 @@ struct QuantizedMatmul {
     }
   }
 
+  RENGA_WORD I FirstPartial(const Decoded& w, const Block& a, int sub_block) {
+    if constexpr (kCrosses) {
+      return Isa::AddI(w.start, Isa::Broadcast4(&a.start));
+    } else {
+      return FirstPartial(a, sub_block);
+    }
+  }
+
   // The dot products of a tile, times their integer scales where the format has them.
   template <int tokens>
   RENGA_WORD void Dots(const Decoded* w, const Block* a, I (*dots)[2]) {
     constexpr int kFlush = Dot::FlushSteps() < kSubGroups ? Dot::FlushSteps() : kSubGroups;
-    static_assert(kSubGroups % kFlush == 0);
+    static_assert(kSubGroups % kFlush == 0 && (!Dot::kStarts || kFlush == kSubGroups));
     for (int g = 0; g < kGroups; g += kFlush) {
       I partial[tokens][2];
       Unroll<tokens>([&](auto t) RENGA_INLINE_LAMBDA {
-        partial[t][0] = partial[t][1] = FirstPartial(a[t], g / kSubGroups);
+        partial[t][0] = FirstPartial(w[0], a[t], g / kSubGroups);
+        partial[t][1] = FirstPartial(w[1], a[t], g / kSubGroups);
       });
       Unroll<kFlush>([&](auto step) RENGA_INLINE_LAMBDA {
         const Codes codes0 = Dot::Get(w[0].codes[g + step]);
         const Codes codes1 = Dot::Get(w[1].codes[g + step]);
         Unroll<tokens>([&](auto t) RENGA_INLINE_LAMBDA {
           const auto activations = Dot::Load(a[t], g + step);
-          partial[t][0] = Dot::Add(partial[t][0], codes0, activations);
-          partial[t][1] = Dot::Add(partial[t][1], codes1, activations);
+          partial[t][0] = TileDot::Add(partial[t][0], codes0, activations);
+          partial[t][1] = TileDot::Add(partial[t][1], codes1, activations);
         });
       });
       Unroll<tokens>([&](auto t) RENGA_INLINE_LAMBDA {

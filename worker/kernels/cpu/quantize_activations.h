@@ -31,8 +31,22 @@ struct Quantizer {
     return peak / 127.0f;
   }
 
+  // Of bytes 0 and 1 of each group of four codes, and of bytes 2 and 3.
+  struct HalfSums {
+    int32_t first, second;
+    int32_t Sum() const { return first + second; }
+    HalfSums operator+(HalfSums other) const {
+      return {first + other.first, second + other.second};
+    }
+    int32_t Start(int32_t factor) const {  // activations.h
+      if constexpr (Isa::kDot32) return -factor * Sum();
+      return static_cast<int32_t>((static_cast<uint32_t>(-factor * first) & 0xffff) |
+                                  static_cast<uint32_t>(-factor * second) << 16);
+    }
+  };
+
   // Of 16 codes, eight in a word: 128 is added to each, and neighbours are added up in 16 bits.
-  static int32_t Sum16(const int8_t* codes) {
+  static HalfSums Sums16(const int8_t* codes) {
     constexpr uint64_t kBytes = 0x00ff00ff00ff00ff;
     uint64_t sums = 0;
     for (int i = 0; i < 16; i += 8) {
@@ -41,23 +55,26 @@ struct Quantizer {
       word ^= 0x8080808080808080;
       sums += (word & kBytes) + ((word >> 8) & kBytes);
     }
-    return static_cast<int32_t>((sums * 0x0001000100010001) >> 48) - 16 * 128;
+    sums += sums >> 32;
+    return {static_cast<int32_t>(sums & 0xffff) - 8 * 128,
+            static_cast<int32_t>((sums >> 16) & 0xffff) - 8 * 128};
   }
 
   static void Sums(ByteBlock<32>* block) {
-    block->sum = Sum16(block->codes) + Sum16(block->codes + 16);
-    block->scaled_sum = block->scale * static_cast<float>(block->sum);
+    const HalfSums sums = Sums16(block->codes) + Sums16(block->codes + 16);
+    block->start = sums.Start(1);
+    block->scaled_sum = block->scale * static_cast<float>(sums.Sum());
   }
 
   static void Sums(ByteBlock<256>* block) {
     for (int i = 0; i < 8; ++i) {
-      const int32_t first = Sum16(block->codes + 32 * i);
-      const int32_t second = Sum16(block->codes + 32 * i + 16);
-      block->sums16[2 * i] = static_cast<int16_t>(first);
-      block->sums16[2 * i + 1] = static_cast<int16_t>(second);
-      block->sums32[i] = static_cast<int16_t>(first + second);
-      block->offsets16[2 * i] = -kCountedOffset * first;
-      block->offsets16[2 * i + 1] = -kCountedOffset * second;
+      const HalfSums first = Sums16(block->codes + 32 * i);
+      const HalfSums second = Sums16(block->codes + 32 * i + 16);
+      block->sums16[2 * i] = static_cast<int16_t>(first.Sum());
+      block->sums16[2 * i + 1] = static_cast<int16_t>(second.Sum());
+      block->sums32[i] = static_cast<int16_t>((first + second).Sum());
+      block->starts16[2 * i] = first.Start(kStartFactor16);
+      block->starts16[2 * i + 1] = second.Start(kStartFactor16);
     }
     block->negative_scale = -block->scale;
   }
@@ -81,6 +98,10 @@ struct Quantizer {
         out->codes[i + 1] = codes[i + 2];
         out->codes[i + 2] = codes[i + 1];
         out->codes[i + 3] = codes[i + 3];
+      }
+      if constexpr (kElements == 32) {
+        out->start = 0;
+        for (int i = 0; i < kElements; i += 2) out->start -= codes[i] * codes[i + 1];
       }
     }
   }

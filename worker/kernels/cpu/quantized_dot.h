@@ -4,6 +4,7 @@
 // Both kinds of dot product have
 //   Block, the activations that go with it; Codes, a group's codes of all rows as it wants them,
 //   which Prepare makes of a format's; kOffset, what the codes have on top of their values then;
+//   kStarts, whether partial sums begin with Start(block, sub_block);
 //   Add(partial, codes, activations): one group's products, FlushSteps() times at most before
 //   Finish(acc, partial[, scale]) adds them, times an integer scale, to an int32 sum.
 #ifndef RENGA_WORKER_KERNELS_CPU_QUANTIZED_DOT_H_
@@ -13,6 +14,9 @@
 #include "worker/kernels/cpu/unroll.h"
 
 namespace renga::kernels::cpu {
+
+// 128 is 2^7 and so on.
+consteval int Log2(int x) { return x <= 1 ? 0 : 1 + Log2(x / 2); }
 
 // Dot products of codes as bytes. Signed ones get 128 added where the processor multiplies unsigned
 // codes only (and adds products up in int32).
@@ -25,13 +29,29 @@ struct ByteDot {
   using Activations = I;  // a group's activations
   static constexpr bool kAdd128 = Format::kSigned && !Isa::kSignedDot;
   static constexpr int kOffset = kAdd128 ? 128 : Format::kOffset;
+  // Whether partial sums begin with a start (activations.h), so that nothing is to be corrected.
+  static constexpr bool kStarts =
+      !Isa::kTokenPairs && kOffset != 0 &&
+      (Format::kElements == 32 || (Format::kScaleElements == 16 && kOffset == kStartFactor16));
 
-  // Steps after which a partial sum could overflow: int16 takes 2 * kMaxCode * 127 a step.
+  // Steps after which a partial sum could overflow: int16 takes 2 * kMaxCode * 127 a step. Where
+  // sums have a start, they may wrap around on the way, for all that counts is where they end:
+  // there the codes' offset is off, and they are kOffset at most.
   static constexpr int FlushSteps() {
     if constexpr (Isa::kDot32) {
       return 64;
     } else {
-      return 32767 / (2 * Format::kMaxCode * 127);
+      return 32767 / (2 * (kStarts ? kOffset : Format::kMaxCode) * 127);
+    }
+  }
+  // What the partial sums of a sub-block begin with where kStarts.
+  RENGA_WORD I Start(const Block& block, int sub_block) {
+    if constexpr (Format::kElements == 256) {
+      return Isa::Broadcast4(block.starts16 + sub_block);
+    } else if constexpr (Isa::kDot32) {
+      return Isa::template ShiftLeft<Log2(kOffset)>(Isa::Broadcast4(&block.start));
+    } else {
+      return Isa::template ShiftWordsLeft<Log2(kOffset)>(Isa::Broadcast4(&block.start));
     }
   }
   RENGA_WORD Codes Prepare(I raw) {
@@ -60,6 +80,7 @@ struct WordDot {
   };
   using Activations = Codes;
   static constexpr int kOffset = 0;
+  static constexpr bool kStarts = false;
 
   static constexpr int FlushSteps() { return 64; }
   RENGA_WORD Codes Prepare(I raw) { return {Isa::EvenWords(raw), Isa::OddWords(raw)}; }
@@ -73,6 +94,26 @@ struct WordDot {
   }
   RENGA_WORD I Finish(I acc, I partial) { return Isa::AddI(acc, partial); }
   RENGA_WORD I Finish(I acc, I partial, I scale) { return Isa::MulI(acc, partial, scale); }
+};
+
+// The same codes, for many tokens: two sums of words and one product in place of two products, each
+// as wide. With words in pairs a, b of activations and c, d of codes,
+//   (a + d) * (b + c) = a * c + b * d + a * b + c * d,
+// of which the last two are known for each token and each row: S. Winograd, "A New Algorithm for
+// Inner Product", 1968. Sums begin with minus those.
+template <class Format>
+struct CrossDot : WordDot<Format> {
+  using Isa = typename Format::Isa;
+  using I = typename Isa::I;
+  using Codes = typename WordDot<Format>::Codes;
+
+  RENGA_WORD I Add(I partial, const Codes& codes, const Codes& a) {
+    return Isa::MulSumPairs(partial, a.even, codes.odd, a.odd, codes.even);
+  }
+  // `partial` minus what a group's codes add to the sum on their own.
+  RENGA_WORD I SubOwn(I partial, const Codes& codes) {
+    return Isa::SubI(partial, Isa::MulBytePairs(Isa::ZeroI(), codes.even, codes.odd));
+  }
 };
 
 }  // namespace renga::kernels::cpu

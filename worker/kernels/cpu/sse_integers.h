@@ -67,6 +67,10 @@ struct SseIntegers {
   RENGA_WORD I ShiftRight(I a) {
     return {_mm_srli_epi32(a.low, kBits), _mm_srli_epi32(a.high, kBits)};
   }
+  template <int kBits>
+  RENGA_WORD I ShiftWordsLeft(I a) {
+    return {_mm_slli_epi16(a.low, kBits), _mm_slli_epi16(a.high, kBits)};
+  }
   RENGA_WORD I WidenU16(const void* p) {
     const __m128i v = _mm_loadu_si128(static_cast<const __m128i*>(p));
     return {_mm_unpacklo_epi16(v, _mm_setzero_si128()), _mm_unpackhi_epi16(v, _mm_setzero_si128())};
@@ -97,6 +101,10 @@ struct SseIntegers {
             _mm_add_epi32(acc.high, _mm_madd_epi16(a.high, b.high))};
   }
   RENGA_WORD I MulBytePairs(I acc, I a, I b) { return InOrder(MulPairs(acc, a, b)); }
+  RENGA_WORD I MulSumPairs(I acc, I a, I b, I c, I d) {
+    return InOrder(MulPairs(acc, {_mm_add_epi16(a.low, b.low), _mm_add_epi16(a.high, b.high)},
+                            {_mm_add_epi16(c.low, d.low), _mm_add_epi16(c.high, d.high)}));
+  }
   RENGA_WORD I MulI(I acc, I a, I b) {
     return {_mm_add_epi32(acc.low, Mul(a.low, b.low)),
             _mm_add_epi32(acc.high, Mul(a.high, b.high))};
