@@ -11,6 +11,7 @@
 #include "base/status_macros.h"
 #include "cli/cluster_flags.h"
 #include "cli/command.h"
+#include "cli/grammar_flags.h"
 #include "cli/interrupt.h"
 #include "cli/local_cluster.h"
 #include "cli/sampling_flags.h"
@@ -24,6 +25,7 @@ struct RunFlags {
   std::string system;
   bool raw = false;
   bool timings = false;
+  GrammarFlags grammar;
   serving::TextOptions text;
 };
 
@@ -72,6 +74,11 @@ void PrintTimings(const serving::GenerateResult& result, bool by_screen) {
     std::fprintf(stderr,
                  "the prompt has too many tokens outside the hot rows: all rows were read\n");
   }
+  if (result.grammar_masks > 0) {
+    std::fprintf(stderr, "the grammar looked for the allowed tokens of %lld places in %.1f ms\n",
+                 static_cast<long long>(result.grammar_masks),
+                 absl::ToDoubleMilliseconds(result.grammar_time));
+  }
   if (result.speculation.drafted == 0) return;
   std::fprintf(stderr, "guessed %lld tokens ahead, %lld were right, %lld refuted\n",
                static_cast<long long>(result.speculation.drafted),
@@ -80,6 +87,8 @@ void PrintTimings(const serving::GenerateResult& result, bool by_screen) {
 }
 
 absl::Status Run(const RunFlags& flags) {
+  serving::TextOptions options = flags.text;
+  RENGA_ASSIGN_OR_RETURN(options.grammar, ReadGrammar(flags.grammar));
   RENGA_ASSIGN_OR_RETURN(const auto cluster, LocalCluster::Start(flags.cluster));
   if (!flags.cluster.quiet) {
     SayApproximationCost(cluster->coordinator().store(), flags.cluster.plan.approximation,
@@ -90,7 +99,7 @@ absl::Status Run(const RunFlags& flags) {
   absl::StatusOr<serving::GenerateResult> result = absl::InternalError("no result");
   absl::Notification done;
   const serving::RequestHandle handle =
-      text.Start(std::move(prompt), flags.text,
+      text.Start(std::move(prompt), options,
                  {.on_text =
                       [](const serving::TextEvent& event) {
                         std::fwrite(event.text.data(), 1, event.text.size(), stdout);
@@ -123,7 +132,8 @@ void AddRunCommand(CLI::App& app, Invocation& invocation) {
   command->footer(
       "Example:\n  renga run model.gguf \"Why is the sky blue?\"\n"
       "  renga run --workers 2 --memory 500MiB model.gguf \"Why is the sky blue?\"\n"
-      "  renga run --memory 2GiB --lazy larger.gguf \"Why is the sky blue?\"");
+      "  renga run --memory 2GiB --lazy larger.gguf \"Why is the sky blue?\"\n"
+      "  renga run --json-schema city.json model.gguf \"The largest city of Japan?\"");
   AddClusterFlags(*command, flags->cluster);
   AddListenFlag(*command, flags->cluster);
   command->add_option("prompt", flags->prompt, "The question (default: standard input)");
@@ -136,6 +146,7 @@ void AddRunCommand(CLI::App& app, Invocation& invocation) {
       ->check(CLI::Range(int64_t{0}, int64_t{1} << 24));
   command->add_option("--stop", flags->text.stop, "End the answer before this text; repeatable")
       ->allow_extra_args(false);
+  AddGrammarFlags(*command, flags->grammar);
   AddSamplingFlags(*command, flags->text.sampling);
   command->callback([flags, &invocation] { invocation.action = [flags] { return Run(*flags); }; });
 }

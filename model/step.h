@@ -9,7 +9,10 @@
 #define RENGA_MODEL_STEP_H_
 
 #include <cstdint>
+#include <memory>
 #include <vector>
+
+#include "model/token_mask.h"
 
 namespace renga::model {
 
@@ -56,6 +59,15 @@ struct StepSlot {
   uint64_t draw_seed = 0;
   // Hot rows alone (Approximation::hot_rows) do not do for this sequence.
   bool all_rows = false;
+  // For each output the tokens that may come next: a head answers as if it had only their rows,
+  // unless it answers every logit. Fewer than top_k of them are all answered. Sums of exponentials
+  // are of all rows as ever. Empty: any token may.
+  std::vector<std::shared_ptr<const TokenMask>> allowed = {};
+
+  // Of the output `index`; null: any token.
+  const TokenMask* allowed_at(int64_t index) const {
+    return allowed.empty() ? nullptr : allowed[static_cast<size_t>(index)].get();
+  }
 };
 
 struct Step {
@@ -79,7 +91,9 @@ struct Step {
 
 // What a head block says of one output row. Ids are absolute vocabulary ids.
 struct HeadRow {
-  std::vector<int32_t> ids;   // best first (ties: lower id first); empty when all logits are given
+  // Best first (ties: lower id first); empty when all logits are given, and when no row of the
+  // block is allowed.
+  std::vector<int32_t> ids;
   std::vector<float> logits;  // of `ids`, or of every row of the block
   // log(sum(exp(logit))) of the block's rows = max_logit + log(sum_exp). A sum of 0: not known, as
   // the slot did not want it.

@@ -83,6 +83,28 @@ absl::StatusOr<model::KvCommand> FromProto(const proto::KvCommand& message) {
   return command;
 }
 
+// Whether they are of the vocabulary is for the engine to say.
+absl::StatusOr<std::vector<std::shared_ptr<const model::TokenMask>>> AllowedFromProto(
+    const proto::StepSlot& message) {
+  std::vector<std::shared_ptr<const model::TokenMask>> allowed;
+  if (message.allowed_size() == 0) return allowed;
+  if (message.allowed_size() != message.output_count()) {
+    return absl::InvalidArgumentError(absl::StrCat("slot.allowed has ", message.allowed_size(),
+                                                   " sets of tokens for ", message.output_count(),
+                                                   " outputs"));
+  }
+  for (const proto::TokenMask& mask : message.allowed()) {
+    absl::StatusOr<model::TokenMask> checked = model::TokenMask::FromParts(
+        {mask.ids().begin(), mask.ids().end()}, {mask.bits().begin(), mask.bits().end()});
+    if (!checked.ok()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("slot.allowed has ", checked.status().message()));
+    }
+    allowed.push_back(std::make_shared<const model::TokenMask>(*std::move(checked)));
+  }
+  return allowed;
+}
+
 absl::StatusOr<model::StepSlot> FromProto(const proto::StepSlot& message) {
   RENGA_RETURN_IF_ERROR(
       CheckRange(message.first_position(), 0, kMaxPosition, "slot.first_position"));
@@ -98,6 +120,7 @@ absl::StatusOr<model::StepSlot> FromProto(const proto::StepSlot& message) {
     return absl::InvalidArgumentError(
         absl::StrCat("slot.draw_temperature is ", message.draw_temperature(), ", not 0 or more"));
   }
+  RENGA_ASSIGN_OR_RETURN(auto allowed, AllowedFromProto(message));
   return model::StepSlot{.sequence = message.sequence(),
                          .first_position = message.first_position(),
                          .token_count = message.token_count(),
@@ -107,7 +130,8 @@ absl::StatusOr<model::StepSlot> FromProto(const proto::StepSlot& message) {
                          .within = message.within(),
                          .draw_temperature = message.draw_temperature(),
                          .draw_seed = message.draw_seed(),
-                         .all_rows = message.all_rows()};
+                         .all_rows = message.all_rows(),
+                         .allowed = std::move(allowed)};
 }
 
 absl::Status CheckPositive(double value, absl::string_view field) {
@@ -212,6 +236,11 @@ proto::Step ToProto(const model::Step& step) {
     to.set_within(slot.within);
     to.set_draw_temperature(slot.draw_temperature);
     to.set_draw_seed(slot.draw_seed);
+    for (const auto& mask : slot.allowed) {
+      proto::TokenMask& tokens = *to.add_allowed();
+      tokens.mutable_ids()->Add(mask->ids().begin(), mask->ids().end());
+      tokens.set_bits(mask->bits().data(), mask->bits().size());
+    }
   }
   return message;
 }
@@ -234,10 +263,10 @@ absl::StatusOr<model::Step> FromProto(const proto::Step& message) {
   }
   int64_t tokens = 0;
   for (const proto::StepSlot& slot : message.slots()) {
-    RENGA_ASSIGN_OR_RETURN(const model::StepSlot checked, FromProto(slot));
+    RENGA_ASSIGN_OR_RETURN(model::StepSlot checked, FromProto(slot));
     tokens += checked.token_count;
     RENGA_RETURN_IF_ERROR(CheckRange(tokens, 0, kMaxStepTokens, "step.slots' tokens"));
-    step.slots.push_back(checked);
+    step.slots.push_back(std::move(checked));
   }
   return step;
 }

@@ -39,6 +39,10 @@ model::Step GoodStep() {
   step.slots[1].within = 0.5F;
   step.slots[1].draw_temperature = 0.7;
   step.slots[1].draw_seed = ~uint64_t{4};
+  step.slots[0].output_count = 2;
+  step.slots[0].allowed = {
+      std::make_shared<const model::TokenMask>(model::TokenMask::Of({2, 70, 99}, 100)),
+      std::make_shared<const model::TokenMask>(model::TokenMask::Of({7}, 100))};
   return step;
 }
 
@@ -56,11 +60,15 @@ TEST(WireTest, StepGoesBothWays) {
   EXPECT_EQ(back.slots[0].first_position, 64);
   EXPECT_EQ(back.slots[0].top_k, 40);
   EXPECT_EQ(back.slots[0].draw_temperature, 0);
+  ASSERT_EQ(back.slots[0].allowed.size(), 2u);
+  EXPECT_EQ(*back.slots[0].allowed_at(0), *step.slots[0].allowed_at(0));
+  EXPECT_EQ(*back.slots[0].allowed_at(1), *step.slots[0].allowed_at(1));
+  EXPECT_EQ(back.slots[1].allowed_at(0), nullptr);
   EXPECT_EQ(back.slots[1].within, 0.5F);
   EXPECT_EQ(back.slots[1].draw_temperature, 0.7);
   EXPECT_EQ(back.slots[1].draw_seed, ~uint64_t{4});
   EXPECT_EQ(back.token_count(), 4);
-  EXPECT_EQ(back.output_count(), 1);
+  EXPECT_EQ(back.output_count(), 2);
 }
 
 TEST(WireTest, BadStepsNameTheField) {
@@ -94,6 +102,13 @@ TEST(WireTest, BadStepsNameTheField) {
        [](proto::Step& s) {
          s.mutable_slots(0)->set_draw_temperature(std::numeric_limits<double>::quiet_NaN());
        }},
+      {"slot.allowed", [](proto::Step& s) { s.mutable_slots(0)->mutable_allowed()->RemoveLast(); }},
+      {"slot.allowed", [](proto::Step& s) { s.mutable_slots(0)->mutable_allowed(0)->Clear(); }},
+      {"slot.allowed",
+       [](proto::Step& s) { s.mutable_slots(0)->mutable_allowed(1)->set_bits("\x01"); }},
+      {"slot.allowed",
+       [](proto::Step& s) { s.mutable_slots(0)->mutable_allowed(1)->set_ids(0, -1); }},
+      {"slot.allowed", [](proto::Step& s) { s.mutable_slots(1)->add_allowed()->add_ids(1); }},
       {"tokens",
        [](proto::Step& s) {
          s.mutable_slots(0)->set_token_count(1 << 20);

@@ -19,13 +19,18 @@ bool Better(float logit_a, int32_t id_a, float logit_b, int32_t id_b) {
 }
 
 // `wanted` ids of the block, best first.
-absl::Status CheckBestRows(const model::HeadRow& row, const model::BlockRows& rows, size_t wanted) {
+absl::Status CheckBestRows(const model::HeadRow& row, const model::BlockRows& rows,
+                           const model::TokenMask* allowed, size_t wanted) {
   if (row.ids.size() != wanted || row.logits.size() != wanted) {
     return absl::InternalError(absl::StrCat("a head block of ", rows.size(), " rows answered ",
                                             row.ids.size(), " ids and ", row.logits.size(),
                                             " logits where ", wanted, " were asked"));
   }
   for (size_t i = 0; i < wanted; ++i) {
+    if (allowed != nullptr && row.ids[i] >= 0 && !allowed->Contains(row.ids[i])) {
+      return absl::InternalError(
+          absl::StrCat("a head block answered id ", row.ids[i], ", which is not allowed there"));
+    }
     if (!rows.Contains(row.ids[i])) {
       return absl::InternalError(absl::StrCat("a head block of ", rows.size(), " of the rows ",
                                               rows.range().begin, " to ", rows.range().end,
@@ -47,8 +52,10 @@ absl::Status CheckBestRows(const model::HeadRow& row, const model::BlockRows& ro
   return absl::OkStatus();
 }
 
-absl::Status CheckTopRows(const model::HeadRow& row, const model::BlockRows& rows, int64_t top_k) {
-  return CheckBestRows(row, rows, static_cast<size_t>(std::min(top_k, rows.size())));
+absl::Status CheckTopRows(const model::HeadRow& row, const model::BlockRows& rows,
+                          const model::TokenMask* allowed, int64_t top_k) {
+  const int64_t most = allowed == nullptr ? rows.size() : allowed->CountIn(rows);
+  return CheckBestRows(row, rows, allowed, static_cast<size_t>(std::min(top_k, most)));
 }
 
 absl::Status CheckAllRows(const model::HeadRow& row, const model::BlockRows& rows) {
@@ -60,10 +67,14 @@ absl::Status CheckAllRows(const model::HeadRow& row, const model::BlockRows& row
   return absl::OkStatus();
 }
 
-// Rows near the block's best one, or all of them.
-absl::Status CheckNearRows(const model::HeadRow& row, const model::BlockRows& rows) {
-  if (row.ids.empty()) return CheckAllRows(row, rows);
-  return CheckBestRows(row, rows, row.ids.size());
+// Rows near the block's best one, or all of them; none where none is allowed.
+absl::Status CheckNearRows(const model::HeadRow& row, const model::BlockRows& rows,
+                           const model::TokenMask* allowed) {
+  if (row.ids.empty()) {
+    const bool none = allowed != nullptr && allowed->CountIn(rows) == 0;
+    return none && row.logits.empty() ? absl::OkStatus() : CheckAllRows(row, rows);
+  }
+  return CheckBestRows(row, rows, allowed, row.ids.size());
 }
 
 int64_t VocabularyOf(const std::vector<HeadBlock>& blocks) {
@@ -148,8 +159,9 @@ absl::Status CheckHeadBlock(const model::Step& step, const HeadBlock& block) {
       if (std::isnan(row.max_logit) || std::isnan(row.sum_exp)) {
         return absl::DataLossError("a head block answered a sum that is not a number");
       }
-      RENGA_RETURN_IF_ERROR(slot.top_k > 0    ? CheckTopRows(row, block.rows, slot.top_k)
-                            : slot.within > 0 ? CheckNearRows(row, block.rows)
+      const model::TokenMask* allowed = slot.allowed_at(i);
+      RENGA_RETURN_IF_ERROR(slot.top_k > 0    ? CheckTopRows(row, block.rows, allowed, slot.top_k)
+                            : slot.within > 0 ? CheckNearRows(row, block.rows, allowed)
                                               : CheckAllRows(row, block.rows));
     }
   }
@@ -163,9 +175,11 @@ std::vector<model::HeadRow> MergeHeadBlocks(const model::Step& step,
   size_t index = 0;
   for (const model::StepSlot& slot : step.slots) {
     for (int64_t i = 0; i < slot.output_count; ++i, ++index) {
+      // Some block answered fewer than all of its rows.
       const bool near =
           slot.within > 0 && std::any_of(blocks.begin(), blocks.end(), [&](const HeadBlock& block) {
-            return !block.outputs[index].ids.empty();
+            const model::HeadRow& part = block.outputs[index];
+            return !part.ids.empty() || std::ssize(part.logits) != block.rows.size();
           });
       if (slot.top_k > 0 || near) {
         const int64_t most = slot.top_k > 0 ? slot.top_k : VocabularyOf(blocks);

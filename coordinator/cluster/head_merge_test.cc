@@ -187,6 +187,34 @@ TEST(HeadMergeTest, RowsNearTheBestComeTogether) {
   EXPECT_THAT(CheckHeadBlock(step, bad), StatusIs(absl::StatusCode::kInternal));
 }
 
+TEST(HeadMergeTest, AnswersHoldAllowedTokensOnly) {
+  model::Step step = StepAsking({2});
+  step.slots[0].allowed = {
+      std::make_shared<const model::TokenMask>(model::TokenMask::Of({1, 5}, 8))};
+  const HeadBlock one{{0, 4}, {{.ids = {1}, .logits = {5}, .max_logit = 7, .sum_exp = 2}}};
+  HeadBlock none{{6, 8}, {{.ids = {}, .logits = {}, .max_logit = 4, .sum_exp = 2}}};
+  const HeadBlock other{{4, 6}, {{.ids = {5}, .logits = {6}, .max_logit = 6, .sum_exp = 1}}};
+  for (const HeadBlock& block : {one, none, other}) EXPECT_OK(CheckHeadBlock(step, block));
+  EXPECT_EQ(MergeHeadBlocks(step, {one, other, none})[0].ids, (std::vector<int32_t>{5, 1}));
+  const auto internal = StatusIs(absl::StatusCode::kInternal);
+  HeadBlock bad = one;
+  bad.outputs[0].ids = {2};
+  EXPECT_THAT(CheckHeadBlock(step, bad), internal);
+  bad.outputs[0] = {.ids = {1, 0}, .logits = {5, 4}, .max_logit = 7, .sum_exp = 2};
+  EXPECT_THAT(CheckHeadBlock(step, bad), internal);
+  // Near the best one: nothing from where nothing is allowed, and from nowhere else.
+  step.slots[0].top_k = 0;
+  step.slots[0].within = 3;
+  for (const HeadBlock& block : {one, none, other}) EXPECT_OK(CheckHeadBlock(step, block));
+  EXPECT_EQ(MergeHeadBlocks(step, {none, one, other})[0].ids, (std::vector<int32_t>{5, 1}));
+  bad.outputs[0] = none.outputs[0];
+  EXPECT_THAT(CheckHeadBlock(step, bad), internal);
+  // A block without allowed rows that says nothing of its sum leaves the whole unknown.
+  none.outputs[0].max_logit = std::numeric_limits<float>::lowest();
+  none.outputs[0].sum_exp = 0;
+  EXPECT_EQ(MergeHeadBlocks(step, {one, other, none})[0].sum_exp, 0);
+}
+
 TEST(HeadMergeTest, StepsWithoutOutputsMergeToNothing) {
   model::Step step;
   step.slots.push_back({.token_count = 8, .output_count = 0});

@@ -8,6 +8,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
+#include "coordinator/http/answer_format.h"
 #include "nlohmann/json.hpp"
 
 namespace renga::http {
@@ -168,10 +169,6 @@ absl::Status RefuseUnsupported(const json& body) {
   bool echo = false;
   RENGA_RETURN_IF_ERROR(Read(body, "echo", echo));
   if (echo) return absl::InvalidArgumentError("echo is not supported");
-  const json* format = Find(body, "response_format");
-  if (format != nullptr && (!format->is_object() || format->value("type", json()) != "text")) {
-    return absl::InvalidArgumentError("response_format other than text is not supported");
-  }
   return absl::OkStatus();
 }
 
@@ -304,8 +301,8 @@ absl::StatusOr<json> ParseJsonObject(absl::string_view body) {
   return parsed;
 }
 
-absl::StatusOr<CompletionRequest> ParseCompletionRequest(const json& body, Endpoint endpoint,
-                                                         uint64_t random_seed) {
+absl::StatusOr<CompletionRequest> ParseCompletionRequest(const json& body, absl::string_view text,
+                                                         Endpoint endpoint, uint64_t random_seed) {
   constexpr int64_t kMax = std::numeric_limits<int64_t>::max();
   CompletionRequest request;
   RENGA_RETURN_IF_ERROR(RefuseUnsupported(body));
@@ -324,6 +321,7 @@ absl::StatusOr<CompletionRequest> ParseCompletionRequest(const json& body, Endpo
   RENGA_RETURN_IF_ERROR(ReadStops(body, request.options.stop));
   RENGA_RETURN_IF_ERROR(Read(body, "ignore_eos", request.options.ignore_eos));
   RENGA_RETURN_IF_ERROR(ReadLogprobs(body, endpoint, request));
+  RENGA_ASSIGN_OR_RETURN(request.options.grammar, ReadAnswerFormat(body, text));
   RENGA_RETURN_IF_ERROR(Read(body, "stream", request.stream));
   if (const json* options = Find(body, "stream_options"); options != nullptr) {
     if (!options->is_object()) return Wrong("stream_options", "an object");

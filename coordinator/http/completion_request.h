@@ -32,10 +32,11 @@ struct CompletionRequest {
 absl::StatusOr<nlohmann::json> ParseJsonObject(absl::string_view body);
 
 // kInvalidArgument names the field and what it should be. Fields renga does not know are ignored
-// unless they would change what the answer is (n, tools, response_format and the like).
-// A request without a seed gets `random_seed`.
+// unless they would change what the answer is (n, tools and the like). `text` is what `body` was
+// parsed from. A request without a seed gets `random_seed`.
 absl::StatusOr<CompletionRequest> ParseCompletionRequest(const nlohmann::json& body,
-                                                         Endpoint endpoint, uint64_t random_seed);
+                                                         absl::string_view text, Endpoint endpoint,
+                                                         uint64_t random_seed);
 
 }  // namespace renga::http
 

@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/testing/status_matchers.h"
+#include "coordinator/serving/grammar/automaton.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
@@ -24,7 +25,7 @@ constexpr const char* kMessages = R"("messages": [{"role": "user", "content": "h
 absl::StatusOr<CompletionRequest> Parse(Endpoint endpoint, const std::string& body) {
   auto json = ParseJsonObject(body);
   if (!json.ok()) return json.status();
-  return ParseCompletionRequest(*json, endpoint, kSeed);
+  return ParseCompletionRequest(*json, body, endpoint, kSeed);
 }
 
 // A chat whose body has these fields beside its messages.
@@ -204,12 +205,56 @@ TEST(CompletionRequestTest, WhatWouldChangeTheAnswerIsRefused) {
   EXPECT_THAT(Plain(R"("prompt": "x", "best_of": 3)"), Refused("best_of"));
   EXPECT_THAT(Chat(R"("tools": [{"type": "function"}])"), Refused("tools"));
   EXPECT_THAT(Chat(R"("functions": [{"name": "f"}])"), Refused("functions"));
-  EXPECT_THAT(Chat(R"("response_format": {"type": "json_object"})"), Refused("response_format"));
   EXPECT_THAT(Chat(R"("response_format": "text")"), Refused("response_format"));
   EXPECT_THAT(Chat(R"("response_format": {})"), Refused("response_format"));
   EXPECT_THAT(Plain(R"("prompt": "x", "echo": true)"), Refused("echo"));
   EXPECT_THAT(Plain(R"("prompt": "x", "suffix": "y")"), Refused("suffix"));
   EXPECT_OK(Plain(R"("prompt": "x", "echo": false, "best_of": 1, "suffix": null)"));
+}
+
+// Whether the request's answer may be this text.
+bool MayAnswer(const absl::StatusOr<CompletionRequest>& request, const std::string& text) {
+  EXPECT_OK(request.status());
+  if (!request.ok() || request->options.grammar == nullptr) return true;
+  grammar::Automaton automaton(request->options.grammar);
+  grammar::StateId state = *automaton.Start();
+  for (const char c : text) state = automaton.Next(state, static_cast<uint8_t>(c));
+  return automaton.Accepts(state);
+}
+
+TEST(CompletionRequestTest, AnswersMayBeOfAForm) {
+  EXPECT_EQ(Chat("")->options.grammar, nullptr);
+  EXPECT_EQ(Chat(R"("response_format": {"type": "text"}, "grammar": null)")->options.grammar,
+            nullptr);
+  const auto object = Chat(R"("response_format": {"type": "json_object"})");
+  EXPECT_TRUE(MayAnswer(object, R"({"a":[1]})"));
+  EXPECT_FALSE(MayAnswer(object, "[1]"));
+  const auto rules = Plain(R"("prompt": "x", "grammar": "root ::= \"a\"+ # caf\u00e9")");
+  EXPECT_TRUE(MayAnswer(rules, "aa"));
+  EXPECT_FALSE(MayAnswer(rules, "ab"));
+  // In the order in which the schema has them, whatever stands before it in the body.
+  const auto schema = Plain(R"("z": {"y": [{"response_format": 1}], "x": 2}, "prompt": "x",
+      "response_format": {"type": "json_schema", "json_schema": {"name": "n", "strict": true,
+      "schema": {"required": ["b", "a", "c"], "properties": {"b": {"const": 1}, "a": {"const": 2},
+      "c": {"const": "\u00e9"}}}}})");
+  EXPECT_TRUE(MayAnswer(schema, "{\"b\":1,\"a\":2,\"c\":\"\u00e9\"}"));
+  EXPECT_FALSE(MayAnswer(schema, "{\"a\":2,\"b\":1,\"c\":\"\u00e9\"}"));
+}
+
+TEST(CompletionRequestTest, FormsThatAreNotUnderstoodAreRefused) {
+  EXPECT_THAT(Chat(R"("response_format": {"type": "json_schema"})"), Refused("response_format: "));
+  EXPECT_THAT(Chat(R"("response_format": {"type": "json_schema", "json_schema": []})"),
+              Refused("with a schema"));
+  EXPECT_THAT(Chat(R"("response_format": {"type": "json_schema",
+                      "json_schema": {"schema": {"multipleOf": 3}}})"),
+              Refused("response_format: schema #: keyword multipleOf is not supported"));
+  EXPECT_THAT(Chat(R"("grammar": "")"), Refused("grammar: the grammar has no rule named root"));
+  EXPECT_THAT(Chat(R"("grammar": ["x"])"), Refused("grammar must be a string"));
+  EXPECT_THAT(Chat(R"("grammar": "root ::= [a]", "response_format": {"type": "json_object"})"),
+              Refused("together"));
+  std::string many = R"("response_format": {"type": "json_schema", "json_schema": {"schema": {)";
+  for (int i = 0; i < 20000; ++i) absl::StrAppend(&many, "\"x-", i, "\": 1,");
+  EXPECT_THAT(Chat(many + R"("title": ""}}})"), Refused("more than 8192 fields"));
 }
 
 TEST(CompletionRequestTest, MessagesHaveRolesAndText) {

@@ -27,6 +27,10 @@ json TimingsJson(const serving::GenerateResult& result) {
     timings["approximated_tokens"] = result.approximated_tokens;
   }
   if (result.left_out > 0) timings["left_out_feed_forwards"] = result.left_out;
+  if (result.grammar_masks > 0) {
+    timings["grammar_masks"] = result.grammar_masks;
+    timings["grammar_ms"] = absl::ToDoubleMilliseconds(result.grammar_time);
+  }
   if (result.guarded) timings["hot_rows_guarded"] = true;
   return timings;
 }

@@ -305,7 +305,8 @@ absl::StatusOr<std::shared_ptr<Server::Exchange>> Server::Begin(const httplib::R
   std::random_device random;
   const auto random64 = [&random] { return uint64_t{random()} << 32 | random(); };
   RENGA_ASSIGN_OR_RETURN(const nlohmann::json body, ParseJsonObject(request.body));
-  RENGA_ASSIGN_OR_RETURN(exchange->request, ParseCompletionRequest(body, endpoint, random64()));
+  RENGA_ASSIGN_OR_RETURN(exchange->request,
+                         ParseCompletionRequest(body, request.body, endpoint, random64()));
   if (!exchange->request.model.empty() && exchange->request.model != options_.model_name) {
     return NoSuchModel(exchange->request.model);
   }

@@ -117,9 +117,8 @@ std::vector<int64_t> Batcher::ChooseDrafts(const std::vector<Sequence*>& decodes
     const int64_t computed =
         policy_.WorthComputing(speculation->ComputedChance(), speculation->guess_us(),
                                static_cast<int64_t>(decodes.size()), full_rows);
-    speculation->Propose(
-        decodes[i]->tokens, 0,
-        {.found = kMaxDraftTokens, .computed = std::min(computed, decodes[i]->most_guesses())});
+    Propose(*decodes[i], 0,
+            {.found = kMaxDraftTokens, .computed = std::min(computed, decodes[i]->most_guesses())});
     chances[i] = speculation->Chances(decodes[i]->most_guesses());
   }
   if (CanAdmit() || !Ready(/*decoding=*/false).empty()) return lengths;
@@ -161,7 +160,7 @@ void Batcher::AddFrame(int64_t decode_steps_in_flight, absl::Time now, Room& roo
   int64_t count = std::min({stream_.frames.rows, sequence->most_guesses() - sent, room.tokens,
                             OutputRoom(*sequence, room)});
   count = std::max<int64_t>(0, count);
-  sequence->speculation->Propose(sequence->tokens, sent, {.found = count, .computed = count});
+  Propose(*sequence, sent, {.found = count, .computed = count});
   count = static_cast<int64_t>(sequence->speculation->guesses().size()) - sent;
   count = GrowForGuesses(sequence, sequence->submitted, count);
   if (count <= 0) return;
@@ -177,6 +176,7 @@ void Batcher::AddEarly(Room& room, PlannedStep& planned) {
     const auto known = static_cast<int64_t>(sequence->speculation->guesses().size());
     if (sent < 0 || known != sent + 1 || sent >= sequence->most_guesses()) continue;
     if (sent >= limits_.max_frames || room.tokens == 0) continue;
+    if (AllowedGuesses(*sequence) <= static_cast<size_t>(sent)) continue;
     if (OutputRoom(*sequence, room) == 0) continue;
     if (GrowForGuesses(sequence, sequence->submitted, 1) == 0) continue;
     TakeOutputs(*sequence, 1, room);
@@ -239,6 +239,40 @@ int64_t Batcher::AddPrompt(Sequence* sequence, int64_t count, Room& room, Planne
   return count;
 }
 
+void Batcher::Propose(Sequence& sequence, int64_t sent, const GuessLimits& limits) {
+  sequence.speculation->Propose(sequence.tokens, sent, limits);
+  sequence.speculation->Keep(AllowedGuesses(sequence));
+}
+
+size_t Batcher::AllowedGuesses(Sequence& sequence) {
+  const std::span<const Guess> guesses = sequence.speculation->guesses();
+  if (sequence.grammar == nullptr) return guesses.size();
+  grammar::GrammarWalk::Place place = sequence.grammar->place();
+  size_t allowed = 0;
+  for (; allowed < guesses.size(); ++allowed) {
+    place = sequence.grammar->Next(place, guesses[allowed].token);
+    if (!sequence.grammar->GoesOn(place)) break;
+  }
+  return allowed;
+}
+
+std::vector<std::shared_ptr<const model::TokenMask>> Batcher::Allowed(Sequence& sequence,
+                                                                      int64_t count,
+                                                                      int64_t output_count) {
+  std::vector<std::shared_ptr<const model::TokenMask>> allowed;
+  if (sequence.grammar == nullptr || output_count == 0) return allowed;
+  // An output says what comes after its token. Those before the last known one are not asked for.
+  const int64_t guesses = sequence.submitted + count - static_cast<int64_t>(sequence.tokens.size());
+  grammar::GrammarWalk::Place place = sequence.grammar->place();
+  for (int64_t guess = 0; guess <= guesses; ++guess) {
+    if (guess > guesses - output_count) allowed.push_back(sequence.grammar->Allowed(place));
+    if (guess == guesses) break;
+    place = sequence.grammar->Next(
+        place, sequence.speculation->guesses()[static_cast<size_t>(guess)].token);
+  }
+  return allowed;
+}
+
 void Batcher::AddSlot(Sequence* sequence, int64_t count, int64_t output_count,
                       PlannedStep& planned) {
   const int64_t top_k = output_count == 0 ? 0 : sequence->head_top_k(limits_.vocab_size);
@@ -251,7 +285,8 @@ void Batcher::AddSlot(Sequence* sequence, int64_t count, int64_t output_count,
                                 .within = output_count == 0 ? 0 : sequence->head_within(),
                                 .draw_temperature = output_count == 0 ? 0 : sequence->head_draw(),
                                 .draw_seed = sequence->seed(),
-                                .all_rows = sequence->all_rows});
+                                .all_rows = sequence->all_rows,
+                                .allowed = Allowed(*sequence, count, output_count)});
   planned.forks.push_back(sequence->forks);
   const auto known = static_cast<int64_t>(sequence->tokens.size());
   for (int64_t i = sequence->submitted; i < sequence->submitted + count; ++i) {

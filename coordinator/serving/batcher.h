@@ -120,6 +120,15 @@ class Batcher {
   void AddPrefills(int64_t chunk, Room& room, PlannedStep& planned);
   // Puts up to `count` tokens of a prompt into the step; returns how many found room.
   int64_t AddPrompt(Sequence* sequence, int64_t count, Room& room, PlannedStep& planned);
+  // Has guesses made, as Speculation::Propose. Of them it drops from the first on that the
+  // sequence's grammar does not go on with.
+  static void Propose(Sequence& sequence, int64_t sent, const GuessLimits& limits);
+  // How many of the first guesses the sequence's grammar goes on with.
+  static size_t AllowedGuesses(Sequence& sequence);
+  // For each output of such a slot what the sequence's grammar allows; empty without one.
+  static std::vector<std::shared_ptr<const model::TokenMask>> Allowed(Sequence& sequence,
+                                                                      int64_t count,
+                                                                      int64_t output_count);
   // The sequence's next `count` positions, tokens and then guesses.
   void AddSlot(Sequence* sequence, int64_t count, int64_t output_count, PlannedStep& planned);
   // Rows that may still be added for an answer of the sequence.

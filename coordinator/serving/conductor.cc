@@ -209,8 +209,9 @@ void Conductor::Enqueue(const std::vector<Sequence*>& sequences, const absl::Sta
     sequence->run = 0;
     sequence->submitted = 0;
     if (sequence->speculation != nullptr) sequence->speculation->Clear();
-    const absl::Status usable =
+    absl::Status usable =
         status.ok() ? CheckRequest(*sequence, vocab_size(), context_tokens()) : status;
+    if (usable.ok()) usable = BeginGrammar(*sequence, vocab_size());
     if (!usable.ok()) {
       Finish(*sequence, usable);
       continue;
@@ -344,8 +345,9 @@ void Conductor::GuessNext(Sequence& sequence, const model::StepSlot& slot,
   std::vector<TokenId> tokens = sequence.tokens;
   for (const Guess& guess : sent) tokens.push_back(guess.token);
   const GenerateRequest& request = std::get<GenerateJob>(sequence.job).request;
-  const absl::StatusOr<SampledToken> sampled = SampleToken(
-      row, {tokens, sequence.prompt_tokens}, request.sampling, request.alternatives, vocab_size());
+  const absl::StatusOr<SampledToken> sampled =
+      SampleToken(row, {tokens, sequence.prompt_tokens}, request.sampling, request.alternatives,
+                  vocab_size(), slot.allowed_at(slot.output_count - 1));
   // No usable numbers, or the answer seems to end here: the whole head has the word.
   if (!sampled.ok()) return;
   if (!request.ignore_eos && options_.is_end_token && options_.is_end_token(sampled->id)) return;
@@ -412,9 +414,11 @@ bool Conductor::DeliverToken(Sequence& sequence, const model::HeadRow& row) {
   };
   const auto& [request, sink] = std::get<GenerateJob>(sequence.job);
   if (row.sum_exp == 0) ++sequence.screened_tokens;
+  grammar::GrammarWalk* const walk = sequence.grammar.get();
+  const auto allowed = walk != nullptr ? walk->Allowed(walk->place()) : nullptr;
   absl::StatusOr<SampledToken> sampled =
       SampleToken(row, {sequence.tokens, sequence.prompt_tokens}, request.sampling,
-                  request.alternatives, vocab_size());
+                  request.alternatives, vocab_size(), allowed.get());
   if (!sampled.ok()) return end(sampled.status());
   const TokenId token = sampled->id;
   const int64_t position = static_cast<int64_t>(sequence.tokens.size());
@@ -427,10 +431,13 @@ bool Conductor::DeliverToken(Sequence& sequence, const model::HeadRow& row) {
   if (!request.ignore_eos && options_.is_end_token && options_.is_end_token(token)) {
     return end(FinishReason::kStop);
   }
+  const absl::Status goes_on = walk != nullptr ? walk->Advance(token) : absl::OkStatus();
   if (sink.on_token &&
       sink.on_token(TokenEvent{*std::move(sampled), position}) == SinkAction::kStop) {
     return end(FinishReason::kStop);
   }
+  if (!goes_on.ok()) return end(goes_on);
+  if (walk != nullptr && walk->Complete()) return end(FinishReason::kStop);
   if (sequence.generated() >= request.max_tokens) return end(FinishReason::kLength);
   return true;
 }

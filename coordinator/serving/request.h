@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -15,6 +16,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
+#include "coordinator/serving/grammar/grammar_walk.h"
 #include "coordinator/serving/sampler.h"
 
 namespace renga::serving {
@@ -39,7 +41,7 @@ struct SpeculationCounts {
 };
 
 enum class FinishReason {
-  kStop,    // an end token, or the sink said so
+  kStop,    // an end token, the grammar's end, or the sink said so
   kLength,  // max_tokens, or the context is full
 };
 absl::string_view FinishReasonName(FinishReason reason);  // "stop", "length"
@@ -52,6 +54,9 @@ struct GenerateRequest {
   int64_t alternatives = 0;  // best tokens reported with each token, at most kMaxAlternatives
   // Whether SampledToken's log-probabilities are wanted; without them a head may do with less.
   bool logprobs = true;
+  // Which tokens may come next, and when the answer is complete; null: any. An answer that is
+  // complete ends there, with kStop, without an end token.
+  std::shared_ptr<const grammar::TokenGrammar> grammar = nullptr;
   int64_t chunk_tokens = 0;  // largest piece of the prompt in one step; 0: the scheduler's choice
   absl::Time deadline = absl::InfiniteFuture();
 };
@@ -75,6 +80,10 @@ struct GenerateResult {
   int64_t left_out = 0;
   // The prompt did not fit the hot rows of the vocabulary: all rows were read (hot_rows_guard.h).
   bool guarded = false;
+  // What the grammar took: for how many positions the tokens that it allows were looked for, and
+  // how long that was.
+  int64_t grammar_masks = 0;
+  absl::Duration grammar_time = absl::ZeroDuration();
 };
 
 enum class SinkAction { kContinue, kStop };

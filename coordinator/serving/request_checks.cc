@@ -58,6 +58,14 @@ absl::Status CheckRequest(Sequence& sequence, int64_t vocab_size, int64_t contex
   return absl::OkStatus();
 }
 
+absl::Status BeginGrammar(Sequence& sequence, int64_t vocab_size) {
+  if (sequence.is_score() || sequence.grammar != nullptr) return absl::OkStatus();
+  const auto& grammar = std::get<GenerateJob>(sequence.job).request.grammar;
+  if (grammar == nullptr) return absl::OkStatus();
+  RENGA_ASSIGN_OR_RETURN(sequence.grammar, grammar::GrammarWalk::Begin(grammar, vocab_size));
+  return absl::OkStatus();
+}
+
 void GuardHotRows(Sequence& sequence, const model::Approximation& approximation) {
   if (approximation.hot_rows == nullptr) return;
   // Of a text that is scored, what stands before the first row.
@@ -92,6 +100,7 @@ void TellEnd(Sequence& sequence, absl::StatusOr<FinishReason> reason, absl::Time
   GenerateSink& sink = std::get<GenerateJob>(sequence.job).sink;
   if (!sink.on_done) return;
   if (!reason.ok()) return sink.on_done(reason.status());
+  const grammar::GrammarWalk* walk = sequence.grammar.get();
   sink.on_done(GenerateResult{*reason,
                               {sequence.prompt_tokens, sequence.generated()},
                               timings,
@@ -99,7 +108,9 @@ void TellEnd(Sequence& sequence, absl::StatusOr<FinishReason> reason, absl::Time
                               sequence.screened_tokens,
                               sequence.approximated_tokens,
                               sequence.left_out,
-                              sequence.all_rows});
+                              sequence.all_rows,
+                              walk != nullptr ? walk->masks_made() : 0,
+                              walk != nullptr ? walk->time() : absl::ZeroDuration()});
 }
 
 }  // namespace renga::serving

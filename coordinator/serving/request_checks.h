@@ -18,6 +18,10 @@ namespace renga::serving {
 // it was left open. kInvalidArgument if not.
 absl::Status CheckRequest(Sequence& sequence, int64_t vocab_size, int64_t context);
 
+// Begins the request's grammar, if it has one and that was not done yet. kInvalidArgument where the
+// vocabulary cannot write what it asks for.
+absl::Status BeginGrammar(Sequence& sequence, int64_t vocab_size);
+
 // Decides whether hot rows of the vocabulary do for it.
 void GuardHotRows(Sequence& sequence, const model::Approximation& approximation);
 

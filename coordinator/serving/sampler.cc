@@ -62,16 +62,16 @@ absl::flat_hash_map<TokenId, int64_t> Count(std::span<const TokenId> tokens) {
   return counts;
 }
 
-// `all` is whether candidates are all tokens, in order of their ids.
-void ApplyPenalties(const History& history, const SamplingParams& params, bool all,
+// `by_id` is whether candidates are in the order of their ids.
+void ApplyPenalties(const History& history, const SamplingParams& params, bool by_id,
                     std::vector<Candidate>& candidates) {
   const auto find = [&](TokenId id) -> Candidate* {
-    if (!all) {
-      const auto found = std::find_if(candidates.begin(), candidates.end(),
-                                      [id](const Candidate& c) { return c.id == id; });
-      return found == candidates.end() ? nullptr : &*found;
-    }
-    return id >= 0 && static_cast<size_t>(id) < candidates.size() ? &candidates[id] : nullptr;
+    const auto found =
+        by_id ? std::lower_bound(candidates.begin(), candidates.end(), id,
+                                 [](const Candidate& c, TokenId wanted) { return c.id < wanted; })
+              : std::find_if(candidates.begin(), candidates.end(),
+                             [id](const Candidate& c) { return c.id == id; });
+    return found == candidates.end() || found->id != id ? nullptr : &*found;
   };
   for (const auto& [id, bias] : params.logit_bias) {
     if (Candidate* const candidate = find(id)) candidate->logit += bias;
@@ -166,10 +166,11 @@ class Distribution {
 
 // Whether a head may answer this row when asked for `wanted` best rows, or with 0 for all, or for
 // those within some distance of the best.
-bool Fits(const model::HeadRow& row, int64_t wanted, bool within, int64_t vocab_size) {
+bool Fits(const model::HeadRow& row, int64_t wanted, bool within, int64_t vocab_size,
+          const model::TokenMask* allowed) {
   if (wanted == 0 && within && !row.ids.empty()) return row.ids.size() == row.logits.size();
-  const size_t expected =
-      static_cast<size_t>(wanted == 0 ? vocab_size : std::min(wanted, vocab_size));
+  const int64_t most = allowed == nullptr ? vocab_size : allowed->count();
+  const size_t expected = static_cast<size_t>(wanted == 0 ? vocab_size : std::min(wanted, most));
   return row.logits.size() == expected && row.ids.size() == (wanted == 0 ? 0 : expected);
 }
 
@@ -177,25 +178,34 @@ bool Fits(const model::HeadRow& row, int64_t wanted, bool within, int64_t vocab_
 // so that a draw from those that min_p keeps is the same as one from all. A NaN can never be
 // chosen.
 absl::StatusOr<std::vector<Candidate>> Candidates(const model::HeadRow& row, int64_t wanted,
-                                                  bool within, int64_t vocab_size) {
-  if (!Fits(row, wanted, within, vocab_size)) {
+                                                  bool within, int64_t vocab_size,
+                                                  const model::TokenMask* allowed) {
+  if (!Fits(row, wanted, within, vocab_size, allowed)) {
     return absl::InternalError(absl::StrCat("the head answered ", row.ids.size(), " ids and ",
                                             row.logits.size(), " logits where ",
                                             wanted == 0 ? vocab_size : wanted, " were asked for"));
   }
-  std::vector<Candidate> candidates(row.logits.size());
+  std::vector<Candidate> candidates;
+  candidates.reserve(row.logits.size());
   bool any_finite = false;
   bool infinite = false;
-  for (size_t i = 0; i < candidates.size(); ++i) {
+  // Of all rows only the allowed ones are looked at.
+  const bool pick = row.ids.empty() && allowed != nullptr;
+  const std::vector<TokenId> picked =
+      pick ? allowed->IdsIn({0, vocab_size}) : std::vector<TokenId>();
+  for (size_t n = 0; n < (pick ? picked.size() : row.logits.size()); ++n) {
+    const size_t i = pick ? static_cast<size_t>(picked[n]) : n;
     const double logit = row.logits[i];
     const TokenId id = row.ids.empty() ? static_cast<TokenId>(i) : row.ids[i];
     if (id < 0 || id >= vocab_size) {
       return absl::InternalError(absl::StrCat("the head answered token id ", id,
                                               " outside the vocabulary of ", vocab_size));
     }
+    if (!pick && allowed != nullptr && !allowed->Contains(id)) continue;
     any_finite |= std::isfinite(logit);
     infinite |= logit == std::numeric_limits<double>::infinity();
-    candidates[i] = {std::isnan(logit) ? -std::numeric_limits<double>::infinity() : logit, id};
+    const bool nan = std::isnan(logit);
+    candidates.push_back({nan ? -std::numeric_limits<double>::infinity() : logit, id});
   }
   if (!any_finite || infinite) {
     return absl::InternalError("the model's output for this position holds no usable numbers");
@@ -208,8 +218,8 @@ absl::StatusOr<std::vector<Candidate>> Candidates(const model::HeadRow& row, int
 }
 
 TokenId Choose(std::vector<Candidate> candidates, const History& history,
-               const SamplingParams& params, bool all) {
-  if (AltersLogits(params)) ApplyPenalties(history, params, all, candidates);
+               const SamplingParams& params, bool by_id) {
+  if (AltersLogits(params)) ApplyPenalties(history, params, by_id, candidates);
   if (params.temperature == 0) {
     return std::min_element(candidates.begin(), candidates.end(), Better)->id;
   }
@@ -282,10 +292,11 @@ double HeadDraw(const SamplingParams& params, int64_t alternatives) {
 
 absl::StatusOr<SampledToken> SampleToken(const model::HeadRow& row, const History& history,
                                          const SamplingParams& params, int64_t alternatives,
-                                         int64_t vocab_size) {
+                                         int64_t vocab_size, const model::TokenMask* allowed) {
   const int64_t wanted = HeadTopK(params, alternatives, vocab_size);
-  RENGA_ASSIGN_OR_RETURN(std::vector<Candidate> candidates,
-                         Candidates(row, wanted, HeadWithin(params, alternatives) > 0, vocab_size));
+  RENGA_ASSIGN_OR_RETURN(
+      std::vector<Candidate> candidates,
+      Candidates(row, wanted, HeadWithin(params, alternatives) > 0, vocab_size, allowed));
   const double log_total = row.sum_exp == 0 ? std::numeric_limits<double>::quiet_NaN()
                                             : row.max_logit + std::log(row.sum_exp);
   const auto logprob = [&](const Candidate& candidate) {
@@ -298,9 +309,9 @@ absl::StatusOr<SampledToken> SampleToken(const model::HeadRow& row, const Histor
     std::partial_sort_copy(candidates.begin(), candidates.end(), best.begin(), best.end(), Better);
     for (const Candidate& candidate : best) sampled.alternatives.push_back(logprob(candidate));
   }
-  sampled.id = Choose(candidates, history, params, row.ids.empty());
-  const auto chosen = row.ids.empty()
-                          ? candidates.begin() + sampled.id
+  sampled.id = Choose(candidates, history, params, wanted == 0);
+  const bool all = row.ids.empty() && allowed == nullptr;
+  const auto chosen = all ? candidates.begin() + sampled.id
                           : std::find_if(candidates.begin(), candidates.end(),
                                          [&](const Candidate& c) { return c.id == sampled.id; });
   sampled.logprob = logprob(*chosen).logprob;

@@ -6,6 +6,9 @@
 // it. Who wins depends on nobody who can't: a draw from fewer candidates is the same, if the winner
 // is among them.
 //
+// Where a grammar says which tokens may come next the others are out before anything else, as if
+// the vocabulary did not have them.
+//
 // The order of work, each step on what the one before left:
 //   1. logit_bias is added
 //   2. repetition penalty (prompt and answer, last `repetition_window` tokens): positive logits are
@@ -83,11 +86,13 @@ struct History {
 };
 
 // Draws the token at position history.tokens.size(). `row` is what the head answered to
-// HeadTopK(params, alternatives, vocab_size), HeadWithin and HeadDraw. kInternal when
+// HeadTopK(params, alternatives, vocab_size), HeadWithin and HeadDraw among the `allowed` tokens,
+// of which there is at least one (null: all); alternatives are allowed ones, too. kInternal when
 // the row can't be that answer or holds no finite logit.
 absl::StatusOr<SampledToken> SampleToken(const model::HeadRow& row, const History& history,
                                          const SamplingParams& params, int64_t alternatives,
-                                         int64_t vocab_size);
+                                         int64_t vocab_size,
+                                         const model::TokenMask* allowed = nullptr);
 
 }  // namespace renga::serving
 

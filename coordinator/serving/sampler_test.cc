@@ -260,6 +260,73 @@ TEST(SamplerTest, NoisyRowsGiveWhatFullRowsGive) {
   EXPECT_GT(drawn.size(), 20u);
 }
 
+// What a head answers when only some tokens are allowed, best first.
+model::HeadRow AllowedRow(const model::HeadRow& full, const model::TokenMask& allowed,
+                          const SamplingParams& params, uint64_t position) {
+  const int64_t k = HeadTopK(params, 0, std::ssize(full.logits));
+  const float within = HeadWithin(params, 0);
+  if (k == 0 && within == 0) return full;
+  const model::GumbelNoise noise(params.seed, position);
+  const auto value = [&](int32_t id) {
+    return full.logits[id] + HeadDraw(params, 0) * (HeadDraw(params, 0) > 0 ? noise.Of(id) : 0);
+  };
+  model::HeadRow row = ToyRow(full.logits, std::ssize(full.logits), &allowed);
+  if (k > 0) {
+    row.ids.resize(std::min(row.ids.size(), static_cast<size_t>(k)));
+  } else {
+    double best = -1e300;
+    for (const int32_t id : row.ids) best = std::max(best, value(id));
+    std::erase_if(row.ids, [&](int32_t id) { return value(id) < best - within; });
+  }
+  row.logits.clear();
+  for (const int32_t id : row.ids) row.logits.push_back(full.logits[id]);
+  return row;
+}
+
+// Whatever the head is asked for: the token is that of all logits, those that are not allowed at
+// minus infinity.
+TEST(SamplerTest, AllowedRowsGiveWhatMaskedLogitsGive) {
+  constexpr int64_t kVocab = 600;
+  std::mt19937 random(31);
+  std::set<TokenId> drawn;
+  for (int round = 0; round < 600; ++round) {
+    std::vector<TokenId> tokens(random() % 20 + 1);
+    for (TokenId& token : tokens) token = static_cast<TokenId>(random() % kVocab);
+    SamplingParams params;
+    params.temperature = static_cast<double>(random() % 30) * 0.1;
+    params.seed = random();
+    if (round % 5 == 1) params.top_k = static_cast<int64_t>(random() % 50) + 1;
+    if (round % 5 == 2) params.min_p = 0.05;
+    if (round % 5 == 3) params.top_p = 0.8;
+    if (round % 7 == 3) params.repetition_penalty = 1.5;
+    if (round % 7 == 4) params.frequency_penalty = 0.5;
+    if (round % 7 == 5) params.logit_bias[tokens.front()] = 2;
+    std::vector<int32_t> ids;
+    const uint32_t share = round % 2 == 0 ? 2 : 1 + random() % 300;
+    for (int32_t id = 0; id < kVocab; ++id) {
+      if (random() % share == 0) ids.push_back(id);
+    }
+    if (ids.empty()) ids.push_back(static_cast<int32_t>(random() % kVocab));
+    const model::TokenMask allowed = model::TokenMask::Of(ids, kVocab);
+    const model::HeadRow full = ToyRow(ToyLogits(tokens, kVocab), 0);
+    model::HeadRow masked = full;
+    for (int32_t id = 0; id < kVocab; ++id) {
+      if (!allowed.Contains(id)) masked.logits[id] = -std::numeric_limits<float>::infinity();
+    }
+    ASSERT_OK_AND_ASSIGN(const SampledToken got,
+                         SampleToken(AllowedRow(full, allowed, params, tokens.size()), {tokens, 0},
+                                     params, 0, kVocab, &allowed));
+    SamplingParams all = params;
+    all.presence_penalty += 1e-300;  // asks for all logits, and changes none
+    ASSERT_OK_AND_ASSIGN(const SampledToken expected,
+                         SampleToken(masked, {tokens, 0}, all, 0, kVocab));
+    ASSERT_EQ(got.id, expected.id) << "round " << round;
+    EXPECT_EQ(got.logprob, expected.logprob);
+    drawn.insert(got.id);
+  }
+  EXPECT_GT(drawn.size(), 100u);
+}
+
 TEST(SamplerTest, TemperaturesNearNothingTakeTheBest) {
   EXPECT_EQ(Draw(FullRow({-3, 1, 5, 4}), {.temperature = 1e-300, .seed = 1}), 2);
 }

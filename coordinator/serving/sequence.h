@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/time/time.h"
+#include "coordinator/serving/grammar/grammar_walk.h"
 #include "coordinator/serving/request.h"
 #include "coordinator/serving/speculation.h"
 #include "model/step.h"
@@ -41,7 +42,8 @@ struct Sequence {
   uint64_t last_served = 0;   // the planned step that last had a slot of this sequence
   int64_t next_row = 0;       // scoring: the first position whose logits were not delivered yet
 
-  std::unique_ptr<Speculation> speculation;  // null: none
+  std::unique_ptr<Speculation> speculation;       // null: none
+  std::unique_ptr<grammar::GrammarWalk> grammar;  // where `tokens` have led; null: none
   SpeculationCounts counts;
   int64_t screened_tokens = 0;  // GenerateResult's
   int64_t approximated_tokens = 0;

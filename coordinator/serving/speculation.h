@@ -27,6 +27,10 @@ class Speculation {
   // `drawn` came where the first guess was for; true if it came true. A miss ends all guesses.
   bool Confirm(TokenId drawn);
   void Clear() { guesses_.clear(); }
+  // Drops all guesses behind the first `count`.
+  void Keep(size_t count) {
+    if (guesses_.size() > count) guesses_.resize(count);
+  }
 
   // For the positions after the sequence's last token.
   std::span<const Guess> guesses() const { return guesses_; }

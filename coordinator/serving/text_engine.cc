@@ -45,6 +45,13 @@ RequestHandle TextEngine::Start(std::vector<TokenId> prompt, const TextOptions& 
   request.alternatives = options.alternatives;
   request.logprobs = options.logprobs || options.alternatives > 0;
   request.deadline = options.deadline;
+  if (options.grammar != nullptr) {
+    request.grammar = std::make_shared<const grammar::TokenGrammar>(grammar::TokenGrammar{
+        .network = options.grammar,
+        .tokens = Trie(),
+        .drops_first_space = at_text_start && tokenizer_->strips_leading_space(),
+        .ignore_end_tokens = options.ignore_eos});
+  }
   return scheduler_->Generate(std::move(request),
                               {.on_token =
                                    [state](const TokenEvent& event) {
@@ -61,6 +68,12 @@ RequestHandle TextEngine::Start(std::vector<TokenId> prompt, const TextOptions& 
                                      if (state->sink.on_done)
                                        state->sink.on_done(std::move(result));
                                    }});
+}
+
+std::shared_ptr<const grammar::TokenTrie> TextEngine::Trie() {
+  absl::call_once(trie_once_,
+                  [this] { trie_ = std::make_shared<const grammar::TokenTrie>(*tokenizer_); });
+  return trie_;
 }
 
 absl::StatusOr<TextResult> TextEngine::Generate(

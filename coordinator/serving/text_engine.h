@@ -5,12 +5,16 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
+#include "absl/base/call_once.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
+#include "coordinator/serving/grammar/network.h"
+#include "coordinator/serving/grammar/token_trie.h"
 #include "coordinator/serving/request.h"
 #include "coordinator/serving/scheduler.h"
 #include "model/chat_template.h"
@@ -24,7 +28,8 @@ struct TextOptions {
   std::vector<std::string> stop = {};  // the answer ends before the first of these
   bool ignore_eos = false;
   int64_t alternatives = 0;
-  bool logprobs = false;  // as GenerateRequest's
+  bool logprobs = false;                                      // as GenerateRequest's
+  std::shared_ptr<const grammar::Network> grammar = nullptr;  // of the answer's text; null: any
   absl::Time deadline = absl::InfiniteFuture();
 };
 
@@ -70,9 +75,14 @@ class TextEngine {
   Scheduler& scheduler() const { return *scheduler_; }
 
  private:
+  // Made for the first request that needs it.
+  std::shared_ptr<const grammar::TokenTrie> Trie();
+
   const model::Tokenizer* const tokenizer_;
   const model::ChatTemplate* const chat_template_;
   Scheduler* const scheduler_;
+  absl::once_flag trie_once_;
+  std::shared_ptr<const grammar::TokenTrie> trie_;
 };
 
 }  // namespace renga::serving

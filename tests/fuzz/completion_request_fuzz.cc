@@ -17,7 +17,7 @@ void Examine(absl::string_view body) {
   if (!parsed.ok()) return;
   Require(parsed->is_object());
   for (const auto endpoint : {http::Endpoint::kCompletions, http::Endpoint::kChat}) {
-    const auto request = http::ParseCompletionRequest(*parsed, endpoint, /*random_seed=*/1);
+    const auto request = http::ParseCompletionRequest(*parsed, body, endpoint, /*random_seed=*/1);
     if (!request.ok()) continue;
     const serving::TextOptions& options = request->options;
     Require(options.max_tokens >= 0);
@@ -45,7 +45,12 @@ std::vector<std::string> Seeds() {
           "best_of": 1, "suffix": null, "stop": "\n", "presence_penalty": 0.25,
           "frequency_penalty": -0.5, "repetition_penalty": 1.5, "repeat_penalty": 1.1,
           "repetition_window": 9, "logit_bias": {"5": -100, "7": 2.5}, "ignore_eos": true})",
-      R"({"prompt": [[1, 2, 3]], "best_of": 1e0})", R"({"prompt": ["x"]})", R"([1])"};
+      R"({"prompt": "x", "grammar": "root ::= [a-z]+", "response_format": null})",
+      R"({"prompt": "x", "response_format": {"type": "json_schema", "json_schema": {"name": "s",
+          "strict": true, "schema": {"properties": {"b": {"type": "null"}, "a": {}}}}}})",
+      R"({"prompt": [[1, 2, 3]], "best_of": 1e0})",
+      R"({"prompt": ["x"]})",
+      R"([1])"};
 }
 
 }  // namespace renga::fuzz

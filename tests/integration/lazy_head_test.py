@@ -58,6 +58,24 @@ class LazyHeadTest(ProcessTest):
                         if "outputs by screen" in line:
                             print(" ".join(sampling) or "greedy", line)
 
+    def check_grammar(self, model, tokens, least_proved):
+        """Allowed tokens: many in a string, a few at its end, one in the name of a member."""
+        schema = self.folder / "schema.json"
+        schema.write_text(json.dumps({
+            "type": "object",
+            "properties": {"who": {"type": "string", "maxLength": 60}, "old": {"type": "boolean"},
+                           "where": {"type": "string", "maxLength": 200}},
+            "required": ["who", "old", "where"]}))
+        for sampling, least in zip(SAMPLINGS, least_proved, strict=True):
+            asked = ["--json-schema", schema, *sampling]
+            whole, _ = self.answer(model, tokens, *asked)
+            for extra in (["--lazy-head"], ["--lazy-head", "--speculation", "off"],
+                          ["--lazy-head", "--workers", "2", "--head-blocks", "2"]):
+                with self.subTest(grammar=True, sampling=sampling, extra=extra):
+                    lazy, stderr = self.answer(model, tokens, *extra, *asked)
+                    self.assertEqual(lazy, whole)
+                    self.assertGreaterEqual(proved(stderr), least)
+
     def test_small_model(self):
         model, _, _ = golden("story-f32")
         report, page = self.build(model, "--bits", "5")
@@ -137,6 +155,7 @@ class LazyHeadTest(ProcessTest):
         screen = report["screen"]["resident_bytes"]
         self.assertLess(screen, 0.5 * report["vocabulary"] * report["head_row_bytes"])
         self.check_same_tokens(model, tokens, least_proved, workers=("0",))
+        self.check_grammar(model, tokens // 2, [least // 4 for least in least_proved])
         by_screen, whole = self.needed(model, "--lazy-head"), self.needed(model, "--no-lazy-head")
         self.assertLess(by_screen, whole - screen)
         self.check_chosen_where_it_is_needed(model, int(by_screen + whole) // 2)

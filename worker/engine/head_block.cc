@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numeric>
 #include <utility>
 
 #include "absl/strings/str_format.h"
@@ -97,6 +98,11 @@ absl::StatusOr<std::vector<model::HeadRow>> HeadBlock::Run(const model::Step& st
   std::vector<model::HeadRow> answers;
   answers.reserve(total);
   if (total == 0) return answers;
+  for (const model::StepSlot& slot : step.slots) {
+    for (const auto& allowed : slot.allowed) {
+      RENGA_RETURN_IF_ERROR(allowed->CheckFits(config_.vocab_size));
+    }
+  }
   RENGA_RETURN_IF_ERROR(NormOutputs(outputs, total));
   if (matrix_ != nullptr) RENGA_RETURN_IF_ERROR(ComputeLogits(0, total));
   // Neighbours that ask the same are answered by one call.
@@ -128,6 +134,7 @@ HeadBlock::Asked HeadBlock::HowToAnswer(const model::StepSlot& slot, int64_t ind
           .draw_temperature = draws ? slot.draw_temperature : 0,
           .draw_seed = draws ? slot.draw_seed : 0,
           .draw_position = draws ? static_cast<uint64_t>(position) + 1 : 0,
+          .allowed = few ? slot.allowed_at(index) : nullptr,
           .by_screen = screened_ != nullptr && few && !slot.sum_wanted,
           .hot_only = hot_ != nullptr && !slot.all_rows && approximation_.Applies(position)};
 }
@@ -136,10 +143,9 @@ absl::Status HeadBlock::AnswerRun(const Asked& asked, int64_t first, int64_t cou
                                   std::vector<model::HeadRow>& answers) {
   if (hot_ != nullptr) {
     const size_t before = answers.size();
-    RENGA_RETURN_IF_ERROR(hot_->Answer(Input(first, count), asked.top_k, asked.hot_only, answers));
-    for (size_t i = before; asked.within > 0 && i < answers.size(); ++i) {
-      KeepWithin(asked, answers[i]);
-    }
+    const int64_t best = asked.allowed != nullptr ? 0 : asked.top_k;
+    RENGA_RETURN_IF_ERROR(hot_->Answer(Input(first, count), best, asked.hot_only, answers));
+    for (size_t i = before; best == 0 && i < answers.size(); ++i) KeepAsked(asked, answers[i]);
     return absl::OkStatus();
   }
   if (asked.by_screen) return AnswerByScreen(first, count, asked, answers);
@@ -162,7 +168,8 @@ absl::Status HeadBlock::ComputeLogits(int64_t first, int64_t count) {
 
 absl::Status HeadBlock::AnswerByScreen(int64_t first, int64_t count, const Asked& asked,
                                        std::vector<model::HeadRow>& answers) {
-  ScreenedHead::Wanted wanted{.top_k = std::min(asked.top_k, rows_.size())};
+  ScreenedHead::Wanted wanted{.top_k = std::min(asked.top_k, rows_.size()),
+                              .allowed = asked.allowed};
   if (asked.within > 0) wanted.within = asked.within;
   if (asked.draw_temperature > 0) {
     wanted.noise = {.gumbel = model::GumbelNoise(asked.draw_seed, asked.draw_position),
@@ -187,13 +194,14 @@ absl::Status HeadBlock::AnswerByScreen(int64_t first, int64_t count, const Asked
 absl::Status HeadBlock::Answer(int64_t first, int64_t count, const Asked& asked,
                                std::vector<model::HeadRow>& answers) {
   std::vector<kernels::TopRow> best(count);
-  RENGA_RETURN_IF_ERROR(
-      backend_->TopK(Logits(first, count), std::min(asked.top_k, rows_.size()), best));
+  // Devices choose among all rows; among some it is done here.
+  const int64_t best_of_all = asked.allowed != nullptr ? 0 : std::min(asked.top_k, rows_.size());
+  RENGA_RETURN_IF_ERROR(backend_->TopK(Logits(first, count), best_of_all, best));
   for (int64_t i = 0; i < count; ++i) {
     model::HeadRow answer;
     answer.max_logit = best[i].max_logit;
     answer.sum_exp = best[i].sum_exp;
-    if (asked.top_k > 0) {
+    if (best_of_all > 0) {
       answer.ids = std::move(best[i].indices);
       for (int32_t& id : answer.ids) id = rows_.id(id);
       answer.logits = std::move(best[i].logits);
@@ -201,11 +209,51 @@ absl::Status HeadBlock::Answer(int64_t first, int64_t count, const Asked& asked,
       answer.logits.resize(rows_.size());
       RENGA_RETURN_IF_ERROR(backend_->Download(*logits_, (first + i) * rows_.size() * kFloatBytes,
                                                std::as_writable_bytes(std::span(answer.logits))));
-      if (asked.within > 0) KeepWithin(asked, answer);
+      KeepAsked(asked, answer);
     }
     answers.push_back(std::move(answer));
   }
   return absl::OkStatus();
+}
+
+void HeadBlock::KeepAsked(const Asked& asked, model::HeadRow& answer) const {
+  if (asked.top_k > 0) return KeepBest(asked, answer);
+  if (asked.within > 0) KeepWithin(asked, answer);
+}
+
+std::vector<int64_t> HeadBlock::Places(const Asked& asked) const {
+  if (asked.allowed == nullptr) {
+    std::vector<int64_t> all(static_cast<size_t>(rows_.size()));
+    std::iota(all.begin(), all.end(), int64_t{0});
+    return all;
+  }
+  std::vector<int64_t> places;
+  int64_t place = 0;
+  for (const int32_t id : asked.allowed->IdsIn(rows_)) {
+    if (rows_.contiguous()) place = id - rows_.range().begin;
+    while (rows_.id(place) != id) ++place;
+    places.push_back(place);
+  }
+  return places;
+}
+
+void HeadBlock::KeepBest(const Asked& asked, model::HeadRow& answer) const {
+  std::vector<int64_t> places = Places(asked);
+  // What is not a number comes last, so that the order is one; whoever gets it notices.
+  const auto key = [&](int64_t place) {
+    const float logit = answer.logits[static_cast<size_t>(place)];
+    return std::isnan(logit) ? -std::numeric_limits<float>::infinity() : logit;
+  };
+  const auto kept = static_cast<int64_t>(std::min(places.size(), static_cast<size_t>(asked.top_k)));
+  std::partial_sort(places.begin(), places.begin() + kept, places.end(), [&](int64_t a, int64_t b) {
+    return key(a) != key(b) ? key(a) > key(b) : a < b;
+  });
+  places.resize(static_cast<size_t>(kept));
+  const std::vector<float> all = std::exchange(answer.logits, {});
+  for (const int64_t place : places) {
+    answer.logits.push_back(all[static_cast<size_t>(place)]);
+    answer.ids.push_back(rows_.id(place));
+  }
 }
 
 void HeadBlock::KeepWithin(const Asked& asked, model::HeadRow& answer) const {
@@ -213,16 +261,17 @@ void HeadBlock::KeepWithin(const Asked& asked, model::HeadRow& answer) const {
   const model::GumbelNoise noise(asked.draw_seed, asked.draw_position);
   const double temperature = asked.draw_temperature;
   const auto within = static_cast<double>(asked.within);
-  double best = temperature > 0 ? -std::numeric_limits<double>::infinity() : answer.max_logit;
+  const bool known = temperature == 0 && asked.allowed == nullptr;
+  double best = known ? answer.max_logit : -std::numeric_limits<double>::infinity();
   struct Kept {
     double value;
     float logit;
     int32_t id;
   };
   std::vector<Kept> kept;
-  for (size_t i = 0; i < answer.logits.size(); ++i) {
-    const float logit = answer.logits[i];
-    const int32_t id = rows_.id(static_cast<int64_t>(i));
+  for (const int64_t place : Places(asked)) {
+    const float logit = answer.logits[static_cast<size_t>(place)];
+    const int32_t id = rows_.id(place);
     double value = logit;
     // Also what is not a number.
     if (!(value + temperature * noise.AtMost(id) >= best - within)) continue;

@@ -37,7 +37,8 @@ class HeadBlock {
   ~HeadBlock();
 
   // `outputs` is step.output_count() x d_model, at most max_step_outputs rows, of a step that
-  // CheckStepSize has passed. One HeadRow each, ids absolute.
+  // CheckStepSize has passed. One HeadRow each, ids absolute. kInvalidArgument for allowed tokens
+  // that are none of this vocabulary.
   absl::StatusOr<std::vector<model::HeadRow>> Run(const model::Step& step,
                                                   std::span<const float> outputs);
 
@@ -50,6 +51,9 @@ class HeadBlock {
     double draw_temperature = 0;
     uint64_t draw_seed = 0;
     uint64_t draw_position = 0;
+    // Of tokens that may be answered, as long as the step is there; null: all. Always null where
+    // every logit is.
+    const model::TokenMask* allowed = nullptr;
     bool by_screen = false;
     bool hot_only = false;
     friend bool operator==(const Asked&, const Asked&) = default;
@@ -76,8 +80,14 @@ class HeadBlock {
   absl::Status AnswerByScreen(int64_t first, int64_t count, const Asked& asked,
                               std::vector<model::HeadRow>& answers);
   // Leaves of an answer with all of the block's logits those that are asked for, with their ids,
-  // best first. Where the best is no finite number all of them stay.
+  // best first.
+  void KeepAsked(const Asked& asked, model::HeadRow& answer) const;
+  // The best ones that are allowed.
+  void KeepBest(const Asked& asked, model::HeadRow& answer) const;
+  // Those near the best one. Where the best is no finite number all of them stay.
   void KeepWithin(const Asked& asked, model::HeadRow& answer) const;
+  // The block's rows that may be answered, by their places in the block, ascending.
+  std::vector<int64_t> Places(const Asked& asked) const;
   // Answers for `count` rows of logits from `first` on, all asked the same.
   absl::Status Answer(int64_t first, int64_t count, const Asked& asked,
                       std::vector<model::HeadRow>& answers);

@@ -67,7 +67,8 @@ int64_t ResidentScreen::ResidentBytes(const ScreenBasis& basis, const model::Ran
          (Stride(basis) + static_cast<int64_t>(sizeof(BlockBounds) + sizeof(BlockPeak)));
 }
 
-void ResidentScreen::Scan(const ScreenQuery& query, const Noise& noise, base::ThreadPool& pool) {
+void ResidentScreen::Scan(const ScreenQuery& query, const Noise& noise,
+                          const model::TokenMask* allowed, base::ThreadPool& pool) {
   // Pairs lie half the screen apart: memory is read in two places at a time.
   constexpr int64_t kPairsAtOnce = 32;
   const size_t half = (bounds_.size() + 1) / 2;
@@ -79,9 +80,11 @@ void ResidentScreen::Scan(const ScreenQuery& query, const Noise& noise, base::Th
           query.Bound({Codes(block), Codes(other)}, {&bounds_[block], &bounds_[other]});
       peaks_[block] = peaks[0];
       peaks_[other] = peaks[1];
-      if (!noise.has_value()) continue;
-      AddNoise(block, *noise);
-      if (other != block) AddNoise(other, *noise);
+      for (const size_t one : {block, other}) {
+        if (noise.has_value()) AddNoise(one, *noise);
+        if (allowed != nullptr) KeepAllowed(one, noise, *allowed);
+        if (other == block) break;
+      }
     }
   });
   Trim(0);
@@ -96,6 +99,24 @@ void ResidentScreen::AddNoise(size_t block, const DrawNoise& noise) {
   for (int32_t r = 0; r < kScreenBlockRows; ++r) {
     const double most = noise.AtMost(first + r);
     bounds.upper[r] = RoundedUp(bounds.upper[r] + most);
+    peak.upper = std::max(peak.upper, bounds.upper[r]);
+    peak.estimate = std::max(peak.estimate, static_cast<float>(bounds.estimate[r] + most));
+  }
+  peaks_[block] = peak;
+}
+
+void ResidentScreen::KeepAllowed(size_t block, const Noise& noise,
+                                 const model::TokenMask& allowed) {
+  BlockBounds& bounds = bounds_[block];
+  const auto first =
+      static_cast<int32_t>((first_block_ + static_cast<int64_t>(block)) * kScreenBlockRows);
+  BlockPeak peak = {.estimate = kNothing, .upper = kNothing};
+  for (int32_t r = 0; r < kScreenBlockRows; ++r) {
+    if (!allowed.Contains(first + r)) {
+      bounds.upper[r] = kNothing;
+      continue;
+    }
+    const double most = noise.has_value() ? noise->AtMost(first + r) : 0;
     peak.upper = std::max(peak.upper, bounds.upper[r]);
     peak.estimate = std::max(peak.estimate, static_cast<float>(bounds.estimate[r] + most));
   }

@@ -14,6 +14,7 @@
 #include "absl/status/statusor.h"
 #include "base/thread_pool.h"
 #include "model/shard_spec.h"
+#include "model/token_mask.h"
 #include "worker/engine/draw_noise.h"
 #include "worker/engine/head_screen.h"
 #include "worker/engine/screen_file.h"
@@ -35,8 +36,10 @@ class ResidentScreen {
   // What Read will hold.
   static int64_t ResidentBytes(const ScreenBasis& basis, const model::Range& rows);
 
-  // Bounds every row, `query` being of the file's basis.
-  void Scan(const ScreenQuery& query, const Noise& noise, base::ThreadPool& pool);
+  // Bounds every row, `query` being of the file's basis; rows that are not `allowed` (null: all
+  // are) are out like known ones.
+  void Scan(const ScreenQuery& query, const Noise& noise, const model::TokenMask* allowed,
+            base::ThreadPool& pool);
 
   // Of the last Scan: about the `count` rows whose estimates are best, in order of ids.
   std::vector<int32_t> Promising(int64_t count, const Noise& noise) const;
@@ -68,6 +71,8 @@ class ResidentScreen {
   std::vector<size_t> HighestPeaks(size_t count) const;
   // Adds to a block's uppers the most that the noise can be.
   void AddNoise(size_t block, const DrawNoise& noise);
+  // Takes out a block's rows that are not allowed, after its noise was added.
+  void KeepAllowed(size_t block, const Noise& noise, const model::TokenMask& allowed);
   // Takes out the rows of the first block or the last that are not the head's.
   void Trim(size_t block);
 

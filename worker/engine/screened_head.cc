@@ -262,16 +262,31 @@ absl::Status ScreenedHead::Refine(const ScreenQuery& query, const Wanted& wanted
 
 absl::StatusOr<std::optional<model::HeadRow>> ScreenedHead::Find(kernels::ConstRowsView hidden,
                                                                  const Wanted& wanted) {
+  Search search;
+  if (wanted.allowed == nullptr || wanted.allowed->CountIn(rows_) > kGatherRows) {
+    RENGA_ASSIGN_OR_RETURN(const bool found, SearchRows(hidden, wanted, search));
+    if (!found) return std::nullopt;
+    return Found(wanted, search);
+  }
+  // So few that nothing has to be ruled out.
+  const std::vector<int32_t> ids = wanted.allowed->IdsIn(rows_);
+  if (!ids.empty()) RENGA_RETURN_IF_ERROR(ComputeRows(hidden, ids, wanted, search));
+  search.Raise(wanted);
+  return Found(wanted, search);
+}
+
+absl::StatusOr<bool> ScreenedHead::SearchRows(kernels::ConstRowsView hidden, const Wanted& wanted,
+                                              Search& search) {
   RENGA_ASSIGN_OR_RETURN(const std::vector<float> seen, Probe(hidden));
   if (!std::all_of(seen.begin(), seen.end(), [](float x) { return std::isfinite(x); })) {
-    return std::nullopt;
+    return false;
   }
   const ScreenQuery query(&file_->basis(), seen, pool_);
-  screen_->Scan(query, wanted.noise, pool_);
-  Search search;
+  screen_->Scan(query, wanted.noise, wanted.allowed, pool_);
   const int64_t promising = std::min(std::max<int64_t>(wanted.top_k, 1) + kMorePromising,
                                      std::min(rows_.size(), kGatherRows));
   const std::vector<int32_t> first = screen_->Promising(promising, wanted.noise);
+  if (first.empty()) return false;
   RENGA_RETURN_IF_ERROR(ComputeRows(hidden, first, wanted, search));
   search.Raise(wanted);
   for (const int32_t id : first) screen_->Exclude(id);
@@ -280,7 +295,7 @@ absl::StatusOr<std::optional<model::HeadRow>> ScreenedHead::Find(kernels::ConstR
       std::nextafter(static_cast<float>(search.threshold), kNothing), wanted.noise);
   RENGA_RETURN_IF_ERROR(Refine(query, wanted, search));
   if (static_cast<int64_t>(search.survivors.size()) > rows_.size() / kMostSurvivorsDivisor) {
-    return std::nullopt;
+    return false;
   }
   std::span<const int32_t> left = search.survivors;
   size_t limit = left.size() > kGatherRows ? kGatherRows : kFewRows;
@@ -293,9 +308,14 @@ absl::StatusOr<std::optional<model::HeadRow>> ScreenedHead::Find(kernels::ConstR
     search.Raise(wanted);
     left = left.subspan(now.size());
   }
+  return true;
+}
+
+std::optional<model::HeadRow> ScreenedHead::Found(const Wanted& wanted, Search& search) {
   std::sort(search.exact.begin(), search.exact.end(), Search::Better);
   model::HeadRow row;
-  row.max_logit = -std::numeric_limits<float>::infinity();
+  // Not minus infinity, which would say that the sum of all rows is known to be nothing.
+  row.max_logit = std::numeric_limits<float>::lowest();
   for (const Search::Exact& exact : search.exact) {
     if (!std::isfinite(exact.logit)) return std::nullopt;
     if (exact.value < search.threshold) continue;

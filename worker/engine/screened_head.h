@@ -48,6 +48,7 @@ class ScreenedHead {
     int64_t top_k = 0;                 // at least that many best rows; 0: `within` alone counts
     std::optional<float> within = {};  // and all that are no further than this from the best
     std::optional<DrawNoise> noise = {};
+    const model::TokenMask* allowed = nullptr;  // only these rows count; null: all
   };
 
   // Rows [rows.begin, rows.end), inside the file's. `backend` outlives the head. kDataLoss for a
@@ -57,9 +58,9 @@ class ScreenedHead {
       int threads);
 
   // The wanted rows with their logits, best first (by what they are compared by; ties: lower id
-  // first); sum_exp stays 0, since rows that were never read have their part in it. nullopt when
-  // too many rows could matter, or a number is not finite: then the full head decides. `hidden` is
-  // one normed row in the backend's memory.
+  // first), none where none is allowed; sum_exp stays 0, since rows that were never read have their
+  // part in it. nullopt when too many rows could matter, or a number is not finite: then the full
+  // head decides. `hidden` is one normed row in the backend's memory.
   absl::StatusOr<std::optional<model::HeadRow>> Find(kernels::ConstRowsView hidden,
                                                      const Wanted& wanted);
 
@@ -83,7 +84,12 @@ class ScreenedHead {
   absl::StatusOr<std::vector<float>> Probe(kernels::ConstRowsView hidden);
   absl::Status ReadSecondLevels(const ScreenQuery& query, const Wanted& wanted, Search& search);
   absl::Status Refine(const ScreenQuery& query, const Wanted& wanted, Search& search);
-  // Logits of these rows, at most kGatherRows of them.
+  // Looks for wanted rows among all, or all that are allowed. False: too many could be.
+  absl::StatusOr<bool> SearchRows(kernels::ConstRowsView hidden, const Wanted& wanted,
+                                  Search& search);
+  // What was found; nullopt where a logit is no finite number.
+  std::optional<model::HeadRow> Found(const Wanted& wanted, Search& search);
+  // Logits of these rows, at most kGatherRows of them and at least one.
   absl::Status ComputeRows(kernels::ConstRowsView hidden, std::vector<int32_t> ids,
                            const Wanted& wanted, Search& search);
   // Ascending rows as stored, by all threads. How many bytes were read.

@@ -226,9 +226,12 @@ class ScreenedHeadTest : public ::testing::Test {
     };
     std::vector<int32_t> order(static_cast<size_t>(rows.size()));
     std::iota(order.begin(), order.end(), static_cast<int32_t>(rows.begin));
+    if (wanted.allowed != nullptr) {
+      std::erase_if(order, [&](int32_t id) { return !wanted.allowed->Contains(id); });
+    }
     std::stable_sort(order.begin(), order.end(),
                      [&](int32_t a, int32_t b) { return value(a) > value(b); });
-    size_t count = static_cast<size_t>(wanted.top_k);
+    size_t count = std::min(order.size(), static_cast<size_t>(wanted.top_k));
     if (wanted.within.has_value()) {
       while (count < order.size() &&
              value(order[count]) >= value(order[0]) - double{*wanted.within}) {
@@ -238,6 +241,7 @@ class ScreenedHeadTest : public ::testing::Test {
     ASSERT_GE(got.ids.size(), count);
     for (size_t i = 0; i < count; ++i) EXPECT_EQ(got.ids[i], order[i]);
     for (size_t i = 0; i < got.ids.size(); ++i) {
+      EXPECT_TRUE(wanted.allowed == nullptr || wanted.allowed->Contains(got.ids[i]));
       EXPECT_EQ(std::memcmp(&got.logits[i], &logits[got.ids[i]], sizeof(float)), 0);
     }
   }
@@ -307,6 +311,66 @@ TEST_F(ScreenedHeadTest, FindsTheFullHeadsRowsAndBits) {
       }
     }
     EXPECT_GT(answered, 50);
+  }
+}
+
+// Sets of tokens of all sizes, few and many, and the rows that the states like least.
+std::vector<model::TokenMask> AwkwardMasks(int64_t rows, const std::vector<float>& logits,
+                                           std::mt19937& random) {
+  std::vector<int32_t> worst(static_cast<size_t>(rows));
+  std::iota(worst.begin(), worst.end(), 0);
+  std::sort(worst.begin(), worst.end(),
+            [&](int32_t a, int32_t b) { return logits[a] < logits[b]; });
+  std::vector<model::TokenMask> masks;
+  const auto add = [&](std::vector<int32_t> ids) {
+    std::sort(ids.begin(), ids.end());
+    masks.push_back(model::TokenMask::Of(std::move(ids), rows));
+  };
+  for (const int64_t few : {1, 2, 3, 200, 257, 500}) {
+    add({worst.begin(), worst.begin() + few});
+    std::shuffle(worst.begin() + few, worst.end(), random);
+    add({worst.begin() + few, worst.begin() + std::min(2 * few, rows)});
+  }
+  for (const uint32_t share : {2, 3}) {
+    std::vector<int32_t> ids;
+    for (int32_t id = 0; id < rows; ++id) {
+      if (random() % share == 0) ids.push_back(id);
+    }
+    add(std::move(ids));
+  }
+  return masks;
+}
+
+TEST_F(ScreenedHeadTest, AmongAllowedRowsFindsTheFullHeadsRowsAndBits) {
+  std::mt19937 random(17);
+  for (const DataType type : {DataType::kQ8_0, DataType::kF16}) {
+    ASSERT_NO_FATAL_FAILURE(Make(type, 1003, 64));
+    int64_t answered = 0;
+    int64_t asked = 0;
+    for (const model::Range rows : {model::Range{0, 1003}, model::Range{37, 600}}) {
+      ASSERT_OK_AND_ASSIGN(const auto head, Head(rows));
+      for (const std::vector<float>& hidden : AwkwardHiddens(64)) {
+        const kernels::ConstRowsView view = Upload(hidden);
+        const std::vector<float> logits = FullLogits(view);
+        for (const model::TokenMask& mask : AwkwardMasks(1003, logits, random)) {
+          for (ScreenedHead::Wanted wanted :
+               {ScreenedHead::Wanted{.top_k = 1}, ScreenedHead::Wanted{.top_k = 40},
+                ScreenedHead::Wanted{.within = 0.5F},
+                ScreenedHead::Wanted{.top_k = 1, .noise = Noise(7, 0.7)},
+                ScreenedHead::Wanted{.within = 1e-4F, .noise = Noise(8, 3)}}) {
+            wanted.allowed = &mask;
+            ASSERT_OK_AND_ASSIGN(const auto found, head->Find(view, wanted));
+            ++asked;
+            if (!found.has_value()) continue;  // the full head decides
+            ++answered;
+            EXPECT_EQ(found->sum_exp, 0);
+            EXPECT_GT(found->max_logit, -std::numeric_limits<float>::infinity());
+            ASSERT_NO_FATAL_FAILURE(ExpectWanted(logits, rows, wanted, *found));
+          }
+        }
+      }
+    }
+    EXPECT_GT(answered, asked / 2);
   }
 }
 

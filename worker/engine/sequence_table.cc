@@ -46,6 +46,10 @@ absl::Status CheckStepSize(const Step& step, const model::RuntimeLimits& limits)
                  " others do not fit a step of ", limits.max_step_outputs);
     }
     if (slot.top_k < 0) return Bad(slot.sequence, "top_k is ", slot.top_k);
+    if (!slot.allowed.empty() && std::ssize(slot.allowed) != slot.output_count) {
+      return Bad(slot.sequence, slot.allowed.size(), " sets of tokens for ", slot.output_count,
+                 " outputs");
+    }
     tokens += slot.token_count;
     outputs += slot.output_count;
   }

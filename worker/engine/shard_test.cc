@@ -420,6 +420,75 @@ TEST_F(ShardTest, TopRowsAndNormaliserAreExact) {
   }
 }
 
+// Answers of allowed tokens only, by blocks of which some have none of them.
+TEST_F(ShardTest, AllowedRowsAreThoseOfTheWholeHead) {
+  PipelineOptions options{.device = "cpu", .stages = 1, .head_blocks = 3};
+  ASSERT_OK_AND_ASSIGN(auto pipeline, TestPipeline::Create(golden_.model_path, options));
+  const std::span<const int32_t> tokens = golden_.token_ids;
+  ASSERT_OK_AND_ASSIGN(const auto all, pipeline->Feed(1, tokens.first(12), 256));
+  const std::vector<float>& logits = all[11];
+  const auto vocabulary = static_cast<int32_t>(logits.size());
+  for (const int32_t step_of_ids : {1, 3, 200, 400}) {
+    std::vector<int32_t> ids;
+    for (int32_t id = step_of_ids / 2; id < vocabulary; id += step_of_ids) ids.push_back(id);
+    const auto mask =
+        std::make_shared<const model::TokenMask>(model::TokenMask::Of(ids, vocabulary));
+    const auto better = [&](int32_t a, int32_t b) { return logits[a] > logits[b]; };
+    std::stable_sort(ids.begin(), ids.end(), better);
+    for (const int64_t top_k : {0, 1, 40}) {
+      pipeline->Reset();
+      model::Step step;
+      step.commands = {*pipeline->Extend(1, 12)};
+      model::StepSlot slot = pipeline->Slot(1, 12);
+      slot.output_count = 1;
+      slot.top_k = top_k;
+      slot.within = top_k == 0 ? 1.5F : 0;
+      slot.allowed = {mask};
+      step.slots = {slot};
+      ASSERT_OK_AND_ASSIGN(auto rows, pipeline->Run(step, tokens.first(12)));
+      ASSERT_EQ(rows.size(), 1u);
+      // Rows near the best of each block are not merged here.
+      std::stable_sort(rows[0].ids.begin(), rows[0].ids.end(), better);
+      if (top_k == 0) std::sort(rows[0].logits.rbegin(), rows[0].logits.rend());
+      size_t count = std::min(ids.size(), static_cast<size_t>(top_k));
+      while (top_k == 0 && count < ids.size() &&
+             logits[ids[count]] >= double{logits[ids[0]]} - 1.5) {
+        ++count;
+      }
+      ASSERT_GE(rows[0].ids.size(), count);
+      EXPECT_LE(rows[0].ids.size(), ids.size());
+      for (size_t i = 0; i < count; ++i) {
+        EXPECT_EQ(rows[0].ids[i], ids[i]);
+        EXPECT_EQ(rows[0].logits[i], logits[ids[i]]);
+      }
+      // Of all rows, whatever is allowed.
+      EXPECT_EQ(rows[0].max_logit, *std::max_element(logits.begin(), logits.end()));
+      EXPECT_GT(rows[0].sum_exp, 0);
+    }
+  }
+}
+
+TEST_F(ShardTest, SetsOfTokensAreChecked) {
+  MemoryBudget budget(kPlenty);
+  ASSERT_OK_AND_ASSIGN(auto head, Load({.layers = {}, .head_rows = {0, 9}}, budget));
+  const int64_t vocabulary = model_.config.vocab_size;
+  model::Step step;
+  step.slots = {{.sequence = 1, .token_count = 1, .output_count = 1, .top_k = 1}};
+  const std::vector<float> rows(model_.config.d_model, 0.5F);
+  const auto of = [](std::vector<int32_t> ids, int64_t size) {
+    return std::make_shared<const model::TokenMask>(model::TokenMask::Of(std::move(ids), size));
+  };
+  step.slots[0].allowed = {of({3}, vocabulary)};
+  ASSERT_OK_AND_ASSIGN(const auto answer, head->RunHead(step, rows));
+  EXPECT_EQ(answer[0].ids, std::vector<int32_t>({3}));
+  step.slots[0].allowed = {of({static_cast<int32_t>(vocabulary)}, vocabulary + 1)};
+  EXPECT_THAT(head->RunHead(step, rows), StatusIs(absl::StatusCode::kInvalidArgument));
+  step.slots[0].allowed = {of({1, 2, 3}, 8)};
+  EXPECT_THAT(head->RunHead(step, rows), StatusIs(absl::StatusCode::kInvalidArgument));
+  step.slots[0].allowed = {of({3}, vocabulary), of({3}, vocabulary)};
+  EXPECT_THAT(head->RunHead(step, rows), StatusIs(absl::StatusCode::kInvalidArgument));
+}
+
 TEST(GatherOutputsTest, TakesTheLastRowsOfEachSlot) {
   model::Step step;
   step.slots = {{.sequence = 1, .token_count = 2, .output_count = 1},

@@ -42,7 +42,7 @@ ToyModel CopyingModel(int64_t period, int64_t novelty, float strength) {
   };
 }
 
-model::HeadRow ToyRow(std::vector<float> logits, int64_t top_k) {
+model::HeadRow ToyRow(std::vector<float> logits, int64_t top_k, const model::TokenMask* allowed) {
   const auto vocab_size = static_cast<int64_t>(logits.size());
   model::HeadRow row;
   row.max_logit = *std::max_element(logits.begin(), logits.end());
@@ -55,7 +55,10 @@ model::HeadRow ToyRow(std::vector<float> logits, int64_t top_k) {
   std::iota(row.ids.begin(), row.ids.end(), 0);
   std::stable_sort(row.ids.begin(), row.ids.end(),
                    [&](TokenId a, TokenId b) { return logits[a] > logits[b]; });
-  row.ids.resize(std::min(top_k, vocab_size));
+  if (allowed != nullptr) {
+    std::erase_if(row.ids, [&](TokenId id) { return !allowed->Contains(id); });
+  }
+  row.ids.resize(std::min(row.ids.size(), static_cast<size_t>(top_k)));
   for (TokenId id : row.ids) row.logits.push_back(logits[id]);
   return row;
 }
@@ -143,7 +146,8 @@ absl::StatusOr<std::vector<model::HeadRow>> ToyStage::Run(const model::Step& ste
       const int32_t block = state.blocks[p / model::kKvBlockTokens];
       seen.push_back(memory_[block][p % model::kKvBlockTokens]);
       if (p >= end - slot.output_count) {
-        answers.push_back(ToyRow(options_.toy(seen, options_.vocab_size), slot.top_k));
+        answers.push_back(ToyRow(options_.toy(seen, options_.vocab_size), slot.top_k,
+                                 slot.allowed_at(p - (end - slot.output_count))));
       }
     }
   }

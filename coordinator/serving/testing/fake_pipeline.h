@@ -37,7 +37,8 @@ std::vector<float> ToyLogits(std::span<const TokenId> tokens, int64_t vocab_size
 // every `novelty`th position.
 ToyModel CopyingModel(int64_t period, int64_t novelty, float strength = 20);
 // Logits as a head would answer them.
-model::HeadRow ToyRow(std::vector<float> logits, int64_t top_k);
+model::HeadRow ToyRow(std::vector<float> logits, int64_t top_k,
+                      const model::TokenMask* allowed = nullptr);
 
 struct FakePipelineOptions {
   uint64_t epoch = 1;
