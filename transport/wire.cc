@@ -236,6 +236,8 @@ proto::Step ToProto(const model::Step& step) {
     to.set_within(slot.within);
     to.set_draw_temperature(slot.draw_temperature);
     to.set_draw_seed(slot.draw_seed);
+    // Where every logit is answered nobody looks at it.
+    if (slot.top_k == 0 && slot.within == 0) continue;
     for (const auto& mask : slot.allowed) {
       proto::TokenMask& tokens = *to.add_allowed();
       tokens.mutable_ids()->Add(mask->ids().begin(), mask->ids().end());

@@ -44,26 +44,24 @@ absl::StatusOr<std::string> SchemaText(absl::string_view text) {
     return absl::InvalidArgumentError(
         absl::StrCat("the schema has more than ", kMaxFormatFields, " fields"));
   }
-  if (body.is_object() && body.contains(kFormat)) {
-    const ordered_json& format = body[kFormat]["json_schema"];
-    if (format.is_object() && format.contains("schema")) return format["schema"].dump();
+  const ordered_json* at = &body;
+  for (const char* field : {kFormat, "json_schema", "schema"}) {
+    const auto next = at->is_object() ? at->find(field) : at->end();
+    if (!at->is_object() || next == at->end()) {
+      return absl::InvalidArgumentError("json_schema must be an object with a schema");
+    }
+    at = &*next;
   }
-  return absl::InvalidArgumentError("json_schema must be an object with a schema");
+  return at->dump(-1, ' ', false, ordered_json::error_handler_t::replace);
 }
 
 absl::StatusOr<Network> OfResponseFormat(const json& format, absl::string_view text) {
-  const auto type = format.is_object() ? format.find("type") : format.end();
-  if (format.is_object() && type != format.end()) {
-    if (*type == "text") return Network();
-    if (*type == "json_object") return grammar::OfAnyJsonObject();
-    if (*type == "json_schema") {
-      const auto schema = format.find("json_schema");
-      if (schema == format.end() || !schema->is_object() || !schema->contains("schema")) {
-        return absl::InvalidArgumentError("json_schema must be an object with a schema");
-      }
-      RENGA_ASSIGN_OR_RETURN(const std::string ordered, SchemaText(text));
-      return grammar::FromJsonSchema(ordered);
-    }
+  const json type = format.is_object() ? format.value("type", json()) : json();
+  if (type == "text") return Network();
+  if (type == "json_object") return grammar::OfAnyJsonObject();
+  if (type == "json_schema") {
+    RENGA_ASSIGN_OR_RETURN(const std::string ordered, SchemaText(text));
+    return grammar::FromJsonSchema(ordered);
   }
   return absl::InvalidArgumentError("type must be text, json_object or json_schema");
 }

@@ -15,6 +15,7 @@ void Automaton::Clear() {
   ids_.clear();
   calls_.clear();
   call_ids_.clear();
+  place_count_ = 0;
   State& dead = states_.emplace_back();
   dead.next.fill(kDead);
   ids_[{dead.places, false}] = kDead;
@@ -41,7 +42,7 @@ StateId Automaton::FindNext(StateId state, uint8_t byte) {
 }
 
 void Automaton::Visit(Place place) {
-  if (seen_.size() >= kMostPlaces) {
+  if (seen_.size() >= kMostPlaces || ++visits_ > kMostVisits) {
     Fail("the grammar is too ambiguous: the text so far can be read in too many ways");
     return;
   }
@@ -96,7 +97,8 @@ StateId Automaton::Finish() {
   const auto [it, is_new] =
       ids_.try_emplace({places, accepts}, static_cast<StateId>(states_.size()));
   if (!is_new) return it->second;
-  if (std::ssize(states_) >= kMostStates) {
+  place_count_ += std::ssize(places);
+  if (std::ssize(states_) >= kMostStates || place_count_ > kMostPlacesInAll) {
     ids_.erase(it);
     return Fail("the grammar is too ambiguous: too many different texts can follow");
   }

@@ -21,8 +21,9 @@ namespace renga::grammar {
 
 using StateId = int32_t;
 
-// Not thread-safe. Bounded: states, calls, and the places of one state. An ambiguous grammar may
-// exceed the last of these; what is found then stays an error.
+// Not thread-safe. Bounded: states, calls, the places of one state and of all, and the places that
+// are looked at between two calls of BeginWork. An ambiguous grammar may exceed a limit; then that
+// stays an error until KeepOnly.
 class Automaton {
  public:
   // From here no text of the grammar can be reached.
@@ -32,6 +33,9 @@ class Automaton {
   static constexpr int64_t kMostStates = 3 * kManyStates;
   // Places of one state, calls inside calls included while it is found.
   static constexpr size_t kMostPlaces = 4096;
+  static constexpr int64_t kManyPlaces = 1 << 18;  // of all states
+  static constexpr int64_t kMostPlacesInAll = 4 * kManyPlaces;
+  static constexpr int64_t kMostVisits = 1 << 22;  // a third of a second
   static constexpr int64_t kMostCalls = 1 << 20;
 
   explicit Automaton(std::shared_ptr<const Network> network);
@@ -52,9 +56,12 @@ class Automaton {
   const absl::Status& status() const { return status_; }
   int64_t state_count() const { return std::ssize(states_); }
 
+  // What follows is bounded anew.
+  void BeginWork() { visits_ = 0; }
   // It is time for KeepOnly.
   bool crowded() const {
-    return state_count() > kManyStates || std::ssize(calls_) > kMostCalls / 2;
+    return state_count() > kManyStates || place_count_ > kManyPlaces ||
+           std::ssize(calls_) > kMostCalls / 2;
   }
   // Forgets everything but one state, also that a limit was exceeded. The state gets a new id.
   StateId KeepOnly(StateId state);
@@ -98,6 +105,8 @@ class Automaton {
   std::vector<Call> calls_;
   absl::flat_hash_map<Call, int32_t> call_ids_;
   absl::Status status_;
+  int64_t place_count_ = 0;
+  int64_t visits_ = 0;
 
   // The state that is being found.
   std::vector<Place> open_;

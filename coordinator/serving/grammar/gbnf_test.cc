@@ -152,6 +152,32 @@ TEST(GbnfTest, AmbiguityIsBounded) {
   for (int i = 0; i < 1000; ++i) state = automaton.Next(state, 'a');
   EXPECT_EQ(state, Automaton::kDead);
   EXPECT_THAT(automaton.status(), StatusIs(absl::StatusCode::kInvalidArgument));
+  // Many states of many places each: their sum is bounded as well, and forgetting makes room.
+  Automaton sum(*FromGbnf("root ::= [ab]* \"a\" [ab]{400}"));
+  std::mt19937_64 random(3);
+  state = *sum.Start();
+  StateId last = state;
+  while (sum.status().ok()) {
+    ASSERT_LT(sum.state_count(), Automaton::kMostStates);
+    sum.BeginWork();
+    last = std::exchange(state, sum.Next(state, static_cast<uint8_t>('a' + random() % 2)));
+  }
+  EXPECT_TRUE(sum.crowded());
+  state = sum.KeepOnly(last);
+  EXPECT_NE(sum.Next(state, 'a'), Automaton::kDead);
+  EXPECT_OK(sum.status());
+}
+
+TEST(GbnfTest, WorkIsBounded) {
+  Automaton automaton(*FromGbnf("root ::= [ab]* \"a\" [ab]{2000}"));
+  std::mt19937_64 random(3);
+  StateId state = *automaton.Start();
+  int steps = 0;
+  while (automaton.status().ok()) {
+    state = automaton.Next(state, static_cast<uint8_t>('a' + random() % 2));
+    ASSERT_LT(++steps, 100000);
+  }
+  EXPECT_LT(automaton.state_count(), Automaton::kManyStates);
 }
 
 // Random grammars over two letters and a character of two bytes.
@@ -287,6 +313,7 @@ TEST(GbnfTest, AfterForgettingNothingElseIsSaid) {
   bool forgot = false;
   for (int i = 0; i < 3 * Automaton::kManyStates; ++i) {
     const bool round = random() % 2 == 0;
+    automaton.BeginWork();
     state = automaton.Next(state, round ? '(' : '[');
     closing += round ? ')' : ']';
     if (automaton.crowded()) {

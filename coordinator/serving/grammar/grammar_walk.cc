@@ -27,6 +27,7 @@ absl::Status GrammarWalk::Advance(model::TokenId token) {
       place_.state = automaton_.KeepOnly(place_.state);
       masks_.clear();
     }
+    automaton_.BeginWork();
     const Place next = Next(place_, token);
     const absl::Status status = CheckPlace(next);
     if (!automaton_.status().ok() && !forget) continue;
@@ -62,6 +63,7 @@ std::shared_ptr<const model::TokenMask> GrammarWalk::Allowed(Place place) {
   std::shared_ptr<const model::TokenMask>& mask = first ? first_mask_ : masks_[place.state];
   if (mask == nullptr) {
     const absl::Time begin = absl::Now();
+    automaton_.BeginWork();
     mask = MakeMask(place);
     time_ += absl::Now() - begin;
     ++masks_made_;
