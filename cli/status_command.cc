@@ -1,4 +1,5 @@
 // renga status: who is in the cluster, what they hold, where the time goes.
+#include <algorithm>
 #include <cstdio>
 #include <map>
 #include <memory>
@@ -108,6 +109,28 @@ void PrintReplicas(const nlohmann::json& status) {
   }
 }
 
+// Whether experts come and go: those that are here, and those that are not.
+bool HasMovingExperts(const std::string& places) {
+  return places.find_first_of("ca") != std::string::npos;
+}
+
+// Letters of one layer: experts that come and go are counted, long runs are written short.
+std::string PlacesText(const std::string& places) {
+  constexpr size_t kLongRun = 8;
+  std::string text;
+  for (size_t i = 0; i < places.size();) {
+    const size_t end = std::min(places.find_first_not_of(places[i], i), places.size());
+    if (HasMovingExperts(places.substr(i, 1))) break;
+    absl::StrAppend(&text, end - i > kLongRun ? absl::StrCat(places.substr(i, 1), "*", end - i)
+                                              : places.substr(i, end - i));
+    i = end;
+  }
+  if (!HasMovingExperts(places)) return text;
+  const auto here = std::count(places.begin(), places.end(), 'c');
+  const auto away = std::count(places.begin(), places.end(), 'a');
+  return absl::StrCat(text, "+", here, "/", here + away);
+}
+
 // Where the weights of a worker's layers are, when it loads them lazily.
 void PrintResidency(const nlohmann::json& worker) {
   const auto pinned = worker.value("pinned_weight_bytes", int64_t{0});
@@ -115,8 +138,11 @@ void PrintResidency(const nlohmann::json& worker) {
   if (pinned == 0 && streamed == 0) return;
   std::printf("%s: %s of layers in memory", worker.value("name", "").c_str(),
               base::FormatByteSize(worker.value("pinned_now_bytes", int64_t{0})).c_str());
-  std::printf(" of %s that stay there, %s read from disk for every step",
-              base::FormatByteSize(pinned).c_str(), base::FormatByteSize(streamed).c_str());
+  std::printf(" of %s that stay there, %s %s", base::FormatByteSize(pinned).c_str(),
+              base::FormatByteSize(streamed).c_str(),
+              HasMovingExperts(worker.value("weight_places", ""))
+                  ? "of experts a token misses if all are used alike, read from disk"
+                  : "read from disk for every step");
   const double now = worker.value("streamed_bytes_per_second", 0.0);
   const double measured = worker.value("disk_bytes_per_second", 0.0);
   if (now > 0) {
@@ -151,12 +177,13 @@ void PrintPlaces(const nlohmann::json& worker) {
     while (next < end && of(next) == of(first)) ++next;
     absl::StrAppend(&text, text.empty() ? " " : ", ", first);
     if (next - first > 1) absl::StrAppend(&text, "-", next - 1);
-    absl::StrAppend(&text, " ", of(first));
+    absl::StrAppend(&text, " ", PlacesText(of(first)));
   }
   std::printf(
       "%s: layers%s (m in memory, d on disk and p to be packed, both coming, s read for "
-      "every step)\n",
-      worker.value("name", "").c_str(), text.c_str());
+      "every step%s)\n",
+      worker.value("name", "").c_str(), text.c_str(),
+      HasMovingExperts(places) ? ", +3/8: three of eight experts are in memory now" : "");
 }
 
 // What is wrong with a worker's device.

@@ -36,6 +36,21 @@ void PinWhatFits(std::span<const int64_t> bundle_bytes, int64_t room, ResidencyP
 
 }  // namespace
 
+absl::StatusOr<ExpertPlaces> PlanExpertPlaces(std::span<const int64_t> expert_bytes,
+                                              int64_t used_at_once, int64_t other_bytes,
+                                              int64_t budget_bytes) {
+  ExpertPlaces places;
+  places.bytes = *std::max_element(expert_bytes.begin(), expert_bytes.end());
+  const int64_t room = budget_bytes - other_bytes;
+  places.count = std::min(room / places.bytes - 1, std::ssize(expert_bytes));
+  if (room > 0 && places.count >= used_at_once) return places;
+  return absl::ResourceExhaustedError(absl::StrCat(
+      "not enough memory to read experts as they are needed: what every token reads takes ",
+      base::FormatByteSize(other_bytes), ", the experts of one token in one layer and one more ",
+      base::FormatByteSize((used_at_once + 1) * places.bytes), ", ",
+      base::FormatByteSize(std::max<int64_t>(budget_bytes, 0)), " are left"));
+}
+
 absl::StatusOr<ResidencyPlan> PlanResidency(std::span<const int64_t> bundle_bytes,
                                             int64_t budget_bytes) {
   const int64_t total = std::accumulate(bundle_bytes.begin(), bundle_bytes.end(), int64_t{0});

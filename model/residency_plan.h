@@ -16,6 +16,14 @@
 
 namespace renga::model {
 
+// Equal places in memory that a mixture's experts share.
+struct ExpertPlaces {
+  int64_t count = 0;
+  int64_t bytes = 0;  // of each
+  // With room for one more, in which a damaged expert is packed anew.
+  int64_t memory_bytes() const { return (count + 1) * bytes; }
+};
+
 struct ResidencyPlan {
   std::vector<bool> pinned;  // by bundle
   int64_t pinned_bytes = 0;
@@ -23,6 +31,14 @@ struct ResidencyPlan {
   int64_t ring_bytes = 0;      // through which they pass; 0 when nothing is streamed
   int64_t memory_bytes() const { return pinned_bytes + ring_bytes; }
 };
+
+// Places for experts of these sizes beside `other_bytes` of matrices that every token reads, which
+// all stay in memory: experts are what is best left out, since each token uses few of them. Never
+// more places than experts. kResourceExhausted unless there is room for those that one token uses
+// of a layer.
+absl::StatusOr<ExpertPlaces> PlanExpertPlaces(std::span<const int64_t> expert_bytes,
+                                              int64_t used_at_once, int64_t other_bytes,
+                                              int64_t budget_bytes);
 
 // Room for the bundle in use and for reading ahead meanwhile.
 constexpr int64_t RingBytes(int64_t largest_bundle_bytes) { return 2 * largest_bundle_bytes; }

@@ -19,6 +19,27 @@ std::vector<int64_t> Bundles() {
   return bundles;
 }
 
+TEST(ResidencyPlanTest, ExpertsShareWhatOthersLeave) {
+  const std::vector<int64_t> experts = {40, 50, 40, 50, 40, 50};
+  // Room for six of the largest, and for a damaged one beside.
+  ASSERT_OK_AND_ASSIGN(ExpertPlaces places, PlanExpertPlaces(experts, 2, 100, 100 + 7 * 50));
+  EXPECT_EQ(places.count, 6);
+  EXPECT_EQ(places.bytes, 50);
+  EXPECT_EQ(places.memory_bytes(), 350);
+  // Never more than there are, never more bytes than there are.
+  ASSERT_OK_AND_ASSIGN(places, PlanExpertPlaces(experts, 2, 100, 5000));
+  EXPECT_EQ(places.count, 6);
+  for (int64_t budget = 250; budget < 500; ++budget) {
+    ASSERT_OK_AND_ASSIGN(places, PlanExpertPlaces(experts, 2, 100, budget));
+    EXPECT_LE(100 + places.memory_bytes(), budget);
+    EXPECT_GE(places.count, 2);
+  }
+  for (const int64_t budget : {int64_t{-9}, int64_t{0}, int64_t{99}, int64_t{249}}) {
+    EXPECT_THAT(PlanExpertPlaces(experts, 2, 100, budget),
+                StatusIs(absl::StatusCode::kResourceExhausted, ::testing::HasSubstr("experts")));
+  }
+}
+
 TEST(ResidencyPlanTest, PinsEverythingThatFits) {
   const std::vector<int64_t> bundles = Bundles();
   const int64_t total = std::accumulate(bundles.begin(), bundles.end(), int64_t{0});

@@ -114,6 +114,7 @@ TEST(KnownModelsTest, HaveTheSizesOfTheirFiles) {
   expect_gb("llama-2-13b", 7.87);
   expect_gb("llama-3-8b", 4.92);
   expect_gb("llama-3-70b", 42.5);
+  expect_gb("qwen3-30b-a3b", 18.6);
   expect_gb("tinyllama-1.1b:Q8_0", 1.17);
   EXPECT_THAT(FindKnownModel("gpt-9"), StatusIs(absl::StatusCode::kNotFound, HasSubstr("llama")));
   EXPECT_THAT(FindKnownModel("llama-2-7b:Q99"), StatusIs(absl::StatusCode::kInvalidArgument));

@@ -48,7 +48,35 @@ int64_t LargestCallBytes(const model::ModelFootprint& footprint) {
   return largest;
 }
 
-// What of a shard has to stay in memory, and what may be read again and again.
+// How a worker reads what it does not hold.
+struct Reading {
+  // What it needs in memory for that: buffers, or the place in which a damaged expert is packed.
+  int64_t ring_bytes = 0;
+  // What it needs so that it works at all.
+  int64_t least_bytes = 0;
+  // Of what is not in memory, the part that a token reads: all, or of experts those that it uses.
+  double share = 1;
+  // Nothing is read before its turn: nobody knows which experts it will be.
+  bool ahead = true;
+};
+Reading ReadingOf(const ShardCosts& bytes) {
+  const model::ModelConfig& config = bytes.config();
+  if (!config.has_experts()) {
+    const int64_t ring = model::RingBytes(LargestCallBytes(bytes.footprint()));
+    return {.ring_bytes = ring, .least_bytes = ring};
+  }
+  int64_t expert = 0;
+  for (const model::LayerWeightBytes& layer : bytes.footprint().layers) {
+    expert = std::max(expert, (layer.experts + config.n_experts - 1) / config.n_experts);
+  }
+  return {.ring_bytes = expert,
+          .least_bytes = (config.n_experts_used + 1) * expert,
+          .share = config.ExpertShare(),
+          .ahead = false};
+}
+
+// What of a shard has to stay in memory, and what may be read again and again: layers, or only
+// their experts, where there are any.
 struct ShardParts {
   int64_t resident = 0;
   int64_t layers = 0;
@@ -57,6 +85,10 @@ ShardParts PartsOf(const ShardCosts& bytes, const model::ShardSpec& spec) {
   ShardParts parts;
   for (int64_t layer = spec.layers.begin; layer < spec.layers.end; ++layer) {
     const model::LayerWeightBytes& whole = bytes.footprint().layers[static_cast<size_t>(layer)];
+    if (bytes.config().has_experts()) {
+      parts.layers += whole.experts;
+      continue;
+    }
     parts.layers += spec.slice.has_value() ? model::SliceBytes(whole, bytes.config(), *spec.slice)
                                            : whole.total();
   }
@@ -65,25 +97,26 @@ ShardParts PartsOf(const ShardCosts& bytes, const model::ShardSpec& spec) {
 }
 
 std::vector<WorkerProfile> Stretch(const std::vector<WorkerProfile>& workers,
-                                   const std::vector<bool>& has_room, int64_t ring_bytes,
+                                   const std::vector<bool>& has_room, const Reading& reading,
                                    double seconds) {
   std::vector<WorkerProfile> stretched = workers;
   for (size_t i = 0; i < workers.size(); ++i) {
     if (!has_room[i]) continue;
     const double disk_bytes = seconds * DiskShare(workers, has_room, i);
-    stretched[i].memory_bytes += static_cast<int64_t>(disk_bytes) - ring_bytes;
+    stretched[i].memory_bytes +=
+        static_cast<int64_t>(disk_bytes / reading.share) - reading.ring_bytes;
   }
   return stretched;
 }
 
 // The workers whose parts that must stay in memory are larger than what they offer.
 std::vector<size_t> Overfull(const ShardCosts& bytes, const std::vector<WorkerProfile>& workers,
-                             const Candidate& candidate, int64_t ring_bytes) {
+                             const Candidate& candidate, int64_t least_bytes) {
   const std::vector<model::ShardSpec> specs = SpecsOf(candidate, workers.size());
   std::vector<size_t> overfull;
   for (size_t i = 0; i < workers.size(); ++i) {
     if (specs[i] == model::ShardSpec{} || bytes.Fits(workers[i], specs[i])) continue;
-    const int64_t resident = PartsOf(bytes, specs[i]).resident + ring_bytes;
+    const int64_t resident = PartsOf(bytes, specs[i]).resident + least_bytes;
     if (specs[i].layers.empty() || resident > workers[i].memory_bytes) overfull.push_back(i);
   }
   return overfull;
@@ -115,8 +148,14 @@ double StageReadMs(const Plan& plan, const std::vector<WorkerProfile>& workers,
   return slowest;
 }
 
-// Each stage reads while it computes, and fills its buffers while the others do.
-void AddWaiting(const std::vector<WorkerProfile>& workers, int64_t ring_bytes, Plan& plan) {
+// Each stage reads while it computes, and fills its buffers while the others do, if it can read
+// ahead at all.
+void AddWaiting(const std::vector<WorkerProfile>& workers, const Reading& reading, Plan& plan) {
+  const int64_t ring_bytes = reading.ring_bytes;
+  for (size_t s = 0; s < plan.stages.size() && !reading.ahead; ++s) {
+    plan.times.stages[s].disk = StageReadMs(plan, workers, plan.stages[s], 0, 0);
+  }
+  if (!reading.ahead) return;
   const auto wait = [&](size_t stage, double others_ms) {
     StageTimes& times = plan.times.stages[stage];
     times.disk =
@@ -153,7 +192,8 @@ void AddSharedDisks(const std::vector<WorkerProfile>& workers, Plan& plan) {
 std::optional<std::vector<WorkerProfile>> StretchByDisks(const ShardCosts& bytes,
                                                          const std::vector<WorkerProfile>& workers,
                                                          const PlanRequest& request) {
-  const int64_t ring_bytes = model::RingBytes(LargestCallBytes(bytes.footprint()));
+  const Reading reading = ReadingOf(bytes);
+  const int64_t ring_bytes = reading.ring_bytes;
   std::vector<bool> has_room;
   for (const WorkerProfile& worker : workers) {
     has_room.push_back(worker.streams && worker.memory_bytes > ring_bytes);
@@ -169,7 +209,7 @@ std::optional<std::vector<WorkerProfile>> StretchByDisks(const ShardCosts& bytes
   // Each round gives up on workers that turn out too small for their part.
   for (size_t round = 0; round <= workers.size(); ++round) {
     const auto fits = [&](double seconds) {
-      const std::vector<WorkerProfile> stretched = Stretch(workers, has_room, ring_bytes, seconds);
+      const std::vector<WorkerProfile> stretched = Stretch(workers, has_room, reading, seconds);
       return PlanSearch(bytes, stretched, request).Fits();
     };
     if (!fits(longest)) return std::nullopt;
@@ -179,10 +219,10 @@ std::optional<std::vector<WorkerProfile>> StretchByDisks(const ShardCosts& bytes
       const double middle = (low + high) / 2;
       (fits(middle) ? high : low) = middle;
     }
-    std::vector<WorkerProfile> stretched = Stretch(workers, has_room, ring_bytes, high);
+    std::vector<WorkerProfile> stretched = Stretch(workers, has_room, reading, high);
     const std::optional<Candidate> candidate = PlanSearch(bytes, stretched, request).Run();
     if (!candidate) return std::nullopt;
-    const std::vector<size_t> overfull = Overfull(bytes, workers, *candidate, ring_bytes);
+    const std::vector<size_t> overfull = Overfull(bytes, workers, *candidate, reading.least_bytes);
     if (overfull.empty()) return stretched;
     for (const size_t worker : overfull) has_room[worker] = false;
   }
@@ -190,20 +230,29 @@ std::optional<std::vector<WorkerProfile>> StretchByDisks(const ShardCosts& bytes
 }
 
 void AddDisks(const ShardCosts& bytes, const std::vector<WorkerProfile>& workers, Plan& plan) {
-  const int64_t ring_bytes = model::RingBytes(LargestCallBytes(bytes.footprint()));
+  const Reading reading = ReadingOf(bytes);
+  bool some_read = false;
   for (size_t i = 0; i < workers.size(); ++i) {
     WorkerPlan& worker = plan.workers[i];
     const int64_t missing = worker.bytes.total() - workers[i].memory_bytes;
     if (worker.idle() || missing <= 0) continue;
-    worker.streamed_bytes = std::min(missing + ring_bytes, PartsOf(bytes, worker.spec).layers);
-    worker.bytes.weights += ring_bytes - worker.streamed_bytes;
+    const int64_t on_disk =
+        std::min(missing + reading.ring_bytes, PartsOf(bytes, worker.spec).layers);
+    worker.streamed_bytes = static_cast<int64_t>(static_cast<double>(on_disk) * reading.share);
+    worker.bytes.weights += reading.ring_bytes - on_disk;
+    some_read = true;
     if (workers[i].disk_bytes_per_second <= 0) {
       plan.notes.push_back(
           absl::StrFormat("the disk of %s is not measured: taken for one of %.0f MB/s",
                           workers[i].id, kAssumedDiskBytesPerSecond / 1e6));
     }
   }
-  AddWaiting(workers, ring_bytes, plan);
+  if (some_read && !reading.ahead) {
+    plan.notes.push_back(
+        "which experts a token uses is not known: all are taken to be used alike; where some are "
+        "used more, fewer are read");
+  }
+  AddWaiting(workers, reading, plan);
   AddSharedDisks(workers, plan);
   plan.stream_ms = plan.times.stream();
   plan.slowest_ms = plan.times.slowest;

@@ -80,6 +80,43 @@ TEST(ExpertsPlanTest, MoreRowsReadMoreExperts) {
               1e-9);
 }
 
+TEST(ExpertsPlanTest, DisksBringTheExpertsThatATokenMisses) {
+  const TestModel mixture = MakeMixture(4 * kMiB, 32 * kMiB);
+  WorkerProfile worker = Worker("a", 110, 1000);
+  worker.disk_bytes_per_second = 1e9;
+  PlanRequest request = OneStream(0);
+  request.lazy = true;
+  const std::vector<WorkerProfile> one = {worker};
+  ASSERT_OK_AND_ASSIGN(const Plan plan, PlanFor(mixture, one, request));
+  const model::ShardBytes whole =
+      model::MeasureShard(mixture.model, mixture.footprint, plan.workers[0].spec, plan.limits);
+  EXPECT_LE(plan.workers[0].bytes.total(), worker.memory_bytes);
+  // A quarter of what does not fit, and of the place for a damaged expert.
+  const int64_t missing = whole.total() - worker.memory_bytes + 4 * kMiB;
+  EXPECT_NEAR(static_cast<double>(plan.workers[0].streamed_bytes), static_cast<double>(missing) / 4,
+              1e3);
+  EXPECT_NEAR(plan.times.stages[0].disk, static_cast<double>(missing) / 4 / 1e6, 0.01);
+  EXPECT_THAT(ExplainPlan(plan, one), HasSubstr("taken to be used alike"));
+  // What every token reads stays in memory, with room for the experts of a layer's token.
+  for (int64_t mib = 20; mib < 60; ++mib) {
+    WorkerProfile small = worker;
+    small.memory_bytes = mib * kMiB;
+    const auto planned = PlanFor(mixture, {small}, request);
+    const int64_t least = whole.total() - 6 * 32 * kMiB + 3 * 4 * kMiB;
+    EXPECT_EQ(planned.ok(), small.memory_bytes >= least) << mib;
+    if (planned.ok()) {
+      EXPECT_LE(planned->workers[0].bytes.total(), small.memory_bytes);
+    }
+  }
+  // On two machines each reads what it misses.
+  WorkerProfile other = worker;
+  other.id = "b";
+  const std::vector<WorkerProfile> two = {worker, other};
+  request.objective = Objective::kManyStreams;
+  ASSERT_OK_AND_ASSIGN(const Plan both, PlanFor(mixture, two, request));
+  EXPECT_LT(both.times.stages[0].disk, plan.times.stages[0].disk);
+}
+
 TEST(ExpertsPlanTest, LayersAreNeverCutForGroups) {
   const TestModel mixture = MakeMixture(4 * kMiB, 32 * kMiB);
   std::vector<WorkerProfile> workers = {Worker("a", 512, 10), Worker("b", 512, 10)};

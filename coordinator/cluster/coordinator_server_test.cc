@@ -285,13 +285,13 @@ TEST_F(CoordinatorServerTest, PlacesOfWeightsThatNobodyKnowsAreNotHeard) {
     client.Say(GoodHello());
     ASSERT_TRUE(client.Hear().has_value());
     proto::Heartbeat heartbeat;
-    heartbeat.set_weight_places("mdps");
+    heartbeat.set_weight_places("mdpsca");
     client.Beat(heartbeat);
     heartbeat.set_weight_places(places);
     client.Beat(heartbeat);
     client.Hear();
     EXPECT_THAT(client.End(), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("places")));
-    EXPECT_EQ(membership_.Members()[0].last_heartbeat.weight_places, "mdps");
+    EXPECT_EQ(membership_.Members()[0].last_heartbeat.weight_places, "mdpsca");
   }
 }
 

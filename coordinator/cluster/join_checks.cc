@@ -31,7 +31,7 @@ constexpr uint64_t kMaxEpoch = uint64_t{1} << 48;
 
 constexpr size_t kMaxSentenceBytes = 400;
 // Thousands of layers of one call each.
-constexpr size_t kMaxPlaces = 8192;
+constexpr size_t kMaxPlaces = size_t{1} << 16;
 
 absl::Status CheckText(absl::string_view what, absl::string_view text,
                        size_t max_bytes = kMaxNameBytes) {
@@ -211,7 +211,7 @@ absl::StatusOr<Heartbeat> CheckHeartbeat(const proto::Heartbeat& heartbeat) {
   }
   RENGA_RETURN_IF_ERROR(CheckText("device's trouble", heartbeat.trouble(), kMaxSentenceBytes));
   if (heartbeat.weight_places().size() > kMaxPlaces ||
-      heartbeat.weight_places().find_first_not_of("mdps") != std::string::npos) {
+      heartbeat.weight_places().find_first_not_of("mdpsca") != std::string::npos) {
     return absl::InvalidArgumentError("a heartbeat with places of weights that nobody knows");
   }
   return Heartbeat{.epoch = heartbeat.epoch(),

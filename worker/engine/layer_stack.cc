@@ -107,7 +107,7 @@ absl::Status LayerStack::Run(std::span<float> rows, std::span<const int64_t> pos
     call.late = RunsOf(positions, applies);
     call.complete = RunsOf(positions, [&](int64_t position) { return !applies(position); });
   }
-  call.may_leave_out = approximation.deadline_ms > 0 && residency_ != nullptr &&
+  call.may_leave_out = approximation.deadline_ms > 0 && lazy_.residency != nullptr &&
                        std::all_of(positions.begin(), positions.end(), applies);
   left_out_ = 0;
   const std::span<std::byte> bytes = std::as_writable_bytes(rows);
@@ -167,13 +167,13 @@ absl::StatusOr<bool> LayerStack::RunOps(const Layer& layer, model::OpRange range
 bool LayerStack::ComesInTime(const Layer& layer, size_t first, Call& call) {
   if (!call.may_leave_out || first < optional_->begin) return true;
   const auto index = static_cast<size_t>(&layer - layers_.data());
-  const size_t bundle = index * calls_per_layer_ + call_of_op_[first];
+  const size_t bundle = index * bundles_per_layer_ + call_of_op_[first];
   if (!call.deadline.has_value()) {
     call.deadline = absl::Now() + absl::Milliseconds(limits_.approximation.deadline_ms);
   }
-  if (residency_->WaitFor(bundle, *call.deadline)) return true;
-  residency_->Skip(bundle, (index + 1) * calls_per_layer_);
-  residency_->CountLeftOut(call.rows);
+  if (lazy_.residency->WaitFor(bundle, *call.deadline)) return true;
+  lazy_.residency->Skip(bundle, (index + 1) * bundles_per_layer_);
+  lazy_.residency->CountLeftOut(call.rows);
   ++left_out_;
   return false;
 }
@@ -265,8 +265,8 @@ absl::Status LayerStack::RunLinears(const Layer& layer, const Op* first, std::sp
                                     const Call& call) {
   if (Width(ops[0].in) == 0) return Clear(ops, call);
   std::optional<Residency::Lease> lease;
-  if (residency_ != nullptr) {
-    RENGA_ASSIGN_OR_RETURN(auto acquired, residency_->Acquire(BundleOf(layer, ops)));
+  if (lazy_.residency != nullptr) {
+    RENGA_ASSIGN_OR_RETURN(auto acquired, lazy_.residency->Acquire(BundleOf(layer, ops)));
     lease.emplace(std::move(acquired));
   }
   std::vector<kernels::LinearOutput> outputs;
@@ -322,7 +322,7 @@ absl::Status LayerStack::TellObserver(const Layer& layer, const Op& down, const 
 
 size_t LayerStack::BundleOf(const Layer& layer, std::span<const Op> linears) const {
   const auto op = static_cast<size_t>(linears.data() - program_.ops.data());
-  return static_cast<size_t>(&layer - layers_.data()) * calls_per_layer_ + call_of_op_[op];
+  return static_cast<size_t>(&layer - layers_.data()) * bundles_per_layer_ + call_of_op_[op];
 }
 
 absl::Status LayerStack::Clear(std::span<const Op> ops, const Call& call) {

@@ -22,7 +22,7 @@
 #include "model/shard_spec.h"
 #include "worker/engine/cold_neurons.h"
 #include "worker/engine/expert_choice.h"
-#include "worker/engine/residency.h"
+#include "worker/engine/lazy_layers.h"
 #include "worker/engine/shard.h"
 #include "worker/engine/weight_loader.h"
 #include "worker/kernels/backend.h"
@@ -32,20 +32,22 @@ namespace renga::engine {
 // Not thread-safe. Knows nothing of sequences: slots say which KV blocks belong to which rows.
 class LayerStack {
  public:
-  // The matrices of the spec's layers in the order in which a step uses them, for a Residency.
-  // Errors of the source.
+  // The matrices of the spec's layers in the order in which a step uses them, the same number for
+  // each layer; a layer's experts are its last. Errors of the source.
   static absl::StatusOr<std::vector<Bundle>> Bundles(const model::Model& model,
                                                      const model::ShardSpec& spec,
                                                      const kernels::Backend& backend,
                                                      WeightSource& source);
 
   // Loads the spec's layers, not empty and inside the model, or its slice of them, which has passed
-  // CheckSlice. `backend` outlives the stack. With a residency, of Bundles(), only what is no
+  // CheckSlice. `backend` outlives the stack. When `lazy` has Bundles(), only what is no
   // matrix is loaded. A part that comes late (limits.approximation) goes with neither a slice nor a
   // residency, cold neurons and layers without parts go with no residency: kUnimplemented.
-  static absl::StatusOr<std::unique_ptr<LayerStack>> Load(
-      const model::Model& model, const model::ShardSpec& spec, const model::RuntimeLimits& limits,
-      kernels::Backend* backend, WeightLoader& loader, std::unique_ptr<Residency> residency);
+  static absl::StatusOr<std::unique_ptr<LayerStack>> Load(const model::Model& model,
+                                                          const model::ShardSpec& spec,
+                                                          const model::RuntimeLimits& limits,
+                                                          kernels::Backend* backend,
+                                                          WeightLoader& loader, LazyLayers lazy);
 
   // Shard::ObserveNeurons.
   absl::Status ObserveNeurons(NeuronObserver observer);
@@ -53,8 +55,9 @@ class LayerStack {
   // How many feed-forwards the last Run went without, as their matrices came too late.
   uint32_t left_out() const { return left_out_; }
 
-  // Null: every matrix is held.
-  Residency* residency() { return residency_.get(); }
+  // Its parts are null where every matrix is held.
+  LazyLayers& lazy() { return lazy_; }
+  const LazyLayers& lazy() const { return lazy_; }
 
   // No lanes from now on: some member of the group reads matrices from its disk, each once for a
   // step, and all members' sums follow each other in the same order.
@@ -152,8 +155,17 @@ class LayerStack {
   kernels::RowsView ExpertView(int buffer, const ExpertRows& rows, const Call& call) const;
   // Puts the rows that experts read side by side.
   absl::Status GatherRows(const model::Op& op, std::span<const ExpertRow> chosen, const Call& call);
-  absl::Status ComputeExperts(const Layer& layer, const model::Op& op,
-                              std::span<const ExpertRows> groups, const Call& call);
+  struct ComingExpert {
+    ExpertRows rows;
+    ExpertMatrices matrices;
+  };
+  absl::Status ComputeExperts(const model::Op& op, std::span<const ComingExpert> experts,
+                              const Call& call);
+  // Those of a cache in the order in which they come.
+  absl::Status ComputeAsTheyCome(const Layer& layer, const model::Op& op,
+                                 std::span<const ExpertRows> groups, const Call& call);
+  // Of an expert that is held, or pinned.
+  absl::StatusOr<ExpertMatrices> MatricesOf(const Layer& layer, int32_t expert);
   // out = the weighed sums, of each row in the order of the experts.
   absl::Status AddExperts(const model::Op& op, std::span<const ExpertRow> chosen, const Call& call);
   // The call's rows of a buffer from the device, and back.
@@ -184,10 +196,11 @@ class LayerStack {
   model::LayerProgram program_;
   kernels::Backend* const backend_;
   std::vector<Layer> layers_;
-  std::unique_ptr<Residency> residency_;
+  LazyLayers lazy_;
   // Of the calls with bundles, by their first op: their numbers within a layer.
   std::vector<size_t> call_of_op_;
   size_t calls_per_layer_ = 0;
+  size_t bundles_per_layer_ = 0;                   // the calls' and perhaps experts'
   std::unique_ptr<kernels::Buffer> rope_factors_;  // null: none
   // Layer after layer: all blocks' keys, then all blocks' values.
   std::unique_ptr<kernels::Buffer> kv_;

@@ -16,8 +16,46 @@ absl::Status LayerStack::RunExperts(const Layer& layer, const Op& op, const Call
       ChooseExperts(scores, config_.n_experts, config_.n_experts_used);
   // One row is every expert's input as it is.
   if (call.rows > 1) RENGA_RETURN_IF_ERROR(GatherRows(op, chosen, call));
-  RENGA_RETURN_IF_ERROR(ComputeExperts(layer, op, RowsByExpert(chosen), call));
+  const std::vector<ExpertRows> groups = RowsByExpert(chosen);
+  if (lazy_.experts != nullptr) {
+    RENGA_RETURN_IF_ERROR(ComputeAsTheyCome(layer, op, groups, call));
+    return AddExperts(op, chosen, call);
+  }
+  std::vector<ComingExpert> experts;
+  for (const ExpertRows& group : groups) {
+    RENGA_ASSIGN_OR_RETURN(const ExpertMatrices matrices, MatricesOf(layer, group.expert));
+    experts.push_back({.rows = group, .matrices = matrices});
+  }
+  RENGA_RETURN_IF_ERROR(ComputeExperts(op, experts, call));
   return AddExperts(op, chosen, call);
+}
+
+absl::Status LayerStack::ComputeAsTheyCome(const Layer& layer, const Op& op,
+                                           std::span<const ExpertRows> groups, const Call& call) {
+  lazy_.experts->Want(static_cast<size_t>(&layer - layers_.data()), groups);
+  while (true) {
+    RENGA_ASSIGN_OR_RETURN(const std::vector<ExpertCache::Here> here, lazy_.experts->Next());
+    if (here.empty()) return absl::OkStatus();
+    std::vector<ComingExpert> experts;
+    for (const ExpertCache::Here& expert : here) {
+      experts.push_back({.rows = groups[expert.index], .matrices = expert.matrices});
+    }
+    RENGA_RETURN_IF_ERROR(ComputeExperts(op, experts, call));
+    RENGA_RETURN_IF_ERROR(lazy_.experts->Release());
+  }
+}
+
+absl::StatusOr<ExpertMatrices> LayerStack::MatricesOf(const Layer& layer, int32_t expert) {
+  if (lazy_.residency == nullptr) {
+    const Expert& held = layer.experts[static_cast<size_t>(expert)];
+    return ExpertMatrices{.gate = held.gate.get(), .up = held.up.get(), .down = held.down.get()};
+  }
+  const auto index = static_cast<size_t>(&layer - layers_.data());
+  RENGA_ASSIGN_OR_RETURN(const Residency::Lease lease,
+                         lazy_.residency->Acquire(index * bundles_per_layer_ + calls_per_layer_ +
+                                                  static_cast<size_t>(expert)));
+  // Pinned: they stay.
+  return ExpertMatrices{.gate = lease.matrix(0), .up = lease.matrix(1), .down = lease.matrix(2)};
 }
 
 RowsView LayerStack::ExpertView(int buffer, const ExpertRows& rows, const Call& call) const {
@@ -41,25 +79,23 @@ absl::Status LayerStack::GatherRows(const Op& op, std::span<const ExpertRow> cho
   return Put(gathered, program_.experts.rows, call);
 }
 
-absl::Status LayerStack::ComputeExperts(const Layer& layer, const Op& op,
-                                        std::span<const ExpertRows> groups, const Call& call) {
+absl::Status LayerStack::ComputeExperts(const Op& op, std::span<const ComingExpert> experts,
+                                        const Call& call) {
   const model::ExpertTensors& buffers = program_.experts;
   std::vector<kernels::LinearOutput> outputs;
-  for (const ExpertRows& group : groups) {
-    const Expert& expert = layer.experts[static_cast<size_t>(group.expert)];
-    outputs.push_back({.matrix = expert.gate.get(), .out = ExpertView(buffers.gates, group, call)});
-    outputs.push_back({.matrix = expert.up.get(), .out = ExpertView(buffers.ups, group, call)});
+  for (const auto& [rows, matrices] : experts) {
+    outputs.push_back({.matrix = matrices.gate, .out = ExpertView(buffers.gates, rows, call)});
+    outputs.push_back({.matrix = matrices.up, .out = ExpertView(buffers.ups, rows, call)});
     if (call.rows == 1) continue;
-    RENGA_RETURN_IF_ERROR(backend_->Linear(ExpertView(buffers.rows, group, call), outputs));
+    RENGA_RETURN_IF_ERROR(backend_->Linear(ExpertView(buffers.rows, rows, call), outputs));
     outputs.clear();
   }
   if (!outputs.empty()) RENGA_RETURN_IF_ERROR(backend_->Linear(View(op.in, call), outputs));
-  for (const ExpertRows& group : groups) {
-    const Expert& expert = layer.experts[static_cast<size_t>(group.expert)];
-    const RowsView gates = ExpertView(buffers.gates, group, call);
-    const kernels::LinearOutput down = {.matrix = expert.down.get(),
-                                        .out = ExpertView(buffers.rows, group, call)};
-    RENGA_RETURN_IF_ERROR(backend_->SiluGateLinear(gates, ExpertView(buffers.ups, group, call),
+  for (const auto& [rows, matrices] : experts) {
+    const RowsView gates = ExpertView(buffers.gates, rows, call);
+    const kernels::LinearOutput down = {.matrix = matrices.down,
+                                        .out = ExpertView(buffers.rows, rows, call)};
+    RENGA_RETURN_IF_ERROR(backend_->SiluGateLinear(gates, ExpertView(buffers.ups, rows, call),
                                                    gates, std::span(&down, 1)));
   }
   return absl::OkStatus();

@@ -45,11 +45,11 @@ LayerStack::LayerStack(const model::Model& model, const model::ShardSpec& spec,
       backend_(backend) {}
 
 absl::Status LayerStack::MakeProgram(const model::Model& model) {
-  if (limits_.approximation.cold_neurons != nullptr && residency_ != nullptr) {
+  if (limits_.approximation.cold_neurons != nullptr && lazy_.residency != nullptr) {
     return absl::UnimplementedError("cold neurons with fewer bits do not go with --lazy");
   }
   if (limits_.approximation.late_percent > 0) {
-    if (slice_.has_value() || residency_ != nullptr) {
+    if (slice_.has_value() || lazy_.residency != nullptr) {
       return absl::UnimplementedError(
           "a late slice of layers goes neither with tensor-parallel groups nor with --lazy");
     }
@@ -72,12 +72,16 @@ absl::Status LayerStack::MakeProgram(const model::Model& model) {
   for (const model::LinearCall& call : CallsWithMatrices(program_)) {
     call_of_op_[call.first] = calls_per_layer_++;
   }
+  // With or without experts: lazy_.layers is of this shard.
+  bundles_per_layer_ = lazy_.residency == nullptr
+                           ? 0
+                           : lazy_.residency->bundle_count() / static_cast<size_t>(lazy_.layers);
   return absl::OkStatus();
 }
 
 absl::Status LayerStack::FindOptionalOps() {
   const model::Approximation& approximation = limits_.approximation;
-  if (approximation.leaves_out_parts() && residency_ != nullptr) {
+  if (approximation.leaves_out_parts() && lazy_.residency != nullptr) {
     return absl::UnimplementedError("layers that are left out do not go with --lazy");
   }
   if (approximation.deadline_ms == 0 && approximation.missing_percent == 0) return absl::OkStatus();
@@ -103,19 +107,29 @@ absl::StatusOr<std::vector<Bundle>> LayerStack::Bundles(const model::Model& mode
   std::vector<Bundle> bundles;
   for (int64_t layer = spec.layers.begin; layer < spec.layers.end; ++layer) {
     const auto tensors = model.architecture->LayerTensors(model.config, layer);
+    const auto add = [&](const model::TensorSpec& tensor, const model::TensorPart& part) {
+      const auto type = source.TensorType(tensor.name);
+      if (!type.ok()) return type.status();
+      bundles.back().matrices.push_back(
+          {.tensor = tensor,
+           .part = part,
+           .key =
+               {.tensor = tensor.name, .type = *type, .rows = part.rows, .columns = part.columns},
+           .bytes = backend.MatrixBytes(*type, part.rows.size(), part.columns.size())});
+      return absl::OkStatus();
+    };
     for (const model::LinearCall& call : calls) {
-      Bundle& bundle = bundles.emplace_back();
+      bundles.emplace_back();
       for (const Op& op : std::span(program.ops).subspan(call.first, call.count)) {
-        BundleMatrix& matrix = bundle.matrices.emplace_back();
-        matrix.tensor = tensors[static_cast<size_t>(op.weight)];
-        matrix.part = model::PartOf(matrix.tensor, model.config, slice);
-        RENGA_ASSIGN_OR_RETURN(const base::DataType type, source.TensorType(matrix.tensor.name));
-        matrix.key = {.tensor = matrix.tensor.name,
-                      .type = type,
-                      .rows = matrix.part.rows,
-                      .columns = matrix.part.columns};
-        matrix.bytes =
-            backend.MatrixBytes(type, matrix.part.rows.size(), matrix.part.columns.size());
+        const model::TensorSpec& tensor = tensors[static_cast<size_t>(op.weight)];
+        RENGA_RETURN_IF_ERROR(add(tensor, model::PartOf(tensor, model.config, slice)));
+      }
+    }
+    for (int64_t expert = 0; expert < model.config.n_experts; ++expert) {
+      bundles.emplace_back().is_expert = true;
+      for (const int index : {program.experts.gate, program.experts.up, program.experts.down}) {
+        const model::TensorSpec& tensor = tensors[static_cast<size_t>(index)];
+        RENGA_RETURN_IF_ERROR(add(tensor, model::ExpertPart(tensor, expert)));
       }
     }
   }
@@ -124,9 +138,9 @@ absl::StatusOr<std::vector<Bundle>> LayerStack::Bundles(const model::Model& mode
 
 absl::StatusOr<std::unique_ptr<LayerStack>> LayerStack::Load(
     const model::Model& model, const model::ShardSpec& spec, const model::RuntimeLimits& limits,
-    kernels::Backend* backend, WeightLoader& loader, std::unique_ptr<Residency> residency) {
+    kernels::Backend* backend, WeightLoader& loader, LazyLayers lazy) {
   std::unique_ptr<LayerStack> stack(new LayerStack(model, spec, limits, backend));
-  stack->residency_ = std::move(residency);
+  stack->lazy_ = std::move(lazy);
   RENGA_RETURN_IF_ERROR(stack->MakeProgram(model));
   if (model.config.rope_has_factors) {
     const model::TensorSpec factors = model::RopeFactorsTensor(model.config);
@@ -166,11 +180,11 @@ absl::StatusOr<LayerStack::Layer> LayerStack::LoadLayer(int64_t index, WeightLoa
       layer.cold[i] = std::move(matrix.cold);
     } else if (tensors[i].must_be_f32) {
       RENGA_ASSIGN_OR_RETURN(layer.vectors[i], loader.LoadVector(tensors[i], part));
-    } else if (residency_ == nullptr) {
+    } else if (lazy_.residency == nullptr) {
       RENGA_ASSIGN_OR_RETURN(layer.matrices[i], loader.LoadMatrix(tensors[i], part));
     }
   }
-  if (config_.has_experts() && residency_ == nullptr) {
+  if (config_.has_experts() && lazy_.residency == nullptr) {
     RENGA_RETURN_IF_ERROR(LoadExperts(tensors, loader, layer));
   }
   if (late_.has_value()) RENGA_RETURN_IF_ERROR(LoadLatePart(tensors, loader, layer));

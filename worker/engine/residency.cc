@@ -14,9 +14,6 @@
 namespace renga::engine {
 namespace {
 
-// A disk may stumble; what is damaged stays damaged.
-constexpr int kReadAttempts = 3;
-constexpr absl::Duration kReadRetryDelay = absl::Milliseconds(50);
 // What a read counts when the next one has come: some ten reads make the disk's speed.
 constexpr double kReadMemory = 0.9;
 
@@ -27,29 +24,7 @@ constexpr int64_t kPrefetchedBytes = int64_t{48} << 20;
 // Bundles are packed beside steps: nobody follows their progress.
 const LoadProgress kNoProgress;
 
-bool MayPass(const absl::Status& failure) {
-  return !failure.ok() && !absl::IsDataLoss(failure) && !absl::IsNotFound(failure) &&
-         !absl::IsOutOfRange(failure);
-}
-
-absl::Status ReadWithPatience(absl::FunctionRef<absl::Status()> read) {
-  absl::Status status = read();
-  for (int attempt = 1; attempt < kReadAttempts && MayPass(status); ++attempt) {
-    absl::SleepFor(kReadRetryDelay);
-    status = read();
-  }
-  return status;
-}
-
-int64_t RoomBytes(const BundleMatrix& matrix) { return base::RoundUpToDirect(matrix.bytes); }
-
 }  // namespace
-
-int64_t Bundle::RoomBytes() const {
-  int64_t bytes = 0;
-  for (const BundleMatrix& matrix : matrices) bytes += engine::RoomBytes(matrix);
-  return bytes;
-}
 
 Residency::Residency(std::vector<Bundle> bundles, const model::ResidencyPlan& plan,
                      kernels::Backend* backend, WeightSource* source)
@@ -74,9 +49,9 @@ Residency::~Residency() {
 void Residency::FindFiles() {
   absl::MutexLock lock(&mutex_);
   for (Held& held : held_) {
-    for (const BundleMatrix& matrix : held.bundle.matrices) {
-      held.files.push_back(source_->OpenPacked(matrix.key, matrix.bytes));
-      if (held.files.back() == nullptr) held.state = State::kToPack;
+    held.files = OpenBundle(held.bundle, *source_);
+    for (const auto& file : held.files) {
+      if (file == nullptr) held.state = State::kToPack;
     }
   }
 }
@@ -90,12 +65,7 @@ absl::Status Residency::AllocateRing() {
 int64_t Residency::UnpackedBytes() const {
   int64_t bytes = 0;
   for (const Held& held : held_) {
-    for (size_t i = 0; !held.pinned && i < held.files.size(); ++i) {
-      const BundleMatrix& matrix = held.bundle.matrices[i];
-      if (held.files[i] != nullptr) continue;
-      const auto row_bytes = base::RowBytes(matrix.key.type, matrix.tensor.columns);
-      if (row_bytes.ok()) bytes += *row_bytes * matrix.part.rows.size();
-    }
+    if (!held.pinned) bytes += engine::UnpackedBytes(held.bundle, held.files);
   }
   return bytes;
 }
@@ -103,24 +73,12 @@ int64_t Residency::UnpackedBytes() const {
 absl::Status Residency::PackStreamed(WeightLoader& loader) {
   for (Held& held : held_) {
     for (size_t i = 0; !held.pinned && i < held.files.size(); ++i) {
-      if (held.files[i] == nullptr) RENGA_RETURN_IF_ERROR(PackToDisk(held, i, loader));
+      if (held.files[i] != nullptr) continue;
+      RENGA_RETURN_IF_ERROR(
+          PackToDisk(held.bundle.matrices[i], *backend_, *source_, loader, held.files[i]));
     }
   }
   return absl::OkStatus();
-}
-
-absl::Status Residency::PackToDisk(Held& held, size_t matrix, WeightLoader& loader) {
-  const BundleMatrix& wanted = held.bundle.matrices[matrix];
-  held.files[matrix] = nullptr;
-  RENGA_ASSIGN_OR_RETURN(const auto packed, loader.PackMatrix(wanted.tensor, wanted.part));
-  RENGA_RETURN_IF_ERROR(
-      base::Annotate(source_->KeepPacked(wanted.key, backend_->BytesOf(*packed)),
-                     absl::StrCat("weights that do not fit into memory need a place on disk, but ",
-                                  wanted.tensor.name, " cannot be kept there")));
-  held.files[matrix] = source_->OpenPacked(wanted.key, wanted.bytes);
-  if (held.files[matrix] != nullptr) return absl::OkStatus();
-  return absl::UnavailableError(
-      absl::StrCat(wanted.tensor.name, " was written to disk and is not there"));
 }
 
 absl::Status Residency::Start() {
@@ -245,7 +203,7 @@ void Residency::ReadStreamed(size_t bundle) {
   reading_ = true;
   mutex_.Unlock();
   const absl::Time asked = absl::Now();
-  absl::Status status = ReadBundle(held, room);
+  absl::Status status = ReadBundle(held.bundle, held.files, room);
   if (status.ok()) Measure(size, absl::Now() - asked);
   mutex_.Lock();
   reading_ = false;
@@ -266,20 +224,6 @@ void Residency::Measure(int64_t bytes, absl::Duration took) {
   recent_seconds_ = recent_seconds_ * kReadMemory + absl::ToDoubleSeconds(took);
   // A clock may stand still for a short read.
   streamed_per_second_ = recent_bytes_ / std::max(recent_seconds_, 1e-9 * recent_bytes_ / 1e3);
-}
-
-absl::Status Residency::ReadBundle(const Held& held, std::byte* room) {
-  for (size_t i = 0; i < held.files.size(); ++i) {
-    const auto bytes = static_cast<size_t>(RoomBytes(held.bundle.matrices[i]));
-    RENGA_RETURN_IF_ERROR(
-        base::Annotate(ReadWithPatience([&] {
-                         return held.files[i] != nullptr ? held.files[i]->Read({room, bytes})
-                                                         : absl::NotFoundError("it is not on disk");
-                       }),
-                       absl::StrCat("reading ", held.bundle.matrices[i].tensor.name)));
-    room += bytes;
-  }
-  return absl::OkStatus();
 }
 
 absl::Status Residency::HoldBundle(Held& held) {
@@ -327,14 +271,7 @@ absl::StatusOr<Residency::Lease> Residency::AcquirePinned(Held& held) {
 }
 
 absl::Status Residency::Adopt(Held& held, std::vector<kernels::PackedBytes> bytes) {
-  std::vector<std::unique_ptr<kernels::WeightMatrix>> adopted;
-  for (size_t i = 0; i < bytes.size(); ++i) {
-    const MatrixKey& key = held.bundle.matrices[i].key;
-    RENGA_ASSIGN_OR_RETURN(
-        adopted.emplace_back(),
-        backend_->AdoptMatrix(key.type, key.rows.size(), key.columns.size(), std::move(bytes[i])));
-  }
-  held.matrices = std::move(adopted);
+  RENGA_ASSIGN_OR_RETURN(held.matrices, AdoptBundle(held.bundle, std::move(bytes), *backend_));
   return absl::OkStatus();
 }
 
@@ -435,12 +372,7 @@ absl::StatusOr<Residency::Lease> Residency::AcquireStreamed(size_t bundle) {
       room = entries_.front().room;
     }
     if (failure.ok()) {
-      std::vector<kernels::PackedBytes> bytes;
-      for (const BundleMatrix& matrix : held.bundle.matrices) {
-        bytes.push_back({.bytes = {room, static_cast<size_t>(matrix.bytes)}, .owner = nullptr});
-        room += RoomBytes(matrix);
-      }
-      RENGA_RETURN_IF_ERROR(Adopt(held, std::move(bytes)));
+      RENGA_RETURN_IF_ERROR(Adopt(held, BytesIn(held.bundle, room)));
       return Lease(this, held.matrices);
     }
     if (attempt == 0)
@@ -477,7 +409,7 @@ absl::Status Residency::Repair(size_t bundle) {
   absl::Status status;
   WeightLoader loader(backend_, source_, kNoProgress, 0);
   for (size_t i = 0; i < held.files.size() && status.ok(); ++i) {
-    status = PackToDisk(held, i, loader);
+    status = PackToDisk(held.bundle.matrices[i], *backend_, *source_, loader, held.files[i]);
   }
   RENGA_RETURN_IF_ERROR(AllocateRing());
   absl::MutexLock lock(&mutex_);

@@ -1,11 +1,12 @@
 // The matrices of a shard's layers when not all of them are in memory, or not yet.
 //
-// They are cut into bundles: the matrices that one call of a layer's program multiplies by. Every
-// step uses all bundles in the same order. A pinned bundle is read once and stays; a streamed one
-// passes through a ring of buffers for every step. A thread reads them in the order of use, from
-// packed files on the disk (WeightSource::OpenPacked), past the end of a step on to the next one's
-// beginning. A step waits for the bundle it needs, not for the whole shard: so the first token
-// comes when its bytes have come.
+// They are cut into bundles (bundle.h): the matrices that one call of a layer's program multiplies
+// by. Every step uses all bundles in the same order. (So an expert of a mixture is one only where
+// all of them are pinned; else expert_cache.h has them.) A pinned bundle is read once and stays; a
+// streamed one passes through a ring of buffers for every step. A thread reads them in the order of
+// use, from packed files on the disk (WeightSource::OpenPacked), past the end of a step on to the
+// next one's beginning. A step waits for the bundle it needs, not for the whole shard: so the first
+// token comes when its bytes have come.
 //
 // What is computed is what a resident shard computes, bit for bit: the same packed bytes.
 #ifndef RENGA_WORKER_ENGINE_RESIDENCY_H_
@@ -28,9 +29,8 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
-#include "model/architecture.h"
-#include "model/layer_slice.h"
 #include "model/residency_plan.h"
+#include "worker/engine/bundle.h"
 #include "worker/engine/byte_ring.h"
 #include "worker/engine/shard.h"
 #include "worker/engine/weight_loader.h"
@@ -38,20 +38,6 @@
 #include "worker/kernels/page_memory.h"
 
 namespace renga::engine {
-
-// A matrix of a bundle.
-struct BundleMatrix {
-  model::TensorSpec tensor;
-  model::TensorPart part;
-  MatrixKey key;
-  int64_t bytes = 0;  // packed
-};
-
-// Matrices that are used together.
-struct Bundle {
-  std::vector<BundleMatrix> matrices;
-  int64_t RoomBytes() const;  // in a buffer: each matrix in whole pages
-};
 
 // The engine's thread calls everything but report(), which is for any thread.
 class Residency {
@@ -72,7 +58,9 @@ class Residency {
   // Begins to read. kResourceExhausted when the system has no memory for the ring, or no thread.
   absl::Status Start();
 
-  // The matrices of a bundle, in memory while this lives.
+  size_t bundle_count() const { return held_.size(); }
+
+  // The matrices of a bundle, in memory while this lives, and for good when it is pinned.
   class Lease {
    public:
     Lease(Lease&& other) noexcept
@@ -117,11 +105,11 @@ class Residency {
   struct Held {
     Bundle bundle;
     bool pinned = false;
-    bool prefetched = false;                         // or being read; guarded by mutex_
-    State state = State::kOnDisk;                    // of a pinned bundle; guarded by mutex_
-    absl::Status failure;                            // kFailed; guarded by mutex_
-    std::vector<std::unique_ptr<PackedFile>> files;  // null: not on disk, as long as kToPack
-    std::vector<kernels::PackedBytes> bytes;         // pinned, read: the reader's while kOnDisk
+    bool prefetched = false;                  // or being read; guarded by mutex_
+    State state = State::kOnDisk;             // of a pinned bundle; guarded by mutex_
+    absl::Status failure;                     // kFailed; guarded by mutex_
+    BundleFiles files;                        // null: not on disk, as long as kToPack
+    std::vector<kernels::PackedBytes> bytes;  // pinned, read: the reader's while kOnDisk
     std::vector<std::unique_ptr<kernels::WeightMatrix>> matrices;  // the engine's thread's
   };
   // A streamed bundle in the ring.
@@ -143,7 +131,6 @@ class Residency {
   bool HasToRead() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ReadPinned(size_t bundle) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ReadStreamed(size_t bundle) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  absl::Status ReadBundle(const Held& held, std::byte* room);
   void Measure(int64_t bytes, absl::Duration took);
   absl::Status HoldBundle(Held& held);
 
@@ -159,7 +146,6 @@ class Residency {
   absl::Status Adopt(Held& held, std::vector<kernels::PackedBytes> bytes);
   absl::Status PackPinned(Held& held);
   absl::Status Repair(size_t bundle);
-  absl::Status PackToDisk(Held& held, size_t matrix, WeightLoader& loader);
   // Whether the reader has nothing to do with the bundle any more; it is the next one.
   bool FrontIsDone() const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   bool Expects(size_t bundle) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

@@ -148,10 +148,13 @@ class FakeDisk : public WeightSource {
 
 class ResidencyTest : public ::testing::Test {
  protected:
+  virtual model::SyntheticModelOptions Options() const {
+    return {.n_layers = 6, .d_ff = 768, .type = base::DataType::kQ8_0, .seed = 5};
+  }
+
   void SetUp() override {
     const std::string path = absl::StrCat(renga::testing::NewTempFolder(), "/model.gguf");
-    ASSERT_OK(model::WriteSyntheticModel(
-        path, {.n_layers = 6, .d_ff = 768, .type = base::DataType::kQ8_0, .seed = 5}));
+    ASSERT_OK(model::WriteSyntheticModel(path, Options()));
     ASSERT_OK_AND_ASSIGN(file_, model::GgufFile::Open(path));
     ASSERT_OK_AND_ASSIGN(model_, model::ReadModel(*file_));
     ASSERT_OK_AND_ASSIGN(weights_, LocalWeights::Create(file_.get()));

@@ -16,11 +16,10 @@
 #include "model/feed_forward_ops.h"
 #include "model/footprint.h"
 #include "model/late_program.h"
-#include "model/residency_plan.h"
 #include "worker/engine/cold_neurons.h"
 #include "worker/engine/head_block.h"
 #include "worker/engine/layer_stack.h"
-#include "worker/engine/residency.h"
+#include "worker/engine/lazy_layers.h"
 #include "worker/engine/sequence_table.h"
 #include "worker/engine/weight_loader.h"
 
@@ -262,39 +261,6 @@ void SayIfWholeHeadFits(int64_t with_screen, int64_t whole, const MemoryBudget& 
                         "answers would come sooner";
 }
 
-// How a lazy shard's layers share what the budget has left.
-struct LazyLayers {
-  std::vector<Bundle> bundles;
-  model::ResidencyPlan plan;
-  int64_t load_bytes = 0;  // of the bundles, in the source
-};
-
-// `bytes` is what the whole shard would take; what is to be reserved instead is added up in
-// `reserve`.
-absl::StatusOr<LazyLayers> PlanLazyLayers(const model::Model& model, const model::ShardSpec& spec,
-                                          int64_t bytes, int64_t available, WeightSource& source,
-                                          const kernels::Backend& backend, int64_t& reserve) {
-  LazyLayers layers;
-  RENGA_ASSIGN_OR_RETURN(layers.bundles, LayerStack::Bundles(model, spec, backend, source));
-  std::vector<int64_t> sizes;
-  int64_t held_bytes = 0;  // of the matrices as the whole shard counts them
-  for (const Bundle& bundle : layers.bundles) {
-    sizes.push_back(bundle.RoomBytes());
-    for (const BundleMatrix& matrix : bundle.matrices) {
-      RENGA_ASSIGN_OR_RETURN(const int64_t stored, StoredBytes(matrix.tensor, matrix.part, source));
-      held_bytes += stored;
-      model::TensorPart read = matrix.part;
-      read.columns = {.begin = 0, .end = matrix.tensor.columns};
-      RENGA_ASSIGN_OR_RETURN(const int64_t read_bytes, StoredBytes(matrix.tensor, read, source));
-      layers.load_bytes += read_bytes;
-    }
-  }
-  const int64_t rest = bytes - held_bytes;
-  RENGA_ASSIGN_OR_RETURN(layers.plan, model::PlanResidency(sizes, available - rest));
-  reserve = rest + layers.plan.memory_bytes();
-  return layers;
-}
-
 class ShardImpl : public Shard {
  public:
   ShardImpl(const model::Model& model, const model::ShardSpec& spec,
@@ -305,15 +271,15 @@ class ShardImpl : public Shard {
         reservation_(std::move(reservation)),
         sequences_(limits) {}
 
-  // `residency`, or null, has the layers' matrices; `screen`, or null, stands for the head's.
+  // `lazy` has the layers' matrices, if anything is lazy; `screen`, or null, stands for the head's.
   absl::Status LoadParts(const model::Model& model, kernels::Backend* backend, WeightSource* source,
-                         WeightLoader& loader, std::unique_ptr<Residency> residency,
+                         WeightLoader& loader, LazyLayers lazy,
                          std::shared_ptr<const ScreenFile> screen) {
-    if (residency != nullptr) RENGA_RETURN_IF_ERROR(residency->PackStreamed(loader));
+    RENGA_RETURN_IF_ERROR(lazy.Pack(loader));
     if (!spec_.layers.empty()) {
       RENGA_ASSIGN_OR_RETURN(
-          layers_, LayerStack::Load(model, spec_, limits_, backend, loader, std::move(residency)));
-      if (layers_->residency() != nullptr) RENGA_RETURN_IF_ERROR(layers_->residency()->Start());
+          layers_, LayerStack::Load(model, spec_, limits_, backend, loader, std::move(lazy)));
+      RENGA_RETURN_IF_ERROR(layers_->lazy().Start());
     }
     if (!spec_.head_rows.empty()) {
       const model::BlockRows rows =
@@ -382,17 +348,16 @@ class ShardImpl : public Shard {
   const std::vector<HeldMatrix>& newly_packed() const override { return newly_packed_; }
 
   absl::StatusOr<bool> LoadMore() override {
-    if (layers_ == nullptr || layers_->residency() == nullptr) return false;
-    RENGA_ASSIGN_OR_RETURN(const bool more, layers_->residency()->LoadMore());
+    if (layers_ == nullptr || layers_->lazy().residency == nullptr) return false;
+    RENGA_ASSIGN_OR_RETURN(const bool more, layers_->lazy().residency->LoadMore());
     if (!more) {
-      const std::vector<HeldMatrix> packed = layers_->residency()->TakeNewlyPacked();
+      const std::vector<HeldMatrix> packed = layers_->lazy().residency->TakeNewlyPacked();
       newly_packed_.insert(newly_packed_.end(), packed.begin(), packed.end());
     }
     return more;
   }
   ResidencyReport residency() const override {
-    if (layers_ == nullptr || layers_->residency() == nullptr) return {};
-    return layers_->residency()->report();
+    return layers_ == nullptr ? ResidencyReport() : layers_->lazy().report();
   }
 
  private:
@@ -465,11 +430,7 @@ absl::StatusOr<std::unique_ptr<Shard>> Shard::Load(const model::Model& model,
                            MeasureNeeds(model, spec, limits, *source, *backend, nullptr));
     SayIfWholeHeadFits(bytes, TotalBytes(model, spec, limits, whole), *budget);
   }
-  if (mode == LoadMode::kLazy && model.config.has_experts()) {
-    return absl::UnimplementedError(
-        "a mixture of experts is not read from disk piece by piece yet: start without --lazy");
-  }
-  std::unique_ptr<Residency> residency;
+  LazyLayers lazy;
   const int64_t available = budget->total_bytes() - budget->used_bytes();
   // Other devices hold all of their layers at once.
   const bool streams = !backend->layout_name().empty();
@@ -480,11 +441,9 @@ absl::StatusOr<std::unique_ptr<Shard>> Shard::Load(const model::Model& model,
                      "not fit into what is offered: start without --lazy"));
   }
   if (mode == LoadMode::kLazy && !spec.layers.empty() && streams) {
-    RENGA_ASSIGN_OR_RETURN(LazyLayers layers,
-                           PlanLazyLayers(model, spec, bytes, available, *source, *backend, bytes));
-    residency =
-        std::make_unique<Residency>(std::move(layers.bundles), layers.plan, backend, source);
-    needs.load_bytes += residency->UnpackedBytes() - layers.load_bytes;
+    RENGA_ASSIGN_OR_RETURN(lazy, PlanLazyLayers(model, spec, bytes, available, backend, source));
+    bytes = lazy.reserve_bytes;
+    needs.load_bytes += lazy.UnpackedBytes() - lazy.load_bytes;
   }
   RENGA_ASSIGN_OR_RETURN(
       MemoryBudget::Reservation reservation,
@@ -494,7 +453,7 @@ absl::StatusOr<std::unique_ptr<Shard>> Shard::Load(const model::Model& model,
   auto shard = std::make_unique<ShardImpl>(model, spec, limits, std::move(reservation));
   WeightLoader loader(backend, source, progress, needs.load_bytes);
   RENGA_RETURN_IF_ERROR(
-      shard->LoadParts(model, backend, source, loader, std::move(residency), std::move(screen)));
+      shard->LoadParts(model, backend, source, loader, std::move(lazy), std::move(screen)));
   if (mode == LoadMode::kLazy) shard->KeepRowsTogether();
   return shard;
 }

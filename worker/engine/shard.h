@@ -90,7 +90,9 @@ class WeightSource {
 struct ResidencyReport {
   int64_t pinned = 0;      // stay in memory once they are there
   int64_t pinned_now = 0;  // of these, in memory already
-  int64_t streamed = 0;    // read from disk for every step
+  // Read from disk for every step; of experts what a token misses if all are used alike.
+  int64_t streamed = 0;
+  int64_t cached_now = 0;  // of experts that come and go
   // At which they came of late; 0: nothing was read yet.
   double streamed_per_second = 0;
   // Feed-forwards that came after their deadline, each once for every token that went without it.
@@ -100,10 +102,12 @@ struct ResidencyReport {
 };
 
 // The letters of ResidencyReport::places.
-inline constexpr char kInMemory = 'm';    // and stays there
-inline constexpr char kComing = 'd';      // on disk; stays in memory once it has come
-inline constexpr char kToBePacked = 'p';  // the same, but made of pieces of the model first
-inline constexpr char kStreamed = 's';    // read from disk for every step
+inline constexpr char kInMemory = 'm';      // and stays there
+inline constexpr char kComing = 'd';        // on disk; stays in memory once it has come
+inline constexpr char kToBePacked = 'p';    // the same, but made of pieces of the model first
+inline constexpr char kStreamed = 's';      // read from disk for every step
+inline constexpr char kCached = 'c';        // an expert in memory, as long as it is used often
+inline constexpr char kAbsentExpert = 'a';  // an expert on disk, read when a token chooses it
 
 // When the weights of layers come into memory.
 enum class LoadMode {

@@ -1,0 +1,258 @@
+// Mixtures of experts that are larger than their budget: the bits of a resident one, whatever
+// happens to their files; only chosen experts are read, and those that are used most stay.
+#include "worker/engine/expert_cache.h"
+
+#include <atomic>
+#include <memory>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "worker/engine/layer_stack.h"
+#include "worker/engine/residency_fixture.h"
+
+namespace renga::engine {
+namespace {
+
+using ::renga::testing::StatusIs;
+using ::testing::HasSubstr;
+
+constexpr int64_t kExperts = 8;
+constexpr int64_t kUsed = 2;
+
+class ExpertCacheTest : public ResidencyTest {
+ protected:
+  model::SyntheticModelOptions Options() const override {
+    // Matrices of whole pages: then a budget is what it says.
+    return {.n_layers = 4,
+            .d_ff = 256,
+            .n_experts = kExperts,
+            .n_experts_used = kUsed,
+            .type = base::DataType::kQ8_0,
+            .seed = 3};
+  }
+
+  // The shard's experts alone, packed, in so many places.
+  std::unique_ptr<ExpertCache> MakeCache(int64_t places) {
+    auto bundles = LayerStack::Bundles(model_, whole_, *backend_, *disk_);
+    EXPECT_OK(bundles.status());
+    std::erase_if(*bundles, [](const Bundle& bundle) { return !bundle.is_expert; });
+    const int64_t bytes = bundles->front().RoomBytes();
+    auto cache = std::make_unique<ExpertCache>(std::move(*bundles), model_.config.n_layers,
+                                               model::ExpertPlaces{.count = places, .bytes = bytes},
+                                               backend_.get(), disk_.get());
+    const LoadProgress nobody;
+    WeightLoader loader(backend_.get(), disk_.get(), nobody, 0);
+    EXPECT_OK(cache->PackAll(loader));
+    EXPECT_OK(cache->Start());
+    return cache;
+  }
+
+  static int64_t Count(const std::string& places, char letter) {
+    return std::count(places.begin(), places.end(), letter);
+  }
+};
+
+// What Want asks for, all of it, as a step would; the experts in the order in which they came.
+std::vector<int32_t> UseAll(ExpertCache& cache, size_t layer, std::vector<int32_t> experts) {
+  std::vector<ExpertRows> rows;
+  for (const int32_t expert : experts) rows.push_back({.expert = expert, .count = 1});
+  cache.Want(layer, rows);
+  std::vector<int32_t> came;
+  while (true) {
+    const auto here = cache.Next();
+    EXPECT_OK(here.status());
+    if (!here.ok() || here->empty()) return came;
+    for (const ExpertCache::Here& expert : *here) {
+      EXPECT_EQ(expert.matrices.gate->rows(), 256);
+      EXPECT_EQ(expert.matrices.down->columns(), 256);
+      came.push_back(experts[expert.index]);
+    }
+    EXPECT_OK(cache.Release());
+  }
+}
+
+TEST_F(ExpertCacheTest, SameBitsWhateverIsInMemory) {
+  for (const int percent : {100, 75, 50, 30}) {
+    SCOPED_TRACE(percent);
+    ASSERT_OK_AND_ASSIGN(auto shard, Load(percent));
+    EXPECT_LE(shard->memory_bytes(), budget_->total_bytes());
+    disk_->streamed_bytes = 0;
+    ASSERT_NO_FATAL_FAILURE(ExpectSameBits(*shard));
+    ASSERT_NO_FATAL_FAILURE(ExpectSameBits(*shard));
+    const ResidencyReport report = shard->residency();
+    EXPECT_EQ(report.pinned_now, report.pinned);
+    EXPECT_EQ(report.streamed > 0, percent < 100);
+    EXPECT_EQ(disk_->streamed_bytes > 0, percent < 100);
+    EXPECT_LE(report.pinned + report.cached_now, layer_bytes_ * percent / 100 + 64 * 1024);
+    // Queries with keys and values, what attention gives, the router, and the experts.
+    ASSERT_EQ(report.places.size(), 4u * (3 + kExperts)) << report.places;
+    EXPECT_EQ(report.places.find_first_not_of(percent < 100 ? "mca" : "m"), std::string::npos)
+        << report.places;
+    if (percent < 100) {
+      EXPECT_EQ(report.places.substr(3 + kExperts, 3), "mmm");
+      EXPECT_GT(Count(report.places, kCached), 0);
+      EXPECT_GT(Count(report.places, kAbsentExpert), 0);
+    }
+  }
+}
+
+TEST_F(ExpertCacheTest, OnlyChosenExpertsAreReadAndOnlyOnce) {
+  ASSERT_OK_AND_ASSIGN(auto shard, Load(75));
+  const auto one_step = [&]() {
+    shard->ResetSequences();
+    std::vector<float> logits;
+    EXPECT_OK(Step(*shard, 0, 1, logits));
+    return logits;
+  };
+  EXPECT_EQ(Count(shard->residency().places, kCached), 0);
+  disk_->streamed_bytes = 0;
+  const std::vector<float> first = one_step();
+  const int64_t here = Count(shard->residency().places, kCached);
+  // Two rows, each with two experts of every layer.
+  EXPECT_GE(here, 4 * kUsed);
+  EXPECT_LE(here, 4 * 2 * kUsed);
+  const int64_t expert_bytes = disk_->streamed_bytes / here;
+  EXPECT_EQ(disk_->streamed_bytes, here * expert_bytes);
+  EXPECT_EQ(expert_bytes, 3 * 256 * 256 * 34 / 32);
+  EXPECT_EQ(one_step(), first);
+  EXPECT_EQ(disk_->streamed_bytes, here * expert_bytes) << "those that were there were read again";
+}
+
+TEST_F(ExpertCacheTest, WhatIsUsedMostStays) {
+  const auto cache = MakeCache(3);
+  const int64_t expert_bytes = 3 * 256 * 256 * 34 / 32;
+  disk_->streamed_bytes = 0;
+  // One expert for every token, and another one each time: that passes through the other places.
+  for (int32_t i = 0; i < 40; ++i) UseAll(*cache, 1, {0, 1 + i % 7});
+  EXPECT_EQ(disk_->streamed_bytes, (1 + 40) * expert_bytes);
+}
+
+TEST_F(ExpertCacheTest, FavouritesOutliveStrangersAndAreForgottenInTime) {
+  const auto cache = MakeCache(3);
+  const auto is_here = [&](int32_t expert) {
+    return cache->report().places[static_cast<size_t>(kExperts + expert)] == kCached;
+  };
+  for (int i = 0; i < 3000; ++i) UseAll(*cache, 1, {0});
+  // As many strangers in a row as there are places, and more: whoever came last would drop it.
+  for (int i = 0; i < 10; ++i) {
+    for (const int32_t stranger : {1, 2, 3, 4, 5}) UseAll(*cache, 1, {stranger});
+    EXPECT_TRUE(is_here(0));
+  }
+  // It has been used far more often than they, but long ago.
+  for (int i = 0; i < 1200; ++i) UseAll(*cache, 1, {1 + i % 4});
+  EXPECT_FALSE(is_here(0));
+}
+
+TEST_F(ExpertCacheTest, MoreExpertsThanPlaces) {
+  const auto cache = MakeCache(2);
+  for (size_t layer = 0; layer < 4; ++layer) {
+    std::vector<int32_t> came = UseAll(*cache, layer, {0, 1, 2, 3, 4, 5, 6, 7});
+    std::sort(came.begin(), came.end());
+    EXPECT_EQ(came, std::vector<int32_t>({0, 1, 2, 3, 4, 5, 6, 7}));
+  }
+  EXPECT_EQ(Count(cache->report().places, kCached), 2);
+  EXPECT_TRUE(UseAll(*cache, 0, {}).empty());
+}
+
+TEST_F(ExpertCacheTest, ThoseThatAreHereComeBeforeThoseThatAreRead) {
+  const auto cache = MakeCache(6);
+  UseAll(*cache, 2, {1, 4});
+  disk_->delay = absl::Milliseconds(30);
+  const std::vector<int32_t> came = UseAll(*cache, 2, {0, 1, 3, 4});
+  ASSERT_EQ(came.size(), 4u);
+  EXPECT_EQ(came[0], 1);
+  EXPECT_EQ(came[1], 4);
+}
+
+TEST_F(ExpertCacheTest, MissingExpertsAreReadAtOneTime) {
+  std::atomic<int> reading = 0;
+  std::atomic<int> most = 0;
+  disk_->before_read = [&](const std::string&) {
+    const int now = ++reading;
+    for (int seen = most; seen < now && !most.compare_exchange_weak(seen, now);) {
+    }
+    // The others are on their way, unless nobody reads them meanwhile.
+    const absl::Time deadline = absl::Now() + absl::Seconds(20);
+    while (most < 3 && absl::Now() < deadline) absl::SleepFor(absl::Milliseconds(1));
+    --reading;
+  };
+  const auto cache = MakeCache(4);
+  UseAll(*cache, 0, {1, 3, 5});
+  EXPECT_EQ(most, 3);
+}
+
+TEST_F(ExpertCacheTest, WhatWasNotWaitedForDoesNoHarm) {
+  const auto cache = MakeCache(2);
+  disk_->delay = absl::Milliseconds(2);
+  for (int32_t i = 0; i < 20; ++i) {
+    const std::vector<ExpertRows> rows = {{.expert = i % 8, .count = 1},
+                                          {.expert = (i + 3) % 8, .count = 2},
+                                          {.expert = (i + 5) % 8, .count = 1}};
+    cache->Want(static_cast<size_t>(i % 4), rows);
+    if (i % 3 == 0) {
+      ASSERT_OK(cache->Next());
+    }
+    EXPECT_EQ(UseAll(*cache, static_cast<size_t>(i % 4), {i % 8, (i + 1) % 8}).size(), 2u);
+  }
+}
+
+TEST_F(ExpertCacheTest, DamagedAndCutFilesArePackedAgain) {
+  for (const absl::StatusCode code :
+       {absl::StatusCode::kDataLoss, absl::StatusCode::kOutOfRange, absl::StatusCode::kNotFound}) {
+    for (const int n : {0, 15, 40}) {
+      ASSERT_OK_AND_ASSIGN(auto shard, Load(30));
+      disk_->FailReads(n, 1, absl::Status(code, "injected"));
+      ASSERT_NO_FATAL_FAILURE(ExpectSameBits(*shard));
+    }
+  }
+  ASSERT_OK_AND_ASSIGN(auto shard, Load(50));
+  ASSERT_NO_FATAL_FAILURE(ExpectSameBits(*shard));
+  const int64_t kept = disk_->kept_bytes;
+  disk_->DamageEverything();
+  ASSERT_NO_FATAL_FAILURE(ExpectSameBits(*shard));
+  EXPECT_GT(disk_->kept_bytes, kept);
+}
+
+TEST_F(ExpertCacheTest, EndsTheStepWhenNothingHelpsAndGoesOnLater) {
+  ASSERT_OK_AND_ASSIGN(auto shard, Load(30));
+  ASSERT_NO_FATAL_FAILURE(ExpectSameBits(*shard));
+  disk_->DamageEverything();
+  disk_->source_failure = absl::UnavailableError("the coordinator is gone");
+  EXPECT_THAT(Feed(*shard), StatusIs(absl::StatusCode::kUnavailable,
+                                     ::testing::AllOf(HasSubstr("damaged"),
+                                                      HasSubstr("the coordinator is gone"))));
+  disk_->source_failure = absl::OkStatus();
+  disk_->disk_failure = absl::ResourceExhaustedError("the disk is full");
+  EXPECT_THAT(Feed(*shard),
+              StatusIs(absl::StatusCode::kResourceExhausted, HasSubstr("the disk is full")));
+  disk_->disk_failure = absl::OkStatus();
+  ASSERT_NO_FATAL_FAILURE(ExpectSameBits(*shard));
+  disk_->FailReads(0, 1 << 20, absl::UnavailableError("the disk broke"));
+  EXPECT_THAT(Feed(*shard), StatusIs(absl::StatusCode::kUnavailable, HasSubstr("the disk broke")));
+  disk_->FailReads(1 << 30, 0, absl::OkStatus());
+  ASSERT_NO_FATAL_FAILURE(ExpectSameBits(*shard));
+}
+
+TEST_F(ExpertCacheTest, PacksExpertsBeforeItIsThereAndRefusesWhatCannotWork) {
+  int64_t done = 0;
+  int64_t total = 0;
+  ASSERT_OK_AND_ASSIGN(auto shard, Load(50, [&](int64_t d, int64_t t) {
+                         done = d;
+                         total = t;
+                         return true;
+                       }));
+  EXPECT_EQ(done, total);
+  EXPECT_EQ(disk_->files(), 3u * kExperts * 4);
+  EXPECT_THAT(Load(12), StatusIs(absl::StatusCode::kResourceExhausted, HasSubstr("experts")));
+  EXPECT_EQ(budget_->used_bytes(), 0);
+  shard.reset();
+  disk_ = std::make_unique<FakeDisk>(weights_.get());
+  EXPECT_THAT(Load(50, [](int64_t, int64_t) { return false; }),
+              StatusIs(absl::StatusCode::kCancelled));
+  ASSERT_OK_AND_ASSIGN(backend_, kernels::CreateBackend({.device = "reference"}));
+  EXPECT_THAT(Load(50), StatusIs(absl::StatusCode::kUnimplemented, HasSubstr("--lazy")));
+}
+
+}  // namespace
+}  // namespace renga::engine
