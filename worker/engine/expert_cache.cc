@@ -21,9 +21,9 @@ constexpr double kHalfLifeSteps = 256;
 // Where the weight of a use begins anew, long before doubles end.
 constexpr double kLargestUse = 1e200;
 // What a read counts when the next one has come: some ten reads make the disk's speed.
-constexpr double kReadMemory = 0.9;
+constexpr double kReadWeight = 0.9;
 
-const LoadProgress kNoProgress;
+const LoadProgress kNobodyWatches;
 
 }  // namespace
 
@@ -152,8 +152,8 @@ void ExpertCache::Read(Expert& expert) {
 
 void ExpertCache::Measure(int64_t bytes) {
   const absl::Time now = absl::Now();
-  recent_bytes_ = recent_bytes_ * kReadMemory + static_cast<double>(bytes);
-  recent_seconds_ = recent_seconds_ * kReadMemory + absl::ToDoubleSeconds(now - reading_since_);
+  recent_bytes_ = recent_bytes_ * kReadWeight + static_cast<double>(bytes);
+  recent_seconds_ = recent_seconds_ * kReadWeight + absl::ToDoubleSeconds(now - reading_since_);
   reading_since_ = now;
   --reading_;
 }
@@ -237,7 +237,7 @@ absl::Status ExpertCache::Repair(Expert& expert) {
   if (std::exchange(expert.repaired, true)) return failure;
   RENGA_LOG(WARNING) << failure.message() << "; packing it again";
   // Plans leave as much room for this as an expert takes.
-  WeightLoader loader(backend_, source_, kNoProgress, 0);
+  WeightLoader loader(backend_, source_, kNobodyWatches, 0);
   for (size_t i = 0; i < expert.files.size(); ++i) {
     RENGA_RETURN_IF_ERROR(base::Annotate(
         PackToDisk(expert.bundle.matrices[i], *backend_, *source_, loader, expert.files[i]),
