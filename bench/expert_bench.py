@@ -21,7 +21,7 @@ import statistics
 import subprocess
 
 MIB = 1 << 20
-CONTEXT = ["--context", "512"]
+CONTEXT = ["--context", "1024"]
 
 
 def run(binary, environment, *arguments):
@@ -62,11 +62,11 @@ class Bench:
         found = re.search(r"reads ([\d.]+) MiB of weights", plan)
         return float(found[1]) if found else 0.0
 
-    def measure(self, name, model, rest):
-        """`rest` MiB beside the weights: keys, values and scratch."""
+    def measure(self, name, model, rest, short, long):
+        """`rest` MiB beside the weights: keys, values and scratch. The short text, in tokens, is
+        long enough to fill the memory."""
         size = os.path.getsize(model)
-        short, long = self.args.short, self.args.long
-        self.read(model, size // 2, 4)  # packs what is not packed yet
+        self.read(model, size // 2 + rest * MIB, 4)  # packs what is not packed yet
         for percent in map(int, self.args.budgets.split(",")):
             memory = size * percent // 100 + rest * MIB
             more = [self.read(model, memory, long) - self.read(model, memory, short)
@@ -85,8 +85,6 @@ def main():
     parser.add_argument("--experts", type=int, default=64)
     parser.add_argument("--used", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--short", type=int, default=16)
-    parser.add_argument("--long", type=int, default=80)
     parser.add_argument("--renga", default="build/release/renga")
     parser.add_argument("--make-model", default="build/release/bench/renga-make-model")
     args = parser.parse_args()
@@ -94,10 +92,10 @@ def main():
     bench = Bench(args)
     width = 512
     bench.measure("mixture", bench.make("mixture", width, "--experts", args.experts,
-                                        "--experts-used", args.used), 24)
+                                        "--experts-used", args.used), 24, 300, 600)
     # A step of 256 tokens has three buffers of its width.
     bench.measure("dense", bench.make("dense", width * args.experts),
-                  24 + 3 * width * args.experts * 4 * 256 // MIB)
+                  24 + 3 * width * args.experts * 4 * 256 // MIB, 8, 24)
 
 
 if __name__ == "__main__":
