@@ -9,7 +9,7 @@ namespace renga::engine {
 namespace {
 
 // How far ahead of the codes memory is asked for what follows: blocks lie one after the other.
-constexpr int64_t kPrefetchBytes = 1024;
+constexpr int64_t kPrefetchBytes = 2048;
 
 // Sums of bytes by pairs of neighbours, as with AVX2 (screen_scan.cc), for two columns of a block
 // at a time, whose sums come together at the end.

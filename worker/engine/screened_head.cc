@@ -114,7 +114,12 @@ struct ScreenedHead::Search {
 
 ScreenedHead::ScreenedHead(std::shared_ptr<const ScreenFile> file, const model::Range& rows,
                            kernels::Backend* backend, int threads)
-    : file_(std::move(file)), rows_(rows), backend_(backend), pool_(threads) {}
+    : file_(std::move(file)),
+      rows_(rows),
+      backend_(backend),
+      own_pool_(backend->threads() == nullptr ? std::make_unique<base::ThreadPool>(threads)
+                                              : nullptr),
+      pool_(own_pool_ == nullptr ? *backend->threads() : *own_pool_) {}
 
 absl::StatusOr<std::unique_ptr<ScreenedHead>> ScreenedHead::Create(
     std::shared_ptr<const ScreenFile> file, const model::Range& rows, kernels::Backend* backend,

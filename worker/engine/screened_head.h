@@ -51,8 +51,9 @@ class ScreenedHead {
     const model::TokenMask* allowed = nullptr;  // only these rows count; null: all
   };
 
-  // Rows [rows.begin, rows.end), inside the file's. `backend` outlives the head. kDataLoss for a
-  // damaged file, kUnimplemented for a format that can't be screened.
+  // Rows [rows.begin, rows.end), inside the file's. `backend` outlives the head; where it has no
+  // threads of this machine, `threads` of the head's own scan the screen. kDataLoss for a damaged
+  // file, kUnimplemented for a format that can't be screened.
   static absl::StatusOr<std::unique_ptr<ScreenedHead>> Create(
       std::shared_ptr<const ScreenFile> file, const model::Range& rows, kernels::Backend* backend,
       int threads);
@@ -98,7 +99,8 @@ class ScreenedHead {
   const std::shared_ptr<const ScreenFile> file_;
   const model::Range rows_;
   kernels::Backend* const backend_;
-  base::ThreadPool pool_;
+  const std::unique_ptr<base::ThreadPool> own_pool_;  // where the backend has none
+  base::ThreadPool& pool_;
   std::unique_ptr<ResidentScreen> screen_;
   std::unique_ptr<kernels::WeightMatrix> identity_;
   // For few rows, more, and as many as are computed at once.

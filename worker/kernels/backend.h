@@ -24,6 +24,7 @@
 #include "absl/strings/string_view.h"
 #include "base/communicator.h"
 #include "base/data_type.h"
+#include "base/thread_pool.h"
 
 namespace renga::kernels {
 
@@ -132,6 +133,10 @@ class Backend {
 
   // Fixes the order of summation and how activations are quantised: "cpu-avx2-1".
   virtual absl::string_view path_name() const = 0;
+
+  // This machine's threads that compute the operations, free for other loops between these: two
+  // pools would hold each other's threads up. nullptr: the device computes by itself.
+  virtual base::ThreadPool* threads() { return nullptr; }
 
   // Memory. kResourceExhausted leaves the device usable.
   virtual absl::StatusOr<std::unique_ptr<Buffer>> Allocate(int64_t bytes) = 0;

@@ -74,6 +74,7 @@ class CpuBackend : public Backend {
         attention_(kernels, &pool_) {}
 
   absl::string_view path_name() const override { return kernels_.path_name; }
+  base::ThreadPool* threads() override { return &pool_; }
 
   absl::StatusOr<std::unique_ptr<Buffer>> Allocate(int64_t bytes) override {
     return HostBuffer::Create(bytes);
