@@ -11,7 +11,9 @@
 #include <cstring>
 #include <memory>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
 #include "absl/time/clock.h"
 #include "base/status_macros.h"
 #include "transport/dialer.h"
@@ -42,8 +44,26 @@ absl::StatusOr<Addresses> Resolve(const std::string& host, int port, int flags) 
   return absl::UnavailableError(absl::StrCat("cannot find ", host, ": ", ::gai_strerror(code)));
 }
 
+// BBR, some systems' default, spreads the packets of a message over a part of the round trip, and
+// a step waits for the last of them. Connections that are accepted take over what the listening
+// socket has. A system that refuses is slower, no worse.
+void SendWithoutPacing(int socket) {
+  char name[16] = {};  // TCP_CA_NAME_MAX
+  socklen_t size = sizeof(name) - 1;
+  if (::getsockopt(socket, IPPROTO_TCP, TCP_CONGESTION, name, &size) != 0) return;
+  if (!absl::StartsWith(name, "bbr")) return;
+  for (const absl::string_view other : {"cubic", "reno"}) {
+    if (::setsockopt(socket, IPPROTO_TCP, TCP_CONGESTION, other.data(),
+                     static_cast<socklen_t>(other.size())) == 0) {
+      return;
+    }
+  }
+}
+
 ScopedFd NewSocket(const addrinfo& address) {
-  return ScopedFd(::socket(address.ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+  ScopedFd socket(::socket(address.ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+  if (socket.get() >= 0) SendWithoutPacing(socket.get());
+  return socket;
 }
 
 // A connected socket, or the errno of the failure in `error`.
