@@ -72,7 +72,7 @@ absl::Status GroupCommunicator::ConnectLower() {
   const absl::Time deadline = absl::Now() + options_.connect_timeout;
   for (int to = 0; to < rank(); ++to) {
     const PeerAddress& peer = options_.members[to];
-    auto socket = SecureSocket::Connect(peer, options_.credentials, deadline);
+    auto socket = SecureSocket::Connect(peer, options_.credentials, deadline, options_.route);
     if (!socket.ok()) {
       return base::Annotate(socket.status(), absl::StrCat("the data port of ", peer.name));
     }

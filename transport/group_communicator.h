@@ -43,6 +43,7 @@ class GroupCommunicator : public base::Communicator {
     PeerListener* listener = nullptr;  // outlives the communicator
     base::DataType wire_type = base::DataType::kF32;  // of the parts of sums; see base/wire_type.h
     std::shared_ptr<const SocketCredentials> credentials;
+    Route route = Route::kPastTcp;  // all members send and read at the same time
     absl::Duration connect_timeout = absl::Seconds(10);
     absl::Duration silence_limit = absl::Seconds(60);  // no byte from a member for this long
   };

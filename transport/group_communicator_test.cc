@@ -23,13 +23,26 @@ using ::testing::HasSubstr;
 std::string NameOf(int rank) { return absl::StrCat("w-", rank); }
 
 // Members on threads of this process, with certificates of one authority.
-class GroupTest : public ::testing::TestWithParam<bool> {
+// How members are connected.
+struct Way {
+  const char* name;
+  bool tls;
+  Route route;
+};
+constexpr Way kWays[] = {
+    {.name = "Plain", .tls = false, .route = Route::kPastTcp},
+    {.name = "Tls", .tls = true, .route = Route::kPastTcp},
+    {.name = "TlsOverTcp", .tls = true, .route = Route::kTcp},
+};
+std::string NameOfWay(const ::testing::TestParamInfo<Way>& way) { return way.param.name; }
+
+class GroupTest : public ::testing::TestWithParam<Way> {
  protected:
   void SetUp() override { ASSERT_OK_AND_ASSIGN(authority_, Authority::CreateEphemeral()); }
 
   std::shared_ptr<const SocketCredentials> CredentialsOf(const std::string& name,
                                                          const Authority& authority) {
-    if (!GetParam()) return SocketCredentials::CreateInsecureLoopback();
+    if (!GetParam().tls) return SocketCredentials::CreateInsecureLoopback();
     auto identity = authority.IssueIdentity(name);
     EXPECT_OK(identity);
     auto credentials = SocketCredentials::CreateTls(*identity);
@@ -60,6 +73,7 @@ class GroupTest : public ::testing::TestWithParam<bool> {
             .listener = listeners_[rank].get(),
             .wire_type = wire_type_,
             .credentials = credentials_[rank],
+            .route = GetParam().route,
             .connect_timeout = absl::Seconds(20)};
   }
 
@@ -308,7 +322,7 @@ TEST_P(GroupTest, StrangersAreNotClaimed) {
   auto right = SecureSocket::Connect(addresses_[0], credentials_[1], deadline);
   ASSERT_OK(right);
   ASSERT_OK((*right)->WriteAll(std::as_bytes(std::span(&hello, 1)), deadline));
-  if (GetParam()) {
+  if (GetParam().tls) {
     EXPECT_EQ(claim("w-2", absl::Milliseconds(100)).code(), absl::StatusCode::kUnavailable);
   }
   EXPECT_OK(claim("w-1", absl::Seconds(10)));
@@ -339,9 +353,9 @@ TEST_P(TlsGroupTest, OnlyTheClustersOwnCertificatesConnect) {
   EXPECT_FALSE(SocketCredentials::CreateTls(identity).ok());
 }
 
-INSTANTIATE_TEST_SUITE_P(All, TlsGroupTest, ::testing::Values(true));
-INSTANTIATE_TEST_SUITE_P(All, GroupTest, ::testing::Bool(),
-                         [](const auto& with) { return with.param ? "Tls" : "Plain"; });
+INSTANTIATE_TEST_SUITE_P(All, TlsGroupTest, ::testing::ValuesIn(std::span(kWays).last(2)),
+                         NameOfWay);
+INSTANTIATE_TEST_SUITE_P(All, GroupTest, ::testing::ValuesIn(kWays), NameOfWay);
 
 }  // namespace
 }  // namespace renga::transport

@@ -12,6 +12,7 @@
 #include "absl/time/clock.h"
 #include "base/log.h"
 #include "base/status_macros.h"
+#include "transport/machine_socket.h"
 #include "transport/tcp.h"
 
 namespace renga::transport {
@@ -23,7 +24,7 @@ static_assert(sizeof(PeerHello) == 32 && std::is_trivially_copyable_v<PeerHello>
 // on.
 constexpr absl::Duration kHelloTimeout = absl::Seconds(1);
 constexpr size_t kMaxGreetings = 64;
-constexpr absl::Duration kPollInterval = absl::Milliseconds(100);
+constexpr int kPollMs = 100;
 constexpr absl::Duration kClaimInterval = absl::Milliseconds(20);
 constexpr size_t kMaxWaiting = 64;
 
@@ -37,13 +38,16 @@ absl::StatusOr<std::unique_ptr<PeerListener>> PeerListener::Start(
         absl::StrCat("without certificates workers listen on loopback only, not on ", host));
   }
   RENGA_ASSIGN_OR_RETURN(TcpListener listener, ListenTcp(host, port));
-  return std::unique_ptr<PeerListener>(new PeerListener(std::move(listener.socket), listener.port,
+  base::ScopedFd beside = ListenBeside(listener.port);
+  return std::unique_ptr<PeerListener>(new PeerListener(std::move(listener.socket),
+                                                        std::move(beside), listener.port,
                                                         std::move(credentials), std::move(serve)));
 }
 
-PeerListener::PeerListener(base::ScopedFd socket, int port,
+PeerListener::PeerListener(base::ScopedFd socket, base::ScopedFd beside, int port,
                            std::shared_ptr<const SocketCredentials> credentials, Serve serve)
     : socket_(std::move(socket)),
+      beside_(std::move(beside)),
       port_(port),
       credentials_(std::move(credentials)),
       serve_(std::move(serve)),
@@ -58,11 +62,23 @@ PeerListener::~PeerListener() {
 
 void PeerListener::Listen() {
   while (!stopped_) {
-    if (!WaitForSocket(socket_.get(), POLLIN, absl::Now() + kPollInterval)) continue;
-    base::ScopedFd connection(
-        ::accept4(socket_.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
-    if (connection.get() >= 0) Greet(std::move(connection));
+    if (!WaitForConnection()) continue;
+    Accept(socket_);
+    Accept(beside_);
   }
+}
+
+bool PeerListener::WaitForConnection() const {
+  // poll ignores negative descriptors.
+  pollfd entries[] = {{.fd = socket_.get(), .events = POLLIN, .revents = 0},
+                      {.fd = beside_.get(), .events = POLLIN, .revents = 0}};
+  return ::poll(entries, std::size(entries), kPollMs) > 0;
+}
+
+void PeerListener::Accept(const base::ScopedFd& listening) {
+  base::ScopedFd connection(
+      ::accept4(listening.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
+  if (connection.get() >= 0) Greet(std::move(connection));
 }
 
 void PeerListener::Greet(base::ScopedFd connection) {

@@ -46,8 +46,8 @@ class PeerListener {
   // Takes a connection that is not a group's. On a thread of the listener's; must not block.
   using Serve = std::function<void(const PeerHello&, std::unique_ptr<SecureSocket>)>;
 
-  // Listens on `host` at `port`, 0 for any free one. kUnavailable when that port is in use. Without
-  // `serve`: for groups only.
+  // Listens on `host` at `port`, 0 for any free one, and beside it (machine_socket.h). kUnavailable
+  // when that port is in use. Without `serve`: for groups only.
   static absl::StatusOr<std::unique_ptr<PeerListener>> Start(
       const std::string& host, int port, std::shared_ptr<const SocketCredentials> credentials,
       Serve serve = nullptr);
@@ -69,7 +69,7 @@ class PeerListener {
     std::unique_ptr<SecureSocket> socket;
   };
 
-  PeerListener(base::ScopedFd socket, int port,
+  PeerListener(base::ScopedFd socket, base::ScopedFd beside, int port,
                std::shared_ptr<const SocketCredentials> credentials, Serve serve);
   // Shakes hands with one connection, on a thread of its own: a stranger who says nothing holds up
   // nobody else.
@@ -79,10 +79,14 @@ class PeerListener {
   };
 
   void Listen();
+  // Whether one of the two has a connection for Accept, before the interval is over.
+  bool WaitForConnection() const;
+  void Accept(const base::ScopedFd& listening);
   void Greet(base::ScopedFd connection);
   void Welcome(base::ScopedFd connection);
 
   const base::ScopedFd socket_;
+  const base::ScopedFd beside_;  // may be empty
   const int port_;
   const std::shared_ptr<const SocketCredentials> credentials_;
   const Serve serve_;

@@ -16,6 +16,7 @@
 #include "absl/time/clock.h"
 #include "base/status_macros.h"
 #include "transport/certificate.h"
+#include "transport/machine_socket.h"
 #include "transport/tcp.h"
 
 namespace renga::transport {
@@ -104,13 +105,26 @@ SecureSocket::~SecureSocket() { SSL_free(AsSsl(ssl_)); }
 
 absl::StatusOr<std::unique_ptr<SecureSocket>> SecureSocket::Connect(
     const PeerAddress& peer, const std::shared_ptr<const SocketCredentials>& credentials,
-    WaitLimit limit) {
+    WaitLimit limit, Route route) {
   RENGA_ASSIGN_OR_RETURN(const HostPort host_port, ParseHostPort(peer.address));
   if (!credentials->secure() && !IsLoopbackHost(host_port.host)) {
     return absl::InvalidArgumentError(absl::StrCat(
         "without certificates connections are to loopback only, not to ", peer.address));
   }
+  base::ScopedFd beside;
+  if (route == Route::kPastTcp) beside = ConnectBeside(host_port);
+  if (beside.get() >= 0) {
+    auto socket = Prove(std::move(beside), peer, credentials, limit);
+    // Otherwise the port may still lead to who is meant.
+    if (socket.ok()) return socket;
+  }
   RENGA_ASSIGN_OR_RETURN(base::ScopedFd fd, ConnectTcp(peer.address, limit));
+  return Prove(std::move(fd), peer, credentials, limit);
+}
+
+absl::StatusOr<std::unique_ptr<SecureSocket>> SecureSocket::Prove(
+    base::ScopedFd fd, const PeerAddress& peer,
+    const std::shared_ptr<const SocketCredentials>& credentials, WaitLimit limit) {
   std::unique_ptr<SecureSocket> socket(new SecureSocket(std::move(fd), credentials));
   if (!credentials->secure()) return socket;
   RENGA_RETURN_IF_ERROR(base::Annotate(socket->Handshake(false, limit), peer.address));

@@ -39,14 +39,19 @@ class SocketCredentials {
   void* context_ = nullptr;  // SSL_CTX
 };
 
+// Past TCP (machine_socket.h) a process of the same machine is reached sooner, but less can be on
+// its way: whoever sends much to a peer that does not read yet wants TCP, whose buffers grow.
+enum class Route { kTcp, kPastTcp };
+
 // Used by one thread at a time; Cancel by any. Never blocks after it is made.
 class SecureSocket {
  public:
-  // Connects and checks that the peer is who `peer` names. kUnavailable when nobody answers before
-  // the limit, kPermissionDenied for another peer or one without a certificate.
+  // Connects and checks that the peer is who `peer` names.
+  // kUnavailable when nobody answers before the limit, kPermissionDenied for another peer or one
+  // without a certificate.
   static absl::StatusOr<std::unique_ptr<SecureSocket>> Connect(
       const PeerAddress& peer, const std::shared_ptr<const SocketCredentials>& credentials,
-      WaitLimit limit);
+      WaitLimit limit, Route route = Route::kTcp);
   // The same for a connection that was accepted; any member of the cluster may be at its other end.
   static absl::StatusOr<std::unique_ptr<SecureSocket>> Accept(
       base::ScopedFd socket, const std::shared_ptr<const SocketCredentials>& credentials,
@@ -77,6 +82,10 @@ class SecureSocket {
 
  private:
   SecureSocket(base::ScopedFd socket, std::shared_ptr<const SocketCredentials> credentials);
+  // Who has connected, as Connect says.
+  static absl::StatusOr<std::unique_ptr<SecureSocket>> Prove(
+      base::ScopedFd fd, const PeerAddress& peer,
+      const std::shared_ptr<const SocketCredentials>& credentials, WaitLimit limit);
   absl::Status Handshake(bool accepting, WaitLimit limit);
   absl::StatusOr<size_t> Judge(int result, short& wants);
 

@@ -128,6 +128,14 @@ bool WaitForSocket(int socket, short events, WaitLimit limit) {
   }
 }
 
+bool IsThisMachine(const std::string& host) {
+  const auto addresses = Resolve(host, 0, 0);
+  if (!addresses.ok()) return false;
+  const addrinfo& first = **addresses;
+  const ScopedFd socket(::socket(first.ai_family, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  return socket.get() >= 0 && ::bind(socket.get(), first.ai_addr, first.ai_addrlen) == 0;
+}
+
 void TuneTcp(int socket) {
   const int yes = 1;
   ::setsockopt(socket, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof(yes));

@@ -30,7 +30,11 @@ struct TcpListener {
 };
 absl::StatusOr<TcpListener> ListenTcp(const std::string& host, int port);
 
-// Sends at once what is written, and notices within seconds a machine that is gone.
+// True when `host`, a name or an address, is this machine: sockets can be bound to it.
+bool IsThisMachine(const std::string& host);
+
+// Sends at once what is written, and notices within seconds a machine that is gone. For sockets
+// that are not TCP's it does nothing.
 void TuneTcp(int socket);
 
 // True when one of `events` (as in poll) came within the limit.

@@ -25,13 +25,12 @@ std::string CongestionControlOf(int socket) {
   return name;
 }
 
-absl::Time Soon() { return absl::Now() + absl::Seconds(10); }
-
 TEST(TcpTest, NeitherEndSpreadsItsPacketsOverTime) {
+  const absl::Time soon = absl::Now() + absl::Seconds(10);
   ASSERT_OK_AND_ASSIGN(const TcpListener listener, ListenTcp("127.0.0.1", 0));
   ASSERT_OK_AND_ASSIGN(const base::ScopedFd client,
-                       ConnectTcp(absl::StrCat("127.0.0.1:", listener.port), Soon()));
-  ASSERT_TRUE(WaitForSocket(listener.socket.get(), POLLIN, Soon()));
+                       ConnectTcp(absl::StrCat("127.0.0.1:", listener.port), soon));
+  ASSERT_TRUE(WaitForSocket(listener.socket.get(), POLLIN, soon));
   const base::ScopedFd server(::accept(listener.socket.get(), nullptr, nullptr));
   ASSERT_GE(server.get(), 0);
   EXPECT_FALSE(absl::StartsWith(CongestionControlOf(client.get()), "bbr"));
