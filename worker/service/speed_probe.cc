@@ -54,10 +54,9 @@ void Evict(const Eviction& eviction) {
 
 // Seconds of a fast run of `work`, which runs until `seconds` are over; once unmeasured before, so
 // that pages, threads and clocks come up. Before each run the caches are emptied, if `eviction` has
-// anything. A quarter of the runs are faster: the slow half says how busy this machine was just
-// then (a mean over some milliseconds, in which another process had the core, has been seen to be a
-// hundredth of the speed, and its worker was left out of the plan), and the very fastest is more
-// than a model gets.
+// anything. Half of the runs are faster: a mean says how busy this machine was just then (over some
+// milliseconds, in which another process had the core, it has been seen to be a hundredth of the
+// speed, and its worker was left out of the plan), and the fast ones are more than a model gets.
 absl::StatusOr<double> TimeOf(const std::function<absl::Status()>& work, double seconds,
                               const Eviction& eviction = {}) {
   RENGA_RETURN_IF_ERROR(work());
@@ -73,9 +72,9 @@ absl::StatusOr<double> TimeOf(const std::function<absl::Status()>& work, double 
     RENGA_RETURN_IF_ERROR(work());
     times.push_back(SecondsSince(run_begin));
   } while (wants_more());
-  const auto quarter = times.begin() + static_cast<int64_t>(times.size() / 4);
-  std::nth_element(times.begin(), quarter, times.end());
-  return *quarter;
+  const auto half = times.begin() + static_cast<int64_t>(times.size() / 2);
+  std::nth_element(times.begin(), half, times.end());
+  return *half;
 }
 
 // A matrix with plausible content.
