@@ -76,7 +76,8 @@ void TokenMask::ForEachIn(const BlockRows& rows, Action action) const {
     for (auto it = first; it != ids_.end() && *it < rows.range().end; ++it) action(*it);
     return;
   }
-  for (int64_t id = rows.range().begin; id < rows.range().end; ++id) {
+  const int64_t end = std::min(rows.range().end, 8 * static_cast<int64_t>(bits_.size()));
+  for (int64_t id = rows.range().begin; id < end; ++id) {
     // Eight at a time where there is nothing.
     const bool nothing = id % 8 == 0 && bits_[static_cast<size_t>(id / 8)] == 0;
     if (nothing) {
