@@ -9,6 +9,7 @@
 #include "absl/time/clock.h"
 #include "base/byte_size.h"
 #include "base/status_macros.h"
+#include "cli/approximation_flags.h"
 #include "cli/cluster_flags.h"
 #include "cli/command.h"
 #include "cli/hop_bench.h"
@@ -243,6 +244,10 @@ absl::Status Bench(BenchFlags flags) {
     flags.cluster.plan.objective = many ? "many-streams" : "one-stream";
   }
   RENGA_ASSIGN_OR_RETURN(const auto cluster, LocalCluster::Start(flags.cluster));
+  if (!flags.cluster.quiet) {
+    SayApproximationCost(cluster->coordinator().store(), flags.cluster.plan.approximation,
+                         flags.cluster.model);
+  }
   RENGA_ASSIGN_OR_RETURN(const Rates rates, Measure(*cluster, flags));
   std::vector<transport::RoundTrips> hops;
   if (flags.hops) {

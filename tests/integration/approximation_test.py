@@ -113,6 +113,9 @@ class ApproximationTest(ProcessTest):
         self.assertEqual(told.returncode, 0, told.stderr)
         self.assertIn(b"are not held", told.stderr)
         self.assertIn(b"4 tokens were approximated", told.stderr)
+        timed = self.renga("bench", self.model, "-p", "8", "-n", "2", "-r", "1", *without)
+        self.assertEqual(timed.returncode, 0, timed.stderr)
+        self.assertIn(b"its cost was not measured here", timed.stderr)
 
     def test_a_deadline_that_is_kept_changes_no_bit(self):
         subprocess.run([MAKE_MODEL, *LARGE, self.model], check=True, timeout=LIMIT_S,
