@@ -18,16 +18,19 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "tests" / "lan"))
 import lan_box  # noqa: E402
 
+# The links of a worker that has joined are measured by then, but for slow ones, which take no time.
+SURVEY_S = 2
 BINARY = os.environ.get("RENGA_BINARY", "build/release/renga")
 
 
 def start_workers(box, line, arguments, folder):
     """Joins every worker with the line that `renga bench --listen` printed, one after the other: a
-    worker measures its speed before it joins, and these machines share one memory."""
+    worker measures its speed before it joins, then its links, and these machines share two cores."""
     _, command, address, option, token = line.split("join with:")[1].split()
     for number in range(1, arguments.workers + 1):
         state = folder / f"machine-{number}"
@@ -38,7 +41,9 @@ def start_workers(box, line, arguments, folder):
                                     arguments.threads, "--memory", arguments.memory,
                                     "--no-packed-cache"],
                            env=environment, stdout=subprocess.PIPE, text=True)
-        worker.stdout.readline()  # that it has joined; what follows is short
+        worker.stdout.readline()  # that it has joined
+        if number < arguments.workers:
+            time.sleep(SURVEY_S)
 
 
 def measure(arguments, delay_ms, folder):
