@@ -216,22 +216,7 @@ TEST_F(ExpertCacheTest, DamagedAndCutFilesArePackedAgain) {
 
 TEST_F(ExpertCacheTest, EndsTheStepWhenNothingHelpsAndGoesOnLater) {
   ASSERT_OK_AND_ASSIGN(auto shard, Load(30));
-  ASSERT_NO_FATAL_FAILURE(ExpectSameBits(*shard));
-  disk_->DamageEverything();
-  disk_->source_failure = absl::UnavailableError("the coordinator is gone");
-  EXPECT_THAT(Feed(*shard), StatusIs(absl::StatusCode::kUnavailable,
-                                     ::testing::AllOf(HasSubstr("damaged"),
-                                                      HasSubstr("the coordinator is gone"))));
-  disk_->source_failure = absl::OkStatus();
-  disk_->disk_failure = absl::ResourceExhaustedError("the disk is full");
-  EXPECT_THAT(Feed(*shard),
-              StatusIs(absl::StatusCode::kResourceExhausted, HasSubstr("the disk is full")));
-  disk_->disk_failure = absl::OkStatus();
-  ASSERT_NO_FATAL_FAILURE(ExpectSameBits(*shard));
-  disk_->FailReads(0, 1 << 20, absl::UnavailableError("the disk broke"));
-  EXPECT_THAT(Feed(*shard), StatusIs(absl::StatusCode::kUnavailable, HasSubstr("the disk broke")));
-  disk_->FailReads(1 << 30, 0, absl::OkStatus());
-  ASSERT_NO_FATAL_FAILURE(ExpectSameBits(*shard));
+  ASSERT_NO_FATAL_FAILURE(ExpectGoesOnAfterFaults(*shard));
 }
 
 TEST_F(ExpertCacheTest, PacksExpertsBeforeItIsThereAndRefusesWhatCannotWork) {

@@ -227,6 +227,30 @@ class ResidencyTest : public ::testing::Test {
     ASSERT_EQ(std::memcmp(actual.data(), expected_.data(), actual.size() * sizeof(float)), 0);
   }
 
+  // Faults that nothing helps against end a step, with a sentence that says both of them; later
+  // steps are as if none had been.
+  void ExpectGoesOnAfterFaults(Shard& shard) {
+    ASSERT_NO_FATAL_FAILURE(ExpectSameBits(shard));
+    disk_->DamageEverything();
+    disk_->source_failure = absl::UnavailableError("the coordinator is gone");
+    EXPECT_THAT(Feed(shard),
+                renga::testing::StatusIs(
+                    absl::StatusCode::kUnavailable,
+                    ::testing::AllOf(::testing::HasSubstr("damaged"),
+                                     ::testing::HasSubstr("the coordinator is gone"))));
+    disk_->source_failure = absl::OkStatus();
+    disk_->disk_failure = absl::ResourceExhaustedError("the disk is full");
+    EXPECT_THAT(Feed(shard), renga::testing::StatusIs(absl::StatusCode::kResourceExhausted,
+                                                      ::testing::HasSubstr("the disk is full")));
+    disk_->disk_failure = absl::OkStatus();
+    ASSERT_NO_FATAL_FAILURE(ExpectSameBits(shard));
+    disk_->FailReads(0, 1 << 20, absl::UnavailableError("the disk broke"));
+    EXPECT_THAT(Feed(shard), renga::testing::StatusIs(absl::StatusCode::kUnavailable,
+                                                      ::testing::HasSubstr("the disk broke")));
+    disk_->FailReads(1 << 30, 0, absl::OkStatus());
+    ASSERT_NO_FATAL_FAILURE(ExpectSameBits(shard));
+  }
+
   std::unique_ptr<model::GgufFile> file_;
   model::Model model_;
   std::unique_ptr<LocalWeights> weights_;

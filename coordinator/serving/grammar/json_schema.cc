@@ -284,7 +284,7 @@ class Converter {
         continue;
       }
       return Wrong(where, absl::StrCat("keyword ", absl::CHexEscape(keyword.substr(0, 80)),
-                                       " is not supported"));
+                                       " is not supported; leave it out, or write a grammar"));
     }
     if (types.empty()) {
       if (of_objects) types.push_back("object");
