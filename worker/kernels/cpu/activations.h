@@ -36,7 +36,8 @@ struct alignas(16) ByteBlock<32> {
 // A sum of products of codes with their offset needs no correction if it begins with minus what the
 // offset adds to it. A start is minus the sum of some of the activations' codes, times a factor; on
 // paths whose partial sums are pairs of int16 (isa_generic.h) it is such a pair as well: the sum of
-// bytes 0 and 1 of each group of four, and that of bytes 2 and 3.
+// bytes 0 and 1 of each group of four, and that of bytes 2 and 3. Of starts16, on paths with
+// kWordScales, the first int16 is of the first eight codes and the second of the others.
 // This is the factor of starts16: the offset of Q6_K's codes.
 inline constexpr int kStartFactor16 = 32;
 

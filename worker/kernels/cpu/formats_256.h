@@ -2,9 +2,9 @@
 // numbers share one float scale per block and have an integer scale for each 16 or 32 of them:
 //   number = Scale() * (integer scale * (code - kOffset)) [- Min() * integer min].
 // kMinScale and kMaxScale bound the integer scales.
-// SubScale<s>() is the scale of sub-block s as Isa::ScaleDot wants it (where kSigned, with wide
-// words, Isa::MulI); Pairs<j>() holds what multiplies the activations' sums, as pairs of int16 for
-// sub-blocks 2 * j and 2 * j + 1: the mins where kHasMin, else the scales, for the offset.
+// SubScale<s>() is the scale of sub-block s as Isa::ScaleDot wants it (where kSigned, Isa::MulI);
+// Pairs<j>() holds what multiplies the activations' sums, as pairs of int16 for sub-blocks 2 * j
+// and 2 * j + 1: the mins where kHasMin, else the scales, for the offset.
 #ifndef RENGA_WORKER_KERNELS_CPU_FORMATS_256_H_
 #define RENGA_WORKER_KERNELS_CPU_FORMATS_256_H_
 
@@ -340,11 +340,7 @@ struct Iq4Xs : Format256<Isa> {
   template <int s>
   [[gnu::always_inline]] I SubScale() const {
     const I bytes = s % 2 == 0 ? even : odd;
-    if constexpr (Isa::kWideSigned) {
-      return Isa::template ScaleS<s / 2>(bytes);
-    } else {
-      return Isa::template DotScaleS<s / 2>(bytes);
-    }
+    return Isa::template ScaleS<s / 2>(bytes);
   }
   template <int j>
   [[gnu::always_inline]] I Pairs() const {

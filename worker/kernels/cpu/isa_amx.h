@@ -15,7 +15,6 @@
 namespace renga::kernels::cpu {
 
 struct Amx : Avx512Vnni {
-  RENGA_WORD I MulPairs(I acc, I a, I b) { return _mm512_dpwssd_epi32(acc, a, b); }
   RENGA_WORD I EvenWords(I v) { return _mm512_srai_epi16(_mm512_slli_epi16(v, 8), 8); }
   RENGA_WORD I OddWords(I v) { return _mm512_srai_epi16(v, 8); }
   RENGA_WORD I MulWords(I a, I b) { return _mm512_mullo_epi16(a, b); }

@@ -18,6 +18,7 @@ struct Avx2 {
   static constexpr bool kDot32 = false;
   static constexpr bool kWideSigned = true;
   static constexpr bool kSignedDot = false;
+  static constexpr bool kWordScales = false;
   static constexpr bool kTokenPairs = false;
   static constexpr int kTileTokens = 4;
   static constexpr bool kSharesCodes = true;

@@ -19,6 +19,7 @@ struct Avx512Vnni {
   static constexpr bool kDot32 = true;
   static constexpr bool kWideSigned = false;
   static constexpr bool kSignedDot = false;
+  static constexpr bool kWordScales = true;
   static constexpr bool kTokenPairs = false;
   static constexpr int kTileTokens = 4;
   static constexpr bool kSharesCodes = true;
@@ -77,7 +78,7 @@ struct Avx512Vnni {
   }
   RENGA_WORD I SumDot(I partial) { return partial; }
   RENGA_WORD I ScaleDot(I acc, I partial, I scale) { return MulI(acc, partial, scale); }
-  RENGA_WORD I MulPairs(I acc, I a, I b) { return _mm512_add_epi32(acc, _mm512_madd_epi16(a, b)); }
+  RENGA_WORD I MulPairs(I acc, I a, I b) { return _mm512_dpwssd_epi32(acc, a, b); }
   RENGA_WORD I MulI(I acc, I a, I b) { return _mm512_add_epi32(acc, _mm512_mullo_epi32(a, b)); }
   template <int kByte>
   RENGA_WORD I DotScaleU(I bytes) {
@@ -85,7 +86,14 @@ struct Avx512Vnni {
   }
   template <int kByte>
   RENGA_WORD I DotScaleS(I bytes) {
-    return ScaleS<kByte>(bytes);
+    constexpr __mmask32 kLowWords = 0x55555555;
+    I upper;  // the byte as the upper one of each low word
+    if constexpr (kByte == 0) {
+      upper = ShiftLeft<8>(bytes);
+    } else {
+      upper = ShiftRight<8 * kByte - 8>(bytes);
+    }
+    return _mm512_maskz_srai_epi16(kLowWords, upper, 8);
   }
   template <int kByte>
   RENGA_WORD I ScaleS(I bytes) {

@@ -14,6 +14,7 @@ namespace renga::kernels::cpu {
 struct AvxVnni : Avx2 {
   static constexpr bool kDot32 = true;
   static constexpr bool kWideSigned = false;
+  static constexpr bool kWordScales = true;
 
   // A partial sum is int32 already.
   RENGA_WORD I DotBytes(I acc, I codes, I activations) {
@@ -21,13 +22,14 @@ struct AvxVnni : Avx2 {
   }
   RENGA_WORD I SumDot(I partial) { return partial; }
   RENGA_WORD I ScaleDot(I acc, I partial, I scale) { return MulI(acc, partial, scale); }
+  RENGA_WORD I MulPairs(I acc, I a, I b) { return _mm256_dpwssd_avx_epi32(acc, a, b); }
   template <int kByte>
   RENGA_WORD I DotScaleU(I bytes) {
     return And(ShiftRight<8 * kByte>(bytes), SetI(0xff));
   }
   template <int kByte>
   RENGA_WORD I DotScaleS(I bytes) {
-    return ScaleS<kByte>(bytes);
+    return And(ScaleS<kByte>(bytes), SetI(0xffff));
   }
 };
 

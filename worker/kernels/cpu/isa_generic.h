@@ -39,6 +39,10 @@ struct Generic {
   static constexpr bool kWideSigned = !dot32;
   // Whether DotBytes takes signed codes. It need not take any above 127 then: no format has them.
   static constexpr bool kSignedDot = false;
+  // Where kDot32: whether MulPairs is one instruction, so that partial sums which fit int16 are
+  // better multiplied by their scales with it than with ScaleDot. DotScaleS and DotScaleU leave the
+  // upper word of a lane empty then.
+  static constexpr bool kWordScales = dot32;
   // Whether many tokens are taken two at a time, by words that isa_neon_i8mm.h defines.
   static constexpr bool kTokenPairs = false;
   // Tokens that share a decoded weight in registers.
@@ -157,16 +161,16 @@ struct Generic {
   // Bytes 0 and 2 (1 and 3) of each lane, sign-extended to a pair of int16.
   RENGA_WORD I EvenWords(I v) { return reinterpret_cast<I>(LowBytesS(v)); }
   RENGA_WORD I OddWords(I v) { return reinterpret_cast<I>(HighBytesS(v)); }
-  // Byte kByte of each lane as ScaleDot wants it; unsigned, signed.
+  // Byte kByte of each lane as ScaleDot, or MulPairs where kWordScales, wants it; unsigned, signed.
   template <int kByte>
   RENGA_WORD I DotScaleU(I bytes) {
     const I x = And(ShiftRight<8 * kByte>(bytes), SetI(0xff));
-    return Or(x, ShiftLeft<16>(x));
+    return kWordScales ? x : Or(x, ShiftLeft<16>(x));
   }
   template <int kByte>
   RENGA_WORD I DotScaleS(I bytes) {
     const I x = And(ScaleS<kByte>(bytes), SetI(0xffff));
-    return Or(x, ShiftLeft<16>(x));
+    return kWordScales ? x : Or(x, ShiftLeft<16>(x));
   }
   // Byte kByte as int32, signed.
   template <int kByte>

@@ -20,6 +20,7 @@ struct Neon {
   static constexpr bool kDot32 = true;
   static constexpr bool kWideSigned = false;
   static constexpr bool kSignedDot = true;
+  static constexpr bool kWordScales = false;
   static constexpr bool kTokenPairs = false;
   static constexpr int kTileTokens = 4;
   static constexpr bool kSharesCodes = true;

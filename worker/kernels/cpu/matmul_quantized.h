@@ -91,9 +91,9 @@ struct QuantizedMatmul {
   RENGA_WORD const int16_t* PairSums(const ByteBlock<256>& a) {
     return Format::kScaleElements == 16 ? a.sums16 : a.sums32;
   }
-  // What a sub-block's sum of products begins with.
-  RENGA_WORD I FirstPartial(const Block& a, int sub_block) {
-    if constexpr (Dot::kStarts) return Dot::Start(a, sub_block);
+  // What the sum of products that begins with `group` begins with.
+  RENGA_WORD I FirstPartial(const Block& a, int group) {
+    if constexpr (Dot::kStarts) return Dot::Start(a, group);
     return Isa::ZeroI();
   }
 
@@ -253,7 +253,7 @@ struct QuantizedMatmul {
       // Outputs of a block of 32 are parts of one sum, and no larger than the whole may be.
       constexpr bool kFirst = kSuper || i < sharing;
       partial[i / sharing][i % sharing] =
-          kFirst ? FirstPartial(*a[i % sharing], kGroup / kSubGroups) : Isa::ZeroI();
+          kFirst ? FirstPartial(*a[i % sharing], kGroup) : Isa::ZeroI();
     });
     Unroll<Format::kSteps>([&](auto step) RENGA_INLINE_LAMBDA {
       if constexpr (Isa::kStepByStep && sharing == 1) asm volatile("" ::: "memory");
@@ -267,12 +267,16 @@ struct QuantizedMatmul {
         });
         if constexpr ((step + 1) % Dot::FlushSteps() == 0 || step + 1 == Format::kSteps) {
           FlushPartials<kGroup / kSubGroups, sharing>(format, partial[o], dots);
+          Unroll<sharing>([&](auto t) RENGA_INLINE_LAMBDA {
+            partial[o][t] = kSuper && step + 1 < Format::kSteps ? FirstPartial(*a[t], kGroup + 1)
+                                                                : Isa::ZeroI();
+          });
         }
       });
     });
   }
 
-  // Adds partial sums of one sub-block, and sets them to zero.
+  // Adds partial sums of one sub-block.
   template <int sub_block, int sharing>
   RENGA_WORD void FlushPartials(const Format& format, I* partial, I* dots) {
     if constexpr (kSuper) {
@@ -283,7 +287,6 @@ struct QuantizedMatmul {
       Unroll<sharing>([&](auto t)
                           RENGA_INLINE_LAMBDA { dots[t] = Dot::Finish(dots[t], partial[t]); });
     }
-    Unroll<sharing>([&](auto t) RENGA_INLINE_LAMBDA { partial[t] = Isa::ZeroI(); });
   }
 
   // ---- Many tokens ----------------------------------------------------------------------------
@@ -398,11 +401,11 @@ struct QuantizedMatmul {
     }
   }
 
-  RENGA_WORD I FirstPartial(const Decoded& w, const Block& a, int sub_block) {
+  RENGA_WORD I FirstPartial(const Decoded& w, const Block& a, int group) {
     if constexpr (kCrosses) {
       return Isa::AddI(w.start, Isa::Broadcast4(&a.start));
     } else {
-      return FirstPartial(a, sub_block);
+      return FirstPartial(a, group);
     }
   }
 
@@ -410,12 +413,13 @@ struct QuantizedMatmul {
   template <int tokens>
   RENGA_WORD void Dots(const Decoded* w, const Block* a, I (*dots)[2]) {
     constexpr int kFlush = Dot::FlushSteps() < kSubGroups ? Dot::FlushSteps() : kSubGroups;
-    static_assert(kSubGroups % kFlush == 0 && (!Dot::kStarts || kFlush == kSubGroups));
+    static_assert(kSubGroups % kFlush == 0 &&
+                  (!Dot::kStarts || kFlush == kSubGroups || (Dot::kWordSums && kFlush == 2)));
     for (int g = 0; g < kGroups; g += kFlush) {
       I partial[tokens][2];
       Unroll<tokens>([&](auto t) RENGA_INLINE_LAMBDA {
-        partial[t][0] = FirstPartial(w[0], a[t], g / kSubGroups);
-        partial[t][1] = FirstPartial(w[1], a[t], g / kSubGroups);
+        partial[t][0] = FirstPartial(w[0], a[t], g);
+        partial[t][1] = FirstPartial(w[1], a[t], g);
       });
       Unroll<kFlush>([&](auto step) RENGA_INLINE_LAMBDA {
         const Codes codes0 = Dot::Get(w[0].codes[g + step]);

@@ -31,7 +31,8 @@ struct Quantizer {
     return peak / 127.0f;
   }
 
-  // Of bytes 0 and 1 of each group of four codes, and of bytes 2 and 3.
+  // Two parts of a sum: where kWordScales of the first and the last eight of 16 codes, else of
+  // bytes 0 and 1 of each group of four codes and of bytes 2 and 3.
   struct HalfSums {
     int32_t first, second;
     int32_t Sum() const { return first + second; }
@@ -40,24 +41,40 @@ struct Quantizer {
     }
     int32_t Start(int32_t factor) const {  // activations.h
       if constexpr (Isa::kDot32) return -factor * Sum();
+      return StartPair(factor);
+    }
+    int32_t StartPair(int32_t factor) const {
       return static_cast<int32_t>((static_cast<uint32_t>(-factor * first) & 0xffff) |
                                   static_cast<uint32_t>(-factor * second) << 16);
     }
+    int32_t Start16(int32_t factor) const {
+      if constexpr (Isa::kWordScales) return StartPair(factor);
+      return Start(factor);
+    }
   };
 
-  // Of 16 codes, eight in a word: 128 is added to each, and neighbours are added up in 16 bits.
   static HalfSums Sums16(const int8_t* codes) {
+    if constexpr (Isa::kWordScales) {
+      return {PairSums<8>(codes).Sum(), PairSums<8>(codes + 8).Sum()};
+    }
+    return PairSums<16>(codes);
+  }
+
+  // Of bytes 0 and 1, and 2 and 3, of groups. Eight codes are in a word: 128 is added to each, and
+  // neighbours are added up in 16 bits.
+  template <int n>
+  static HalfSums PairSums(const int8_t* codes) {
     constexpr uint64_t kBytes = 0x00ff00ff00ff00ff;
     uint64_t sums = 0;
-    for (int i = 0; i < 16; i += 8) {
+    for (int i = 0; i < n; i += 8) {
       uint64_t word;
       __builtin_memcpy(&word, codes + i, sizeof(word));
       word ^= 0x8080808080808080;
       sums += (word & kBytes) + ((word >> 8) & kBytes);
     }
     sums += sums >> 32;
-    return {static_cast<int32_t>(sums & 0xffff) - 8 * 128,
-            static_cast<int32_t>((sums >> 16) & 0xffff) - 8 * 128};
+    return {static_cast<int32_t>(sums & 0xffff) - n / 2 * 128,
+            static_cast<int32_t>((sums >> 16) & 0xffff) - n / 2 * 128};
   }
 
   static void Sums(ByteBlock<32>* block) {
@@ -73,8 +90,8 @@ struct Quantizer {
       block->sums16[2 * i] = static_cast<int16_t>(first.Sum());
       block->sums16[2 * i + 1] = static_cast<int16_t>(second.Sum());
       block->sums32[i] = static_cast<int16_t>((first + second).Sum());
-      block->starts16[2 * i] = first.Start(kStartFactor16);
-      block->starts16[2 * i + 1] = second.Start(kStartFactor16);
+      block->starts16[2 * i] = first.Start16(kStartFactor16);
+      block->starts16[2 * i + 1] = second.Start16(kStartFactor16);
     }
     block->negative_scale = -block->scale;
   }

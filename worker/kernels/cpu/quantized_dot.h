@@ -4,11 +4,13 @@
 // Both kinds of dot product have
 //   Block, the activations that go with it; Codes, a group's codes of all rows as it wants them,
 //   which Prepare makes of a format's; kOffset, what the codes have on top of their values then;
-//   kStarts, whether partial sums begin with Start(block, sub_block);
+//   kStarts, whether partial sums begin with Start(block, group);
 //   Add(partial, codes, activations): one group's products, FlushSteps() times at most before
 //   Finish(acc, partial[, scale]) adds them, times an integer scale, to an int32 sum.
 #ifndef RENGA_WORKER_KERNELS_CPU_QUANTIZED_DOT_H_
 #define RENGA_WORKER_KERNELS_CPU_QUANTIZED_DOT_H_
+
+#include <cstddef>
 
 #include "worker/kernels/cpu/activations.h"
 #include "worker/kernels/cpu/unroll.h"
@@ -34,20 +36,40 @@ struct ByteDot {
       !Isa::kTokenPairs && kOffset != 0 &&
       (Format::kElements == 32 || (Format::kScaleElements == 16 && kOffset == kStartFactor16));
 
-  // Steps after which a partial sum could overflow: int16 takes 2 * kMaxCode * 127 a step. Where
-  // sums have a start, they may wrap around on the way, for all that counts is where they end:
-  // there the codes' offset is off, and they are kOffset at most.
-  static constexpr int FlushSteps() {
-    if constexpr (Isa::kDot32) {
-      return 64;
+  // Steps after which a partial sum could outgrow int16: a step adds `products` times kMaxCode *
+  // 127. Where sums have a start, they may wrap around on the way, for all that counts is where
+  // they end: there the codes' offset is off, and they are kOffset at most.
+  static constexpr int WordSteps(int products) {
+    return 32767 / (products * (kStarts ? kOffset : Format::kMaxCode) * 127);
+  }
+  // Whether int32 sums are emptied while they fit int16, to be multiplied by their scale as words:
+  // up to two times a sub-block that is less work than to multiply an int32 once.
+  static consteval bool HasWordSums() {
+    if constexpr (Isa::kDot32 && Isa::kWordScales && Format::kElements == 256 && !Format::kSigned) {
+      return Format::kScaleElements / 4 <= 2 * WordSteps(4);
     } else {
-      return 32767 / (2 * (kStarts ? kOffset : Format::kMaxCode) * 127);
+      return false;
     }
   }
-  // What the partial sums of a sub-block begin with where kStarts.
-  RENGA_WORD I Start(const Block& block, int sub_block) {
-    if constexpr (Format::kElements == 256) {
-      return Isa::Broadcast4(block.starts16 + sub_block);
+  static constexpr bool kWordSums = HasWordSums();
+  static constexpr int FlushSteps() {
+    if constexpr (kWordSums) {
+      return WordSteps(4);
+    } else if constexpr (Isa::kDot32) {
+      return 64;
+    } else {
+      return WordSteps(2);
+    }
+  }
+  // What the partial sum that begins with `group` begins with where kStarts.
+  RENGA_WORD I Start(const Block& block, int group) {
+    if constexpr (kWordSums) {
+      // Of the 4 bytes the first two count. The last ones reach into the block's padding.
+      static_assert(offsetof(Block, starts16) + sizeof(block.starts16) + 2 <= sizeof(Block));
+      const auto* bytes = reinterpret_cast<const std::byte*>(&block);
+      return Isa::Broadcast4(bytes + offsetof(Block, starts16) + 2 * (group / 2));
+    } else if constexpr (Format::kElements == 256) {
+      return Isa::Broadcast4(block.starts16 + group / 4);
     } else if constexpr (Isa::kDot32) {
       return Isa::template ShiftLeft<Log2(kOffset)>(Isa::Broadcast4(&block.start));
     } else {
@@ -66,7 +88,10 @@ struct ByteDot {
     return Isa::DotBytes(partial, codes, a);
   }
   RENGA_WORD I Finish(I acc, I partial) { return Isa::AddI(acc, Isa::SumDot(partial)); }
-  RENGA_WORD I Finish(I acc, I partial, I scale) { return Isa::ScaleDot(acc, partial, scale); }
+  RENGA_WORD I Finish(I acc, I partial, I scale) {
+    if constexpr (kWordSums) return Isa::MulPairs(acc, partial, scale);
+    return Isa::ScaleDot(acc, partial, scale);
+  }
 };
 
 // Dot products of signed codes as words.
@@ -81,6 +106,7 @@ struct WordDot {
   using Activations = Codes;
   static constexpr int kOffset = 0;
   static constexpr bool kStarts = false;
+  static constexpr bool kWordSums = false;
 
   static constexpr int FlushSteps() { return 64; }
   RENGA_WORD Codes Prepare(I raw) { return {Isa::EvenWords(raw), Isa::OddWords(raw)}; }

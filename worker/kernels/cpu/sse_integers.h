@@ -18,6 +18,7 @@ struct SseIntegers {
   static constexpr bool kDot32 = false;
   static constexpr bool kWideSigned = true;
   static constexpr bool kSignedDot = false;
+  static constexpr bool kWordScales = false;
   static constexpr bool kTokenPairs = false;
   struct I {
     __m128i low, high;
