@@ -146,6 +146,7 @@ class CpuBackend : public Backend {
 
   const CpuKernels& kernels_;
   const std::string layout_name_;  // see packed_matrix.h; grows a number when the layout changes
+  const int64_t ahead_bytes_ = WeightsAheadBytes();
   base::ThreadPool pool_;
   cpu::RopeTable rope_;
   std::vector<LinearJob> jobs_;
@@ -246,6 +247,7 @@ absl::Status CpuBackend::PrepareJobs(std::span<const LinearOutput> outputs) {
     job.task.panels = matrix->data();
     job.task.rows = matrix->rows();
     job.task.columns = matrix->columns();
+    job.task.ahead_bytes = ahead_bytes_;
     job.task.bias = output.bias;
     job.task.out = output.out.data;
     job.task.out_stride = output.out.stride;

@@ -6,6 +6,7 @@
 #ifndef RENGA_WORKER_KERNELS_CPU_CPU_BACKEND_H_
 #define RENGA_WORKER_KERNELS_CPU_CPU_BACKEND_H_
 
+#include <cstdint>
 #include <memory>
 #include <vector>
 
@@ -35,6 +36,10 @@ absl::string_view CpuPathName(CpuPath path);
 // The paths this machine can run, best first; kPortable is always the last. Where there is AMX,
 // asks the system to let this process use it.
 std::vector<CpuPath> AvailableCpuPaths();
+
+// How far ahead this processor is best asked for the weights of a product with one token, or a few,
+// in bytes; 0: as far as each path's own number says. It does not touch the bits.
+int64_t WeightsAheadBytes();
 
 // A backend that uses `threads` >= 1 threads, the calling one included. kInvalidArgument when
 // threads < 1, kFailedPrecondition when this machine cannot run the path.

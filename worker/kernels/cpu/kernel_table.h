@@ -20,6 +20,9 @@ struct MatmulTask {
   const std::byte* activations = nullptr;
   int64_t input_stride = 0;
   int64_t tokens = 0;
+  // How far ahead memory is asked for weights that one token, or a few, are multiplied with. 0: as
+  // far as the path has found best.
+  int64_t ahead_bytes = 0;
   const float* bias = nullptr;  // or null
   float* out = nullptr;         // token t's row at out + t * out_stride
   int64_t out_stride = 0;

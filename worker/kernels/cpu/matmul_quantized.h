@@ -159,6 +159,7 @@ struct QuantizedMatmul {
     const int64_t blocks = task.columns / kElements;
     const int64_t stream_bytes = apart * blocks * kPanelBlockBytes;
     const std::byte* weights = task.panels + first * blocks * kPanelBlockBytes;
+    const int64_t ahead = task.ahead_bytes != 0 ? task.ahead_bytes : kPrefetchBytes;
     const Block* activations = reinterpret_cast<const Block*>(task.activations);
     const int tokens = static_cast<int>(task.tokens);
     F sums[kTokenGroups][streams][sharing];
@@ -175,7 +176,7 @@ struct QuantizedMatmul {
           const int token = g * sharing + t;
           shared[t] = activations + (token < tokens ? token : tokens - 1);
         }
-        FewBlocks<sharing, streams>(weights, stream_bytes, n, shared, sums[g]);
+        FewBlocks<sharing, streams>(weights, stream_bytes, n, ahead, shared, sums[g]);
       }
     }
     for (int t = 0; t < tokens; ++t) {
@@ -187,8 +188,8 @@ struct QuantizedMatmul {
 
   // One block of `n` panels, `apart` bytes apart, section by section in turn, times the tokens `a`.
   template <int sharing, int streams>
-  RENGA_WORD void FewBlocks(const std::byte* weights, int64_t apart, int n, const Block* const* a,
-                            F (*sums)[sharing]) {
+  RENGA_WORD void FewBlocks(const std::byte* weights, int64_t apart, int n, int64_t ahead,
+                            const Block* const* a, F (*sums)[sharing]) {
     // Of those beyond n, the first panel's, which nothing is done with.
     const auto block = [&](int s) RENGA_INLINE_LAMBDA { return weights + (s < n ? s * apart : 0); };
     const std::array<Format, streams> formats =
@@ -199,7 +200,7 @@ struct QuantizedMatmul {
     }
     Unroll<Format::kSections>([&](auto section) RENGA_INLINE_LAMBDA {
       ForStreams<streams>(n, [&](int s) RENGA_INLINE_LAMBDA {
-        Prefetch<section>(formats[s].block);
+        Prefetch<section>(formats[s].block + ahead);
         AddSection<section, sharing>(formats[s], a, dots[s]);
       });
     });
@@ -230,7 +231,7 @@ struct QuantizedMatmul {
     return {Format(block(s))...};
   }
 
-  // Asks for the section's share of what is a block of kPrefetchBytes further on.
+  // Asks for the section's share of a block.
   template <int section>
   RENGA_WORD void Prefetch(const std::byte* block) {
     // Else compilers keep each line's address, in memory, and count them all up.
@@ -239,7 +240,7 @@ struct QuantizedMatmul {
     constexpr int kFirst = kLines * section / Format::kSections;
     constexpr int kEnd = kLines * (section + 1) / Format::kSections;
     for (int line = kFirst; line < kEnd; ++line) {
-      __builtin_prefetch(block + kPrefetchBytes + 64 * line, 0, Isa::kPrefetchLevel);
+      __builtin_prefetch(block + 64 * line, 0, Isa::kPrefetchLevel);
     }
   }
 
