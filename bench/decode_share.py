@@ -80,9 +80,11 @@ def bytes_per_token(path):
 class Bandwidth:
     """A process that says what the threads read now, as often as it is asked."""
 
-    def __init__(self, bench, threads):
-        self.process = subprocess.Popen([bench, "--bandwidth", f"--threads={threads}"], text=True,
-                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    def __init__(self, arguments, threads):
+        command = [arguments.bench, "--bandwidth", f"--threads={threads}",
+                   f"--working-set-mib={arguments.working_set_mib}"]
+        self.process = subprocess.Popen(command, text=True, stdin=subprocess.PIPE,
+                                        stdout=subprocess.PIPE)
 
     def measure(self):
         self.process.stdin.write("\n")
@@ -110,10 +112,13 @@ def main():
     parser.add_argument("-t", "--threads", type=int, action="append")
     parser.add_argument("-n", "--generate", type=int, default=48)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--working-set-mib", type=int, default=1024,
+                        help="what the bandwidth is measured on: as large as a model, for a server's "
+                             "last cache may hold some of less")
     arguments = parser.parse_args()
     threads = arguments.threads or [1, 2]
     sizes = {model: bytes_per_token(model) * 1e-9 for model in arguments.models}
-    probes = {count: Bandwidth(arguments.bench, count) for count in threads}
+    probes = {count: Bandwidth(arguments, count) for count in threads}
     runs = {(model, count): [] for model in arguments.models for count in threads}
     for number in range(arguments.rounds):
         for (model, count), results in runs.items():
