@@ -212,9 +212,6 @@ absl::Status Plan(const PlanCommandFlags& flags) {
   RENGA_ASSIGN_OR_RETURN(const partition::KnownModel read, ReadModel(flags.model));
   RENGA_ASSIGN_OR_RETURN(partition::PlanRequest request,
                          ToPlanRequest(flags.plan, read.model.config));
-  if (flags.what_if && request.max_replicas > 1) {
-    return absl::InvalidArgumentError("--what-if looks at one pipeline: leave out --replicas");
-  }
   RENGA_ASSIGN_OR_RETURN(const partition::Cluster cluster, ReadCluster(flags));
   request.links = cluster.links;
   request.worth_dropping = 1;  // these speeds are not measured: they do not vary
@@ -231,11 +228,10 @@ absl::Status Plan(const PlanCommandFlags& flags) {
   std::fputs(partition::ExplainReplicas(replicas, cluster.workers).c_str(), stdout);
   PrintSimulations(flags, replicas, simulated);
   if (flags.what_if) {
-    const partition::Plan& plan = replicas.plans.front();
     RENGA_ASSIGN_OR_RETURN(
         const std::vector<partition::Change> changes,
-        partition::ExploreChanges(read.model, read.footprint, cluster.workers, request, plan));
-    std::fputs(partition::ExplainChanges(plan, request.objective, changes).c_str(), stdout);
+        partition::ExploreChanges(read.model, read.footprint, cluster.workers, request, replicas));
+    std::fputs(partition::ExplainChanges(replicas, request.objective, changes).c_str(), stdout);
   }
   return absl::OkStatus();
 }

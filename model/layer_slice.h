@@ -29,6 +29,10 @@ struct SliceUnits {
 void Widen(const TensorSpec& tensor, base::DataType type, const ModelConfig& config,
            SliceUnits& units);
 
+// A step of so many rows shares them out over lanes that take turns, so that a group sums up one
+// lane while it computes the next. Fewer are little to send, and each lane reads all weights.
+inline constexpr int64_t kFewestRowsForLanes = 32;
+
 // All of a layer.
 LayerSlice WholeLayer(const ModelConfig& config);
 

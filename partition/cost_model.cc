@@ -147,6 +147,10 @@ double CostModel::SumsMs(const StageShape& shape, int64_t rows) const {
                          PartsOnBusiestCable(kinds_, shape.kinds), rows);
 }
 
+double CostModel::AddedSumsMs(double compute, double sums, int64_t rows) {
+  return rows < model::kFewestRowsForLanes ? sums : std::max(0.0, sums - compute);
+}
+
 double CostModel::TransferMs(int from_kind, std::span<const int> to_kinds, int64_t rows) const {
   double sum = 0;
   for (const int to : to_kinds) {
@@ -217,8 +221,9 @@ PlanTimes CostModel::Price(const std::vector<StagePlan>& stages, const std::vect
     }
     times.slowest = std::max(times.slowest, stage_times.transfer);
     for (int64_t layer = stage.layers.begin; layer < stage.layers.end; ++layer) {
-      stage_times.compute += LayerMs(shape, layer, rows);
-      stage_times.sums += SumsMs(shape, rows);
+      const double compute = LayerMs(shape, layer, rows);
+      stage_times.compute += compute;
+      stage_times.sums += AddedSumsMs(compute, SumsMs(shape, rows), rows);
     }
     from = shape.kinds[0];
   }

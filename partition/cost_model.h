@@ -5,6 +5,7 @@
 // all-reduce of m bytes over n members takes the better of one-shot (every member sends all to all)
 // a + (n-1) m/b and two-shot (reduce-scatter, then all-gather) 2a + 2 (n-1)/n m/b. Where k of them
 // are on one machine, as a card and its host are, k (n-k) parts pass its cable instead of n-1.
+// In a long step they travel while other rows are computed.
 // Further rows of a step cost what one more token costs in a long prompt. Of a mixture of experts a
 // step reads those that some row of it uses, and rows are taken to choose any of them alike.
 //
@@ -48,8 +49,12 @@ class CostModel {
   // One layer of a step of `rows` rows: the slowest member's attention, then the slowest one's
   // feed-forward. Without all-reduces.
   double LayerMs(const StageShape& shape, int64_t layer, int64_t rows = 1) const;
-  // Both all-reduces of a layer; 0 for a single worker.
+  // Both all-reduces of a layer on the wire; 0 for a single worker.
   double SumsMs(const StageShape& shape, int64_t rows = 1) const;
+  // What they add to the `compute` ms of the layer's products (LayerMs): all of it where a step has
+  // few rows. The rows of a long one take turns in lanes (worker/engine), so that one lane's sums
+  // travel while another one computes: then only what takes longer than all products.
+  static double AddedSumsMs(double compute, double sums, int64_t rows);
   // The same when all of `members` workers are joined by such links.
   double SumsOverLinkMs(const LinkProfile& link, int64_t members, int64_t rows = 1) const;
 

@@ -1,9 +1,11 @@
 #include "partition/cost_model.h"
 
+#include <algorithm>
 #include <string>
 #include <vector>
 
 #include "gtest/gtest.h"
+#include "model/layer_slice.h"
 #include "partition/planner.h"
 #include "partition/test_models.h"
 
@@ -60,6 +62,39 @@ TEST(CostModelTest, WorkersOfOneMachineSendThroughOneCable) {
   // One member on each machine, or all on one: as ever.
   EXPECT_DOUBLE_EQ(SumsOf(known, {0, 2}), SumsOf(unknown, {0, 2}));
   EXPECT_DOUBLE_EQ(SumsOf(known, {0, 1}), TwoRounds(1, 2, kMemory));
+}
+
+TEST(CostModelTest, SumsOfLongStepsTravelWhileOtherRowsAreComputed) {
+  EXPECT_EQ(CostModel::AddedSumsMs(10, 4, 31), 4);
+  EXPECT_EQ(CostModel::AddedSumsMs(10, 4, 32), 0);
+  EXPECT_EQ(CostModel::AddedSumsMs(10, 14, 31), 14);
+  EXPECT_EQ(CostModel::AddedSumsMs(10, 14, 32), 4);
+}
+
+TEST(CostModelTest, APromptTakesAsLongAsItsProductsOrItsSums) {
+  const TestModel model = MakeTestModel(std::vector<int64_t>(2, 1 << 20), 100, true);
+  const std::vector<WorkerProfile> workers = CardsAndHosts(false);
+  const model::ModelConfig& config = model.model.config;
+  for (const double bytes_per_second : {1e6, 1e12}) {
+    PlanRequest request;
+    request.links.default_link = {.latency_us = 0, .bytes_per_second = bytes_per_second};
+    const MachineKinds kinds(workers, request.links);
+    const ShardCosts bytes(model.model, model.footprint, LimitsOf(request));
+    const CostModel costs(bytes, kinds, request);
+    const model::LayerSlice whole = model::WholeLayer(config);
+    const StageShape shape{.kinds = {kinds.KindOf(0), kinds.KindOf(2)}, .slices = {whole, whole}};
+    const StagePlan stage{.members = {{.worker = 0, .slice = whole}, {.worker = 2, .slice = whole}},
+                          .layers = {0, 2}};
+    const HeadPlan head{.worker = 0, .rows = {0, config.vocab_size}};
+    for (const int64_t rows : {1, 31, 32, 512}) {
+      const double products = costs.LayerMs(shape, 0, rows);
+      const double sums = costs.SumsMs(shape, rows);
+      const StageTimes times = costs.Price({stage}, {head}, rows).stages[0];
+      EXPECT_DOUBLE_EQ(times.compute, 2 * products);
+      const double layer = rows < 32 ? products + sums : std::max(products, sums);
+      EXPECT_NEAR(times.compute + times.sums, 2 * layer, 1e-9 * layer) << rows << " rows";
+    }
+  }
 }
 
 TEST(CostModelTest, AMachineOfItsOwnMakesNoKind) {

@@ -223,19 +223,28 @@ std::string ExplainReplicas(const Replicas& replicas, const std::vector<WorkerPr
   return text;
 }
 
-std::string ExplainChanges(const Plan& plan, Objective objective,
+std::string ExplainChanges(const Replicas& replicas, Objective objective,
                            const std::vector<Change>& changes) {
   const bool one_stream = objective == Objective::kOneStream;
-  const double now = one_stream ? plan.stream_ms : plan.slowest_ms;
-  std::string text = absl::StrFormat("what if (%s, now %.2f ms):\n",
-                                     one_stream ? "ms per token" : "ms of the slowest", now);
+  const double now = TimeToCompare(replicas, objective);
+  const bool several =
+      replicas.plans.size() > 1 ||
+      std::any_of(changes.begin(), changes.end(), [](const Change& c) { return c.replicas > 1; });
+  const auto count_of = [&](size_t plans) {
+    return several ? absl::StrFormat(", %d replica(s)", plans) : std::string();
+  };
+  std::string text = absl::StrFormat("what if (%s, now %.2f ms%s):\n",
+                                     one_stream ? "ms per token"
+                                     : several  ? "ms from step to step of all replicas"
+                                                : "ms of the slowest",
+                                     now, count_of(replicas.plans.size()));
   size_t width = 0;
   for (const Change& change : changes) width = std::max(width, change.name.size());
   for (const Change& change : changes) {
     absl::StrAppendFormat(&text, "  %-*s  ", static_cast<int>(width), change.name);
     if (change.fits) {
-      absl::StrAppendFormat(&text, "%8.2f ms  %+.0f %%\n", change.ms,
-                            100 * (change.ms - now) / now);
+      absl::StrAppendFormat(&text, "%8.2f ms  %+.0f %%%s\n", change.ms,
+                            100 * (change.ms - now) / now, count_of(change.replicas));
     } else {
       text += "the model does not fit\n";
     }

@@ -22,8 +22,8 @@ std::string ExplainPlan(const Plan& plan, const std::vector<WorkerProfile>& work
 // replica's times and what all of them do together.
 std::string ExplainReplicas(const Replicas& replicas, const std::vector<WorkerProfile>& workers);
 
-// A line for each change, beside what the plan takes now.
-std::string ExplainChanges(const Plan& plan, Objective objective,
+// A line for each change, beside what the plan, or all replicas, take now.
+std::string ExplainChanges(const Replicas& replicas, Objective objective,
                            const std::vector<Change>& changes);
 
 // What of a mixture of experts a token reads, as a line; "" for other models.

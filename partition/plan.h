@@ -156,7 +156,7 @@ struct StageTimes {
   double hop = 0;       // from the stage before it, or from the coordinator
   double transfer = 0;  // the part of it during which the link is busy
   double compute = 0;   // the slowest member's attention, then the slowest one's feed-forward
-  double sums = 0;      // the group's all-reduces
+  double sums = 0;      // the group's all-reduces, as far as nothing is computed meanwhile
   double disk = 0;      // waiting for weights that do not fit into memory
 };
 struct PlanTimes {

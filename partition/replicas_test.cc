@@ -9,6 +9,8 @@
 #include "partition/planner.h"
 #include "partition/random_cluster.h"
 #include "partition/replica_search.h"
+#include "partition/test_models.h"
+#include "partition/what_if.h"
 
 namespace renga::partition {
 namespace {
@@ -194,6 +196,36 @@ TEST(ReplicasTest, OneStreamHasNoUseForThem) {
   request.objective = Objective::kOneStream;
   EXPECT_THAT(PlanReplicas(model.model, model.footprint, {Offer("a", 60, 1)}, request),
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("many streams")));
+}
+
+TEST(ReplicasTest, ChangesAreThoseOfAllReplicas) {
+  const TestModel model = MakeTestModel(std::vector<int64_t>(4, 10 * kMebi), 100);
+  // Each holds the model once.
+  const std::vector<WorkerProfile> workers = {Offer("a", 100, 10), Offer("b", 100, 10),
+                                              Offer("c", 100, 5)};
+  const PlanRequest request = ReplicaRequest(1, 4);
+  ASSERT_OK_AND_ASSIGN(const Replicas now,
+                       PlanReplicas(model.model, model.footprint, workers, request));
+  ASSERT_EQ(now.plans.size(), 3u);
+  ASSERT_OK_AND_ASSIGN(const std::vector<Change> changes,
+                       ExploreChanges(model.model, model.footprint, workers, request, now));
+  ASSERT_EQ(changes.size(), 4u);
+  const auto expect = [&](const Change& change, const std::string& name,
+                          const std::vector<WorkerProfile>& others) {
+    EXPECT_EQ(change.name, name);
+    ASSERT_OK_AND_ASSIGN(const Replicas then,
+                         PlanReplicas(model.model, model.footprint, others, request));
+    EXPECT_EQ(change.replicas, then.plans.size());
+    EXPECT_NEAR(change.ms, 1e3 / then.steps_per_second, 1e-9);
+  };
+  expect(changes[0], "without 'b'", {workers[0], workers[2]});
+  expect(changes[1], "one more like 'a'", {workers[0], workers[1], workers[2], workers[0]});
+  expect(changes[2], "without 'c'", {workers[0], workers[1]});
+  expect(changes[3], "one more like 'c'", {workers[0], workers[1], workers[2], workers[2]});
+  EXPECT_LT(changes[1].ms, TimeToCompare(now, request.objective));
+  EXPECT_THAT(ExplainChanges(now, request.objective, changes),
+              AllOf(HasSubstr("of all replicas, now"), HasSubstr("3 replica(s)"),
+                    HasSubstr("2 replica(s)"), HasSubstr("4 replica(s)")));
 }
 
 TEST(ReplicasTest, MemoryBesideCardsIsForWhatFitsNowhereElse) {

@@ -147,8 +147,9 @@ void StageOptions::AddTables(StageOption& option) const {
   for (int64_t end = 1; end <= layers; ++end) {
     option.before_ms.push_back(option.before_ms.back() + costs_.LayerMs(option.shape, end - 1) +
                                sums);
-    option.prompt_ms.push_back(option.prompt_ms.back() +
-                               costs_.LayerMs(option.shape, end - 1, kPromptRows) + prompt_sums);
+    const double products = costs_.LayerMs(option.shape, end - 1, kPromptRows);
+    option.prompt_ms.push_back(option.prompt_ms.back() + products +
+                               CostModel::AddedSumsMs(products, prompt_sums, kPromptRows));
     int64_t begin = option.earliest.back();
     while (begin < end && !Fits(option, begin, end)) ++begin;
     option.earliest.push_back(begin);

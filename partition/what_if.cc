@@ -1,5 +1,6 @@
 #include "partition/what_if.h"
 
+#include <algorithm>
 #include <optional>
 #include <utility>
 
@@ -22,10 +23,19 @@ class Explorer {
              const PlanRequest& request) const {
     Change change{.name = std::move(name)};
     if (workers.empty()) return change;
+    if (request.max_replicas > 1) {
+      const auto replicas = PlanReplicas(model_, footprint_, workers, request);
+      if (!replicas.ok()) return change;
+      change.fits = true;
+      change.ms = TimeToCompare(*replicas, request.objective);
+      change.replicas = replicas->plans.size();
+      return change;
+    }
     const ShardCosts bytes(model_, footprint_, LimitsOf(request));
     const std::optional<Candidate> found = PlanSearch(bytes, workers, request).Run();
     if (!found) return change;
     change.fits = true;
+    change.replicas = 1;
     change.ms =
         request.objective == Objective::kOneStream ? found->times.stream() : found->times.slowest;
     return change;
@@ -74,12 +84,22 @@ bool CostsNothing(const LinkTable& links) {
   return links.pairs.empty() && links.default_link == LinkProfile{};
 }
 
+bool Uses(const Replicas& replicas, int worker) {
+  return std::any_of(replicas.plans.begin(), replicas.plans.end(),
+                     [&](const Plan& plan) { return !plan.workers[worker].idle(); });
+}
+
 }  // namespace
+
+double TimeToCompare(const Replicas& replicas, Objective objective) {
+  if (objective == Objective::kOneStream) return replicas.plans.front().stream_ms;
+  return 1e3 / replicas.steps_per_second;
+}
 
 absl::StatusOr<std::vector<Change>> ExploreChanges(const model::Model& model,
                                                    const model::ModelFootprint& footprint,
                                                    const std::vector<WorkerProfile>& workers,
-                                                   const PlanRequest& asked, const Plan& plan) {
+                                                   const PlanRequest& asked, const Replicas& now) {
   RENGA_RETURN_IF_ERROR(CheckPlanInput(model, footprint, workers, asked));
   PlanRequest request = asked;
   request.previous.clear();  // what was placed last says nothing of other clusters
@@ -90,7 +110,7 @@ absl::StatusOr<std::vector<Change>> ExploreChanges(const model::Model& model,
     // The kind's last worker that the plan uses: the one it needs least.
     int used = -1;
     for (const int worker : kinds.WorkersOf(kind)) {
-      if (!plan.workers[worker].idle()) used = worker;
+      if (Uses(now, worker)) used = worker;
     }
     if (used >= 0 && workers.size() > 1) {
       std::vector<WorkerProfile> fewer = workers;

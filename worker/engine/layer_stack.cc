@@ -7,6 +7,7 @@
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "base/status_macros.h"
+#include "model/layer_slice.h"
 #include "model/linear_runs.h"
 #include "model/step.h"
 
@@ -23,9 +24,6 @@ const float* Floats(const std::unique_ptr<kernels::Buffer>& buffer) {
   return buffer == nullptr ? nullptr : reinterpret_cast<const float*>(buffer->data());
 }
 
-// Fewer rows are not shared out over lanes: they are little to send, and each lane reads all
-// weights.
-constexpr int64_t kFewestRowsForLanes = 32;
 // Products of so many rows are no slower per row than of more (measured on processors).
 constexpr int64_t kLargestLane = 128;
 constexpr int64_t kSmallestLane = 16;
@@ -75,7 +73,7 @@ std::vector<kernels::SequenceSlot> LayerStack::SlotsOf(std::span<const kernels::
 
 std::vector<LayerStack::Lane> LayerStack::LanesOf(Call call) const {
   const bool turns = has_lanes_ && call.group != nullptr && !call.group->sums_on_devices() &&
-                     call.rows >= kFewestRowsForLanes;
+                     call.rows >= model::kFewestRowsForLanes;
   const int64_t largest = std::clamp(kLaneNumbers / Width(0), kSmallestLane, kLargestLane);
   const int64_t count = turns ? std::max<int64_t>(2, (call.rows + largest - 1) / largest) : 1;
   std::vector<Lane> lanes;
