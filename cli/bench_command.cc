@@ -26,6 +26,7 @@ struct BenchFlags {
   int64_t generated_tokens = 128;
   int64_t depth = 0;
   int64_t copy = 0;
+  double temperature = 0;
   int64_t streams = 1;
   int repetitions = 3;
   bool json = false;
@@ -54,12 +55,12 @@ std::vector<model::TokenId> ArbitraryTokens(int64_t count, int64_t vocab_size, i
 // side. The result of the one that took longest to decode.
 absl::StatusOr<serving::GenerateResult> TimeRequest(LocalCluster& cluster, int64_t prompt,
                                                     int64_t generated, int64_t streams = 1,
-                                                    int64_t period = 0) {
+                                                    int64_t period = 0, double temperature = 0) {
   serving::GenerateRequest request;
   request.prompt = ArbitraryTokens(prompt, cluster.config().vocab_size, period);
   request.max_tokens = generated;
   request.ignore_eos = true;
-  request.sampling.temperature = 0;
+  request.sampling.temperature = temperature;
   request.logprobs = false;
   const std::vector<serving::GenerateRequest> requests(static_cast<size_t>(streams), request);
   RENGA_ASSIGN_OR_RETURN(const std::vector<GeneratedTokens> done, GenerateAll(cluster, requests));
@@ -90,6 +91,7 @@ struct Rates {
   std::vector<double> prefill;  // tokens per second, one per repetition
   std::vector<double> decode;
   serving::SpeculationCounts speculation;  // of all repetitions
+  uint64_t skipped_steps = 0;              // likewise
   std::vector<TokenTime> token_times;
   int64_t streamed_bytes = 0;  // of weights, read from disk for each step
 };
@@ -143,9 +145,10 @@ absl::StatusOr<Rates> Measure(LocalCluster& cluster, const BenchFlags& flags) {
     if (flags.generated_tokens > 0) {
       const cluster::DecodeTotals before = ReadTotals(cluster);
       // The first token comes out of the prompt's step; decode time begins after it.
-      RENGA_ASSIGN_OR_RETURN(const auto result,
-                             TimeRequest(cluster, std::max<int64_t>(1, flags.depth),
-                                         flags.generated_tokens + 1, flags.streams, flags.copy));
+      RENGA_ASSIGN_OR_RETURN(
+          const auto result,
+          TimeRequest(cluster, std::max<int64_t>(1, flags.depth), flags.generated_tokens + 1,
+                      flags.streams, flags.copy, flags.temperature));
       rates.decode.push_back(static_cast<double>(flags.streams * flags.generated_tokens) /
                              absl::ToDoubleSeconds(result.timings.decode));
       rates.speculation.drafted += result.speculation.drafted;
@@ -155,6 +158,7 @@ absl::StatusOr<Rates> Measure(LocalCluster& cluster, const BenchFlags& flags) {
       rates.token_times.push_back(TimePerToken(rates.decode.back(), before, ReadTotals(cluster)));
     }
   }
+  rates.skipped_steps = cluster.scheduler().Stats().skipped_steps;
   for (const cluster::WorkerStatus& worker : cluster.coordinator().manager().Status().workers) {
     rates.streamed_bytes += worker.heartbeat.streamed_weight_bytes;
   }
@@ -176,7 +180,8 @@ void PrintRates(const BenchFlags& flags, const Rates& rates, size_t replicas, do
                              {"predicted_ms_per_token", predicted_ms},
                              {"speculation", flags.cluster.plan.speculation},
                              {"drafted_tokens", rates.speculation.drafted},
-                             {"accepted_tokens", rates.speculation.accepted}};
+                             {"accepted_tokens", rates.speculation.accepted},
+                             {"skipped_steps", rates.skipped_steps}};
     const auto add = [&result](const char* name, const std::vector<double>& values) {
       if (values.empty()) return;
       result[std::string(name) + "_tokens_per_second"] = Median(values);
@@ -293,6 +298,11 @@ void AddBenchCommand(CLI::App& app, Invocation& invocation) {
                    "The context says the same so many tokens over and over, and the model goes on "
                    "with it: what --speculation is good at")
       ->check(CLI::Range(int64_t{0}, int64_t{1} << 20));
+  command
+      ->add_option("--temperature", flags->temperature,
+                   "Of sampling: above 0 a copy goes astray now and then, the same way each time")
+      ->capture_default_str()
+      ->check(CLI::Range(0.0, 2.0));
   command
       ->add_option(
           "--streams", flags->streams,

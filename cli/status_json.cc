@@ -144,7 +144,8 @@ nlohmann::json ToJson(const cluster::ClusterStatus& status) {
 nlohmann::json SpeculationJson(const serving::ServingStats& stats) {
   return {{"drafted_tokens", stats.drafted_tokens},
           {"accepted_tokens", stats.accepted_tokens},
-          {"saved_steps", stats.saved_steps}};
+          {"saved_steps", stats.saved_steps},
+          {"skipped_steps", stats.skipped_steps}};
 }
 
 }  // namespace renga::cli

@@ -23,7 +23,7 @@ namespace renga::transport {
 class SocketCredentials;
 
 // Raised whenever a message changes its meaning.
-inline constexpr uint32_t kProtocolVersion = 7;
+inline constexpr uint32_t kProtocolVersion = 8;
 absl::string_view BuildVersion();
 
 // Pieces of tensors as shipped, hashed and cached.

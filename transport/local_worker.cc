@@ -11,6 +11,7 @@ absl::Status Left() { return absl::UnavailableError("the worker is leaving"); }
 
 LocalWorker::LocalWorker(Functions functions)
     : run_frame_(std::move(functions.run_frame)),
+      withdraw_steps_(std::move(functions.withdraw_steps)),
       attach_results_(std::move(functions.attach_results)) {}
 
 absl::Status LocalWorker::RunFrame(proto::StepFrame frame) {
@@ -26,10 +27,16 @@ void LocalWorker::AttachResults(uint64_t epoch, std::shared_ptr<ResultSink> sink
   attach_results_(epoch, std::move(sink));
 }
 
+void LocalWorker::WithdrawSteps(uint64_t epoch, std::span<const uint64_t> numbers) {
+  absl::MutexLock lock(&frames_mutex_);
+  if (withdraw_steps_ != nullptr) withdraw_steps_(epoch, numbers);
+}
+
 void LocalWorker::Close() {
   {
     absl::MutexLock lock(&frames_mutex_);
     run_frame_ = nullptr;
+    withdraw_steps_ = nullptr;
   }
   absl::MutexLock lock(&results_mutex_);
   attach_results_ = nullptr;

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <span>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
@@ -34,6 +35,8 @@ class LocalWorker {
     // thread than run_frame's.
     std::function<void(proto::StepFrame)> run_frame;
     std::function<void(uint64_t epoch, std::shared_ptr<ResultSink>)> attach_results;
+    // As a proto::StepWithdrawal. Does not block.
+    std::function<void(uint64_t epoch, std::span<const uint64_t> numbers)> withdraw_steps;
   };
   explicit LocalWorker(Functions functions);
 
@@ -41,6 +44,8 @@ class LocalWorker {
   absl::Status RunFrame(proto::StepFrame frame);
   // Ends the sink with kUnavailable once the worker has closed.
   void AttachResults(uint64_t epoch, std::shared_ptr<ResultSink> sink);
+  // Does nothing once the worker has closed.
+  void WithdrawSteps(uint64_t epoch, std::span<const uint64_t> numbers);
   // By the worker, before it goes: its functions are not called again.
   void Close();
 
@@ -50,6 +55,7 @@ class LocalWorker {
   absl::Mutex frames_mutex_;
   absl::Mutex results_mutex_;
   decltype(Functions::run_frame) run_frame_ ABSL_GUARDED_BY(frames_mutex_);
+  decltype(Functions::withdraw_steps) withdraw_steps_ ABSL_GUARDED_BY(frames_mutex_);
   decltype(Functions::attach_results) attach_results_ ABSL_GUARDED_BY(results_mutex_);
 };
 

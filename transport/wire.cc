@@ -1,5 +1,6 @@
 #include "transport/wire.h"
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstring>
@@ -11,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
 #include "model/block_rows.h"
+#include "transport/dialer.h"
 
 namespace renga::transport {
 namespace {
@@ -271,6 +273,16 @@ absl::StatusOr<model::Step> FromProto(const proto::Step& message) {
     step.slots.push_back(std::move(checked));
   }
   return step;
+}
+
+absl::StatusOr<std::vector<uint64_t>> StepNumbers(const proto::StepWithdrawal& message) {
+  RENGA_RETURN_IF_ERROR(
+      CheckRange(message.numbers_size(), 0, kEdgeWindowFrames, "withdrawal.numbers"));
+  std::vector<uint64_t> numbers(message.numbers().begin(), message.numbers().end());
+  if (std::find(numbers.begin(), numbers.end(), 0) != numbers.end()) {
+    return absl::InvalidArgumentError("withdrawal.numbers begin at 1");
+  }
+  return numbers;
 }
 
 proto::ModelConfig ToProto(const model::ModelConfig& config) {

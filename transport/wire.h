@@ -3,6 +3,7 @@
 #ifndef RENGA_TRANSPORT_WIRE_H_
 #define RENGA_TRANSPORT_WIRE_H_
 
+#include <cstdint>
 #include <memory>
 #include <span>
 #include <string>
@@ -25,6 +26,9 @@ proto::Step ToProto(const model::Step& step);
 // Counts, kinds and ranges are checked (bounded numbers of slots, commands and blocks); what
 // depends on the receiver's own state is checked by the engine.
 absl::StatusOr<model::Step> FromProto(const proto::Step& message);
+
+// No more steps than may be on their way at once, and all of them numbered from 1 on.
+absl::StatusOr<std::vector<uint64_t>> StepNumbers(const proto::StepWithdrawal& message);
 
 proto::ModelConfig ToProto(const model::ModelConfig& config);
 absl::StatusOr<model::ModelConfig> FromProto(const proto::ModelConfig& message);

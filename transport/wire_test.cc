@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "base/testing/status_matchers.h"
+#include "transport/dialer.h"
 
 namespace renga::transport {
 namespace {
@@ -148,6 +149,21 @@ model::ModelConfig GoodConfig() {
   config.window_rope.base = 1e4;
   config.window_rope.position_scale = 4;
   return config;
+}
+
+TEST(WireTest, AWithdrawalNamesNoMoreStepsThanMayBeOnTheirWay) {
+  proto::StepWithdrawal message;
+  EXPECT_THAT(StepNumbers(message), IsOkAndHolds(ElementsAre()));
+  message.add_numbers(7);
+  message.add_numbers(3);
+  EXPECT_THAT(StepNumbers(message), IsOkAndHolds(ElementsAre(7, 3)));
+  message.add_numbers(0);
+  EXPECT_THAT(StepNumbers(message), StatusIs(kInvalid, HasSubstr("withdrawal.numbers begin")));
+  message.mutable_numbers()->Resize(kEdgeWindowFrames, 9);
+  message.set_numbers(2, 9);
+  EXPECT_OK(StepNumbers(message));
+  message.add_numbers(9);
+  EXPECT_THAT(StepNumbers(message), StatusIs(kInvalid, HasSubstr("withdrawal.numbers is 17")));
 }
 
 TEST(WireTest, ConfigGoesBothWays) {

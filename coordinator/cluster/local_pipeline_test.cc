@@ -39,6 +39,11 @@ class AnsweringWorker {
                 [this](uint64_t epoch, std::shared_ptr<transport::ResultSink> sink) {
                   EXPECT_EQ(epoch, kEpoch);
                   sink_ = std::move(sink);
+                },
+            .withdraw_steps =
+                [this](uint64_t epoch, std::span<const uint64_t> numbers) {
+                  EXPECT_EQ(epoch, kEpoch);
+                  withdrawn_.insert(withdrawn_.end(), numbers.begin(), numbers.end());
                 }})) {}
 
   ~AnsweringWorker() {
@@ -49,6 +54,8 @@ class AnsweringWorker {
   transport::ResultSink& sink() { return *sink_; }
   void set_worker_index(uint32_t index) { worker_index_ = index; }
   void set_silent() { silent_ = true; }
+  // By the test's thread.
+  const std::vector<uint64_t>& withdrawn() const { return withdrawn_; }
 
   proto::StepResult ResultOf(uint64_t number) const {
     proto::StepResult result;
@@ -74,6 +81,7 @@ class AnsweringWorker {
 
   uint32_t worker_index_ = 0;
   bool silent_ = false;
+  std::vector<uint64_t> withdrawn_;
   std::shared_ptr<transport::ResultSink> sink_;
   std::vector<std::thread> threads_;
   const std::shared_ptr<transport::LocalWorker> door_;
@@ -178,6 +186,27 @@ TEST_F(LocalPipelineTest, AnAnswerInAnotherNameBreaksThePipeline) {
   Start();
   EXPECT_THAT(Send({1, 2}).get(),
               StatusIs(absl::StatusCode::kUnavailable, HasSubstr("name-of-w-a")));
+}
+
+TEST_F(LocalPipelineTest, WithdrawnStepsAreToldWhileTheyAreOnTheirWay) {
+  worker_.set_silent();
+  Start();
+  auto waiting = Send({1, 2});
+  auto next = Send({1, 2});
+  const std::vector<uint64_t> numbers = {2, 1, 3};
+  pipeline_->Withdraw(numbers);
+  EXPECT_THAT(worker_.withdrawn(), ::testing::ElementsAre(2, 1));
+  for (const uint64_t number : {1, 2}) {
+    proto::StepResult result = worker_.ResultOf(number);
+    result.set_skipped(true);
+    worker_.sink().Write(std::move(result));
+  }
+  for (auto* future : {&waiting, &next}) {
+    ASSERT_OK_AND_ASSIGN(const StepOutcome outcome, future->get());
+    EXPECT_TRUE(outcome.skipped);
+  }
+  pipeline_->Withdraw(numbers);
+  EXPECT_EQ(worker_.withdrawn().size(), 2u) << "none is on its way";
 }
 
 TEST_F(LocalPipelineTest, ResultsAfterItsEndReachNobody) {

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -32,6 +33,8 @@ struct StageTiming {
 // whole vocabulary, with top_k == 0 every logit (ids empty, logits[id]).
 struct StepOutcome {
   std::vector<model::HeadRow> rows;
+  // The step was withdrawn, and some worker left out its part: there are no rows.
+  bool skipped = false;
   std::vector<StageTiming> timings;
   uint64_t round_trip_us = 0;
   // Of it: stages one after the other, members of a stage side by side, then the slowest head
@@ -64,8 +67,16 @@ class Pipeline {
   // block with the first rows has answered and others have not: with a row for each output as if
   // there were no other rows of the vocabulary, or an empty one where the block has too few
   // (BlockAlone in head_merge.h). What is chosen from it is a guess.
-  virtual void Submit(model::Step step, std::vector<model::TokenId> tokens, Callback done,
-                      EarlyCallback early) = 0;
+  //
+  // Returns the step's number, by which it can be withdrawn; 0 when it was refused.
+  virtual uint64_t Submit(model::Step step, std::vector<model::TokenId> tokens, Callback done,
+                          EarlyCallback early) = 0;
+
+  // Nobody wants the rows of these steps any more: workers that hear of it in time do not compute
+  // them. Their commands count as ever and `done` runs in turn, but what their positions hold is
+  // undefined: no step whose rows are wanted may look at these before a command has taken them
+  // back. Never blocks. Steps that are not on their way are passed over.
+  virtual void Withdraw(std::span<const uint64_t> numbers) = 0;
 };
 
 // Where serving gets the present pipeline from.

@@ -90,8 +90,9 @@ class PipelineImpl::Core {
   // `self` keeps this alive on the thread. Called once.
   void Start(std::shared_ptr<Core> self);
   void Stop();
-  void Submit(model::Step step, std::span<const model::TokenId> tokens, Callback done,
-              EarlyCallback early);
+  uint64_t Submit(model::Step step, std::span<const model::TokenId> tokens, Callback done,
+                  EarlyCallback early);
+  void Withdraw(std::span<const uint64_t> numbers);
   void Break(const absl::Status& why);
 
   absl::Status status() const {
@@ -236,8 +237,8 @@ void PipelineImpl::Core::BreakLocked(const absl::Status& why) {
   }
 }
 
-void PipelineImpl::Core::Submit(model::Step step, std::span<const model::TokenId> tokens,
-                                Callback done, EarlyCallback early) {
+uint64_t PipelineImpl::Core::Submit(model::Step step, std::span<const model::TokenId> tokens,
+                                    Callback done, EarlyCallback early) {
   step.epoch = options_.epoch;
   absl::StatusOr<proto::StepFrame> frame = MakeFrame(step, tokens, options_);
   absl::Status status = frame.status();
@@ -253,15 +254,27 @@ void PipelineImpl::Core::Submit(model::Step step, std::span<const model::TokenId
     refused.done = std::move(done);
     refused.status = std::move(status);
     finished_.push_back(std::move(refused));
-    return;
+    return 0;
   }
   tracker_.Begin(step, std::move(done), SteadyNow(), std::move(early));
   *frame->mutable_step() = transport::ToProto(step);
   for (size_t i = 0; i < senders_.size(); ++i) {
     const bool last = i + 1 == senders_.size();
     const absl::Status sent = senders_[i]->Send(last ? *std::move(frame) : *frame);
-    if (!sent.ok()) return BreakLocked(LossOf(first_[i], sent));
+    if (sent.ok()) continue;
+    BreakLocked(LossOf(first_[i], sent));
+    break;
   }
+  return step.number;
+}
+
+void PipelineImpl::Core::Withdraw(std::span<const uint64_t> numbers) {
+  absl::MutexLock lock(&mutex_);
+  const std::vector<uint64_t> pending = tracker_.Withdraw(numbers);
+  if (pending.empty()) return;
+  // To every worker at once: a step is on any of them. One that cannot be told computes, or its
+  // end breaks the pipeline.
+  for (const auto& reader : readers_) reader->Withdraw(pending);
 }
 
 void PipelineImpl::Core::Arrived(uint32_t worker, absl::StatusOr<StepAnswer> answer) {
@@ -379,12 +392,15 @@ void PipelineImpl::Core::Deliver(FinishedStep finished) {
     return;
   }
   StepOutcome outcome;
-  outcome.rows = MergeHeadBlocks(finished.step, std::move(finished.blocks));
+  outcome.skipped = finished.skipped;
+  if (!finished.skipped) {
+    outcome.rows = MergeHeadBlocks(finished.step, std::move(finished.blocks));
+  }
   outcome.timings = std::move(finished.timings);
   outcome.round_trip_us =
       static_cast<uint64_t>(std::max<int64_t>(0, absl::ToInt64Microseconds(finished.round_trip)));
   outcome.compute_us = SpentOnWorkers(outcome.timings, options_.stages).compute;
-  {
+  if (!finished.skipped) {
     absl::MutexLock lock(&mutex_);
     times_.Add(finished.step, outcome);
   }
@@ -403,10 +419,11 @@ int64_t PipelineImpl::stage_count() const {
   return static_cast<int64_t>(core_->options().stages.size());
 }
 absl::Status PipelineImpl::status() const { return core_->status(); }
-void PipelineImpl::Submit(model::Step step, std::vector<model::TokenId> tokens, Callback done,
-                          EarlyCallback early) {
-  core_->Submit(std::move(step), tokens, std::move(done), std::move(early));
+uint64_t PipelineImpl::Submit(model::Step step, std::vector<model::TokenId> tokens, Callback done,
+                              EarlyCallback early) {
+  return core_->Submit(std::move(step), tokens, std::move(done), std::move(early));
 }
+void PipelineImpl::Withdraw(std::span<const uint64_t> numbers) { core_->Withdraw(numbers); }
 void PipelineImpl::Break(const absl::Status& why) { core_->Break(why); }
 PipelineTimes PipelineImpl::times() const { return core_->times(); }
 

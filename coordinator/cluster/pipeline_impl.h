@@ -67,8 +67,9 @@ class PipelineImpl : public Pipeline {
   const model::RuntimeLimits& limits() const override;
   int64_t stage_count() const override;
   absl::Status status() const override;
-  void Submit(model::Step step, std::vector<model::TokenId> tokens, Callback done,
-              EarlyCallback early) override;
+  uint64_t Submit(model::Step step, std::vector<model::TokenId> tokens, Callback done,
+                  EarlyCallback early) override;
+  void Withdraw(std::span<const uint64_t> numbers) override;
 
   // From now on every step fails with `why`. The first reason stays.
   void Break(const absl::Status& why);

@@ -249,6 +249,28 @@ TEST_F(PipelineImplTest, EndingThePipelineFailsWhatIsOnItsWay) {
   EXPECT_THAT(future.get(), StatusIs(absl::StatusCode::kCancelled));
 }
 
+// The other head's owner computed it before it heard.
+TEST_F(PipelineImplTest, AWithdrawnStepMayBeSkippedByOneHeadAndNotByAnother) {
+  Start();
+  workers_[2]->set_misbehaviour(Misbehaviour::kWithdrawn);
+  auto first = Send(SomeStep(5), SomeTokens(6, 1));
+  auto second = Send(SomeStep(5), SomeTokens(6, 2));
+  const std::vector<uint64_t> numbers = {1, 2, 3};
+  pipeline_->Withdraw(numbers);
+  for (auto* future : {&first, &second}) {
+    ASSERT_OK_AND_ASSIGN(const StepOutcome outcome, future->get());
+    EXPECT_TRUE(outcome.skipped);
+    EXPECT_TRUE(outcome.rows.empty());
+  }
+  EXPECT_EQ(pipeline_->times().decode_totals.steps, 0u);
+  // Number 3 was not on its way then.
+  workers_[2]->set_misbehaviour(Misbehaviour::kNone);
+  ASSERT_OK_AND_ASSIGN(const StepOutcome outcome, Run(SomeStep(5), SomeTokens(6, 3)));
+  EXPECT_FALSE(outcome.skipped);
+  EXPECT_EQ(outcome.rows.size(), 3u);
+  EXPECT_OK(pipeline_->status());
+}
+
 class MisbehaviourTest : public PipelineImplTest,
                          public ::testing::WithParamInterface<Misbehaviour> {};
 
@@ -263,7 +285,8 @@ TEST_P(MisbehaviourTest, BreaksThePipelineAndNamesTheWorker) {
 INSTANTIATE_TEST_SUITE_P(Cluster, MisbehaviourTest,
                          ::testing::Values(Misbehaviour::kWrongWorker, Misbehaviour::kWrongSizes,
                                            Misbehaviour::kWrongId, Misbehaviour::kWrongNumber,
-                                           Misbehaviour::kGarbage, Misbehaviour::kDiesOnStep));
+                                           Misbehaviour::kGarbage, Misbehaviour::kDiesOnStep,
+                                           Misbehaviour::kSkips));
 
 TEST_F(PipelineImplTest, AnsweringTwiceBreaksThePipeline) {
   Start();

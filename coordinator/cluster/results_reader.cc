@@ -67,6 +67,10 @@ absl::StatusOr<std::optional<StepAnswer>> ReadAnswer(const proto::StepResult& me
     answer.status = ErrorOf(message);
     return answer;
   }
+  answer.skipped = message.skipped();
+  if (answer.skipped && message.rows_size() > 0) {
+    return absl::InternalError("rows of a step that it says it skipped");
+  }
   if (message.rows_size() > options.max_outputs) {
     return absl::InternalError(absl::StrCat(message.rows_size(), " rows, but a step has at most ",
                                             options.max_outputs, " outputs"));
@@ -114,13 +118,13 @@ class ResultsReader::Sink : public transport::ResultSink {
   bool ended_ ABSL_GUARDED_BY(mutex_) = false;
 };
 
-ResultsReader::ResultsReader(Options options) {
-  const uint64_t epoch = options.epoch;
+ResultsReader::ResultsReader(Options options) : epoch_(options.epoch) {
   const transport::PeerAddress worker = options.worker;
   transport::Dialer& dialer = *options.dialer;
   sink_ = std::make_shared<Sink>(std::move(options));
-  if (const auto local = dialer.FindLocal(worker); local != nullptr) {
-    local->AttachResults(epoch, sink_);
+  local_ = dialer.FindLocal(worker);
+  if (local_ != nullptr) {
+    local_->AttachResults(epoch_, sink_);
     return;
   }
   socket_ = std::make_unique<transport::MessageSocket>(transport::MessageSocket::Handlers{
@@ -135,9 +139,17 @@ ResultsReader::ResultsReader(Options options) {
           },
       .on_end = [sink = sink_](const absl::Status& reason) { sink->End(reason); }});
   socket_->Connect(worker, dialer.socket_credentials(),
-                   {.epoch = epoch, .purpose = transport::PeerPurpose::kResults});
+                   {.epoch = epoch_, .purpose = transport::PeerPurpose::kResults});
 }
 
 ResultsReader::~ResultsReader() { sink_->Close(); }
+
+void ResultsReader::Withdraw(std::span<const uint64_t> numbers) {
+  if (local_ != nullptr) return local_->WithdrawSteps(epoch_, numbers);
+  proto::StepWithdrawal message;
+  message.set_epoch(epoch_);
+  message.mutable_numbers()->Add(numbers.begin(), numbers.end());
+  socket_->Send(message).IgnoreError();
+}
 
 }  // namespace renga::cluster

@@ -7,6 +7,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -45,8 +46,14 @@ class ResultsReader {
   ResultsReader(const ResultsReader&) = delete;
   ResultsReader& operator=(const ResultsReader&) = delete;
 
+  // Tells the worker that nobody waits for its answers to these steps. Never blocks; a worker that
+  // cannot be reached is on_broken's to tell.
+  void Withdraw(std::span<const uint64_t> numbers);
+
  private:
   class Sink;
+  const uint64_t epoch_;
+  std::shared_ptr<transport::LocalWorker> local_;  // null: a worker elsewhere
   std::shared_ptr<Sink> sink_;
   std::unique_ptr<transport::MessageSocket> socket_;  // null: a worker of this process
 };

@@ -46,6 +46,17 @@ uint64_t StepTracker::Begin(model::Step& step, Pipeline::Callback done, absl::Du
   return step.number;
 }
 
+std::vector<uint64_t> StepTracker::Withdraw(std::span<const uint64_t> numbers) {
+  std::vector<uint64_t> withdrawn;
+  for (const uint64_t number : numbers) {
+    const auto it = pending_.find(number);
+    if (it == pending_.end()) continue;
+    it->second.withdrawn = true;
+    withdrawn.push_back(number);
+  }
+  return withdrawn;
+}
+
 absl::StatusOr<std::optional<FinishedStep>> StepTracker::Answer(uint32_t worker, StepAnswer answer,
                                                                 absl::Duration now) {
   if (answer.number == 0 || answer.number > last_number_) {
@@ -75,10 +86,17 @@ absl::StatusOr<std::optional<FinishedStep>> StepTracker::AcceptHead(uint32_t wor
   if (it == pending_.end()) return std::nullopt;  // failed elsewhere meanwhile
   Pending& pending = it->second;
   HeadBlock block{head_rows_[worker], std::move(answer.rows)};
-  RENGA_RETURN_IF_ERROR(base::Annotate(CheckHeadBlock(pending.step, block),
-                                       absl::StrCat("its answer to step ", answer.number)));
+  if (answer.skipped && !pending.withdrawn) {
+    return absl::InternalError(
+        absl::StrCat("it skipped step ", answer.number, ", whose answer is wanted"));
+  }
+  if (!answer.skipped) {
+    RENGA_RETURN_IF_ERROR(base::Annotate(CheckHeadBlock(pending.step, block),
+                                         absl::StrCat("its answer to step ", answer.number)));
+  }
+  pending.skipped = pending.skipped || answer.skipped;
   const bool last = ++pending.answered == heads_.size();
-  if (worker == near_ && pending.early && !last) {
+  if (worker == near_ && pending.early && !last && !answer.skipped) {
     early_.push_back(
         {.tell = std::move(pending.early), .rows = BlockAlone(pending.step, block, vocabulary_)});
   }
@@ -100,6 +118,7 @@ FinishedStep StepTracker::Finish(std::map<uint64_t, Pending>::iterator it, absl:
   finished.step = std::move(pending.step);
   finished.done = std::move(pending.done);
   finished.status = std::move(status);
+  finished.skipped = pending.skipped;
   finished.timings = std::move(pending.timings);
   finished.round_trip = now - pending.begin;
   pending_.erase(it);

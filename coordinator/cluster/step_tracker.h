@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -24,16 +25,18 @@ namespace renga::cluster {
 struct StepAnswer {
   uint64_t number = 0;
   absl::Status status;
+  bool skipped = false;  // a withdrawn step, not computed: no rows
   std::vector<model::HeadRow> rows;
   std::vector<StageTiming> timings;
 };
 
 // A step that needs nothing more. With an OK status `blocks` are all head blocks' answers in
-// ascending order of rows, ready for MergeHeadBlocks.
+// ascending order of rows, ready for MergeHeadBlocks unless some of them skipped the step.
 struct FinishedStep {
   model::Step step;
   Pipeline::Callback done;
   absl::Status status;
+  bool skipped = false;
   std::vector<HeadBlock> blocks;
   std::vector<StageTiming> timings;  // each (worker, head) once
   absl::Duration round_trip;
@@ -58,9 +61,13 @@ class StepTracker {
   uint64_t Begin(model::Step& step, Pipeline::Callback done, absl::Duration now,
                  Pipeline::EarlyCallback early = nullptr);
 
+  // From now on these steps may be skipped. Returns those of them that are on their way.
+  std::vector<uint64_t> Withdraw(std::span<const uint64_t> numbers);
+
   // The step this answer finishes, if it does. An error is a worker that breaks the rules (a
-  // number never asked, an answer without a head, twice, out of order, of wrong sizes): nothing it
-  // says can be trusted. Answers to steps that failed already are passed over.
+  // number never asked, an answer without a head, twice, out of order, of wrong sizes, or a step
+  // skipped that nobody withdrew): nothing it says can be trusted. Answers to steps that failed
+  // already are passed over.
   absl::StatusOr<std::optional<FinishedStep>> Answer(uint32_t worker, StepAnswer answer,
                                                      absl::Duration now);
 
@@ -82,6 +89,8 @@ class StepTracker {
     Pipeline::EarlyCallback early;
     absl::Duration begin;
     size_t answered = 0;
+    bool withdrawn = false;
+    bool skipped = false;                                             // by some head
     std::vector<std::optional<std::vector<model::HeadRow>>> outputs;  // by worker index
     std::vector<StageTiming> timings;
   };

@@ -85,6 +85,9 @@ std::string MetricsText(const RequestCounter& counter, const serving::ServingSta
   AppendValue(out, "renga_saved_steps", "gauge",
               "Steps that answers did without thanks to guesses, less those that guesses wasted.",
               stats.saved_steps);
+  AppendValue(out, "renga_skipped_steps_total", "counter",
+              "Steps that some worker did not compute, as nobody wanted their rows any more.",
+              stats.skipped_steps);
   AppendValue(out, "renga_left_out_total", "counter",
               "Feed-forwards that came after their deadline, each once for every token.",
               stats.left_out);

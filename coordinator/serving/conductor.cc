@@ -54,6 +54,7 @@ void Conductor::Turn() {
     Finish(*sequence, absl::DeadlineExceededError("the request took longer than it was given"));
   }
   LookForPlan();
+  WithdrawVoidSteps();
   SendSteps();
 }
 
@@ -248,6 +249,17 @@ bool Conductor::IsLive(const InFlight& flight) const {
   return false;
 }
 
+void Conductor::WithdrawVoidSteps() {
+  if (pipeline_ == nullptr) return;
+  std::vector<uint64_t> numbers;
+  for (InFlight& flight : in_flight_) {
+    if (flight.withdrawn || flight.outcome.has_value() || IsLive(flight)) continue;
+    flight.withdrawn = true;
+    numbers.push_back(flight.number);
+  }
+  if (!numbers.empty()) pipeline_->Withdraw(numbers);
+}
+
 void Conductor::SendStep(PlannedStep planned) {
   const uint64_t ticket = ++last_ticket_;
   const std::vector<model::StepSlot> slots = planned.step.slots;
@@ -277,7 +289,7 @@ void Conductor::SendStep(PlannedStep planned) {
       if (open != nullptr) open->Put(EarlyEvent{replica, ticket, std::move(rows)});
     };
   }
-  pipeline_->Submit(
+  in_flight_.back().number = pipeline_->Submit(
       std::move(planned.step), std::move(planned.tokens),
       [inbox = inbox_, replica = replica_, ticket](absl::StatusOr<cluster::StepOutcome> outcome) {
         const std::shared_ptr<Inbox> open = inbox.lock();
@@ -308,6 +320,10 @@ void Conductor::StepDone(StepEvent event) {
     const InFlight flight = std::move(in_flight_.front());
     in_flight_.pop_front();
     if (!flight.outcome->ok()) return Break(flight.outcome->status());
+    if ((*flight.outcome)->skipped) {
+      ++stats_.skipped_steps;
+      continue;
+    }
     int64_t outputs = 0;
     for (const model::StepSlot& slot : flight.slots) outputs += slot.output_count;
     const cluster::StepOutcome& outcome = **flight.outcome;

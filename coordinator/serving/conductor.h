@@ -68,6 +68,8 @@ class Conductor {
  private:
   struct InFlight {
     uint64_t ticket = 0;
+    uint64_t number = 0;  // of the step, as Pipeline::Submit returned it
+    bool withdrawn = false;
     std::vector<model::StepSlot> slots;
     std::vector<uint64_t> forks;  // per slot, as in PlannedStep
     int64_t tokens = 0;
@@ -95,6 +97,8 @@ class Conductor {
   void SendStep(PlannedStep planned);
   // Whether some row of the step will count when it comes.
   bool IsLive(const InFlight& flight) const;
+  // Steps that are not: the workers need not compute them.
+  void WithdrawVoidSteps();
   int64_t PrefillChunk() const;
 
   void GuessNext(Sequence& sequence, const model::StepSlot& slot, const model::HeadRow& row) const;

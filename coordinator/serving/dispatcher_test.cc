@@ -151,6 +151,7 @@ TEST(ServingStatsTest, AllCountsAreAddedUp) {
                    .drafted_tokens = 16,
                    .accepted_tokens = 17,
                    .saved_steps = -18,
+                   .skipped_steps = 5,
                    .left_out = 19,
                    .step_time = {},
                    .first_token_time = {},
@@ -169,6 +170,7 @@ TEST(ServingStatsTest, AllCountsAreAddedUp) {
                      sum.drafted_tokens, sum.accepted_tokens, sum.left_out),
             std::make_tuple(18u, 20u, 22u, 24u, 26u, 28u, 30u, 32u, 34u, 38u));
   EXPECT_EQ(sum.saved_steps, -36);
+  EXPECT_EQ(sum.skipped_steps, 10u);
   EXPECT_EQ(sum.step_time.count, 2u);
   EXPECT_EQ(sum.step_time.counts[1], 2u);
   EXPECT_EQ(sum.first_token_time.sum_seconds, 180);

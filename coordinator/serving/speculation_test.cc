@@ -147,7 +147,8 @@ TEST(SpeculationTest, FramesFollowEachOtherOverLongLinks) {
 
 TEST(SpeculationTest, AMissTakesBackTheFramesBehindIt) {
   const ToyModel toy = CopyingModel(10, 60);
-  Bench bench({.stage_count = 3, .step_time = absl::Milliseconds(1), .toy = toy, .cost = LongLinks},
+  // Longer than from one frame to the next, so that some wait when a miss is known.
+  Bench bench({.stage_count = 3, .step_time = absl::Milliseconds(6), .toy = toy, .cost = LongLinks},
               {.speculation = SpeculationMode::kAuto});
   const GenerateRequest request{.prompt = Prompt(30, 1), .max_tokens = 600};
   Answer answer;
@@ -161,6 +162,11 @@ TEST(SpeculationTest, AMissTakesBackTheFramesBehindIt) {
     }
   }
   EXPECT_GE(truncations, 5);
+  // Those that were not computed when the miss was known are not computed any more.
+  EXPECT_GE(bench.pipeline->Skipped(), 5);
+  bench.scheduler->Stop();
+  EXPECT_EQ(static_cast<int64_t>(bench.scheduler->Stats().skipped_steps),
+            bench.pipeline->Skipped());
 }
 
 TEST(SpeculationTest, AnswersEndWhereTheyWouldWithoutGuesses) {
@@ -282,14 +288,21 @@ TEST(SpeculationTest, ACancelledStreamLeavesNothingBehind) {
   Answer cancelled;
   cancelled.Start(*bench.scheduler, {.prompt = Prompt(30, 1), .max_tokens = 1500});
   ASSERT_TRUE(bench.pipeline->AwaitSteps(30));
+  bench.pipeline->Hold();
+  ASSERT_TRUE(bench.pipeline->AwaitSteps(bench.pipeline->Steps().size() + 3));
   cancelled.Cancel();
   EXPECT_THAT(cancelled.Wait(), StatusIs(absl::StatusCode::kCancelled));
+  const size_t sent = bench.pipeline->Steps().size();
   Answer next;
   const GenerateRequest request{.prompt = Prompt(40, 2), .max_tokens = 20};
   next.Start(*bench.scheduler, request);
+  // The new request's step comes after the cancelled one's are withdrawn.
+  ASSERT_TRUE(bench.pipeline->AwaitSteps(sent + 1));
+  bench.pipeline->Release();
   ASSERT_OK(next.Wait());
   EXPECT_EQ(next.tokens(), Reference(request, 20, toy));
   EXPECT_EQ(bench.pipeline->Sequences(), 1);
+  EXPECT_GE(bench.pipeline->Skipped(), 3);
 }
 
 TEST(SpeculationTest, ABreakInAStreamEndsItAndTheNextPipelineTakesOver) {

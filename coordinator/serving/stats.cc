@@ -23,6 +23,7 @@ void ServingStats::Add(const ServingStats& other) {
   drafted_tokens += other.drafted_tokens;
   accepted_tokens += other.accepted_tokens;
   saved_steps += other.saved_steps;
+  skipped_steps += other.skipped_steps;
   left_out += other.left_out;
   step_time.Add(other.step_time);
   first_token_time.Add(other.first_token_time);

@@ -59,6 +59,8 @@ struct ServingStats {
   // Passes through the stages that answers did without: one for each guess that came true, less one
   // for each frame of nothing but guesses. Below 0 when most of those were void.
   int64_t saved_steps = 0;
+  // Steps whose rows nobody wanted any more, and that some worker did not compute for that.
+  uint64_t skipped_steps = 0;
   // Feed-forwards that came after their deadline, each once for every token that went without it
   // (Approximation::deadline_ms).
   uint64_t left_out = 0;

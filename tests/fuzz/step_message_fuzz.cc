@@ -123,6 +123,8 @@ class Coordinator {
         step, [](const absl::StatusOr<cluster::StepOutcome>&) {}, now_);
   }
 
+  void Withdraw(uint64_t number) { tracker_.Withdraw({&number, 1}); }
+
   // False when the answer is one that no honest worker sends.
   bool Answer(uint32_t worker, const proto::StepResult& message) {
     cluster::ResultsReader::Options options;
@@ -138,7 +140,8 @@ class Coordinator {
     auto finished = tracker_.Answer(worker, **std::move(answer), now_);
     // Activations that a sender made up may well lead to logits that are not numbers.
     if (!finished.ok()) return finished.status().code() == absl::StatusCode::kDataLoss;
-    if (finished->has_value() && (*finished)->status.ok()) Merge(**std::move(finished));
+    if (!finished->has_value() || !(*finished)->status.ok()) return true;
+    if (!(*finished)->skipped) Merge(**std::move(finished));
     return true;
   }
 
@@ -180,6 +183,7 @@ class Epoch {
     if (sent) {
       coordinator_.Begin(*step);
       ++sent_;
+      if (withdrawn_->Contains(sent_)) coordinator_.Withdraw(sent_);
     }
     results_.clear();
     const bool done = stage_.Run(frame, /*queue_us=*/1);
@@ -188,14 +192,24 @@ class Epoch {
     if (done) {
       Require(step.ok() && results_.size() == 1);
       Require(results_[0].error_code() == 0);
-      Require(static_cast<int64_t>(results_[0].rows_size()) == step->output_count());
+      const bool skipped = frame.skipped() || withdrawn_->Contains(step->number);
+      Require(results_[0].skipped() == skipped);
+      Require(static_cast<int64_t>(results_[0].rows_size()) ==
+              (skipped ? 0 : step->output_count()));
     }
     if (results_.empty()) return;
     proto::StepResult arrived;
     Require(arrived.ParseFromString(results_[0].SerializeAsString()));
     const bool understood = coordinator_.Answer(0, arrived);
-    // Timings are passed on as they came.
-    if (sent && frame.timings_size() == 0) Require(understood);
+    // Timings are passed on as they came, and a step is skipped when somebody says so.
+    const bool honest =
+        frame.timings_size() == 0 && (!frame.skipped() || withdrawn_->Contains(sent_));
+    if (sent && honest) Require(understood);
+  }
+  // As the coordinator would, but of any step.
+  void Withdraw(const proto::StepWithdrawal& message) {
+    const absl::StatusOr<std::vector<uint64_t>> numbers = transport::StepNumbers(message);
+    if (numbers.ok()) withdrawn_->Add(*numbers);
   }
 
  private:
@@ -208,6 +222,7 @@ class Epoch {
     options.routes.heads.push_back({.worker_index = 0, .address = {}});
     options.routes.first_stage.push_back({.worker_index = 0, .address = {}});
     options.shard = &shard;
+    options.withdrawn = withdrawn_;
     options.emit = [this](proto::StepResult result) { results_.push_back(std::move(result)); };
     return options;
   }
@@ -224,6 +239,8 @@ class Epoch {
   uint64_t sent_ = 0;
   std::vector<proto::StepResult> results_;
   std::unique_ptr<WatchedTable> table_ = std::make_unique<WatchedTable>();
+  const std::shared_ptr<worker::WithdrawnSteps> withdrawn_ =
+      std::make_shared<worker::WithdrawnSteps>(kEpoch);
   Coordinator coordinator_;
   worker::Stage stage_;
 };
@@ -276,6 +293,8 @@ class TwoHeads {
  public:
   TwoHeads() : coordinator_({{0, kHalf}, {kHalf, kVocabulary}}) {
     for (const model::Step& step : Conversation()) coordinator_.Begin(step);
+    coordinator_.Withdraw(2);
+    coordinator_.Withdraw(3);
   }
   void Receive(uint32_t worker, const proto::StepResult& message) {
     coordinator_.Answer(worker, message);
@@ -302,7 +321,10 @@ void Examine(InputReader input) {
   while (!input.empty()) {
     const uint8_t kind = input.Byte();
     const std::string bytes(input.Text(input.Number()));
-    if (kind % 2 == 0) {
+    if (kind % 8 == 6) {
+      proto::StepWithdrawal withdrawal;
+      if (withdrawal.ParseFromString(bytes)) epoch.Withdraw(withdrawal);
+    } else if (kind % 2 == 0) {
       proto::StepFrame frame;
       if (frame.ParseFromString(bytes)) epoch.Receive(frame);
     } else {
@@ -363,6 +385,35 @@ std::string ResultRecord(const model::Step& step, uint32_t worker, const model::
   return Record(static_cast<uint8_t>(1 + 2 * worker), result.SerializeAsString());
 }
 
+std::string SkippedRecord(uint64_t number, uint32_t worker) {
+  proto::StepResult result;
+  result.set_epoch(kEpoch);
+  result.set_number(number);
+  result.set_worker_index(worker);
+  result.set_skipped(true);
+  return Record(static_cast<uint8_t>(1 + 2 * worker), result.SerializeAsString());
+}
+
+// Steps 2 and 4 of the conversation are withdrawn, and 4 comes as a stage before would send it.
+std::string SkippedConversation() {
+  proto::StepWithdrawal withdrawal;
+  withdrawal.add_numbers(2);
+  withdrawal.add_numbers(4);
+  std::string records = Record(6, withdrawal.SerializeAsString());
+  for (const model::Step& step : Conversation()) {
+    if (step.number != 4) {
+      records += FrameRecord(step, proto::FRAME_TARGET_LAYERS);
+      continue;
+    }
+    proto::StepFrame frame;
+    *frame.mutable_step() = transport::ToProto(step);
+    frame.set_target(proto::FRAME_TARGET_LAYERS);
+    frame.set_skipped(true);
+    records += Record(0, frame.SerializeAsString());
+  }
+  return records;
+}
+
 std::string ErrorRecord(uint64_t number) {
   proto::StepResult result;
   result.set_epoch(kEpoch);
@@ -407,6 +458,10 @@ std::vector<std::string> Seeds() {
   }
   seeds.push_back(results);
   seeds.push_back(std::string(1, '\0') + ErrorRecord(1) + ErrorRecord(2));
+  seeds.push_back(std::string(1, '\0') + SkippedConversation());
+  seeds.push_back(std::string(1, '\0') + SkippedRecord(1, 0) + SkippedRecord(2, 0) +
+                  ResultRecord(Conversation()[1], 1, {TwoHeads::kHalf, kVocabulary}) +
+                  SkippedRecord(3, 1) + SkippedRecord(3, 0));
   return seeds;
 }
 

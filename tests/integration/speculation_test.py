@@ -2,9 +2,17 @@
 """Guessed tokens, verified several to a step by real stages, change no bit of an answer."""
 import http.client
 import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
 import unittest
 
-from renga_process import LIMIT_S, ProcessTest, demo_model, free_port, golden
+from renga_process import BINARY, LIMIT_S, ProcessTest, demo_model, free_port, golden
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lan"))
+import lan_box  # noqa: E402
 
 STORY = "once upon a time there was a little girl . she was very happy . "
 BODIES = [
@@ -46,7 +54,7 @@ class SpeculationTest(ProcessTest):
         expected, right = self.answers(1, "off")
         self.assertEqual(right, 0)
         for workers, speculation in ((0, "lookup"), (1, "lookup"), (2, "lookup"), (3, "auto"),
-                                     (4, "lookup")):
+                                     (4, "lookup"), (4, "auto")):
             with self.subTest(workers=workers, speculation=speculation):
                 choices, right = self.answers(workers, speculation)
                 self.assertEqual(choices, expected)
@@ -71,6 +79,44 @@ class SpeculationTest(ProcessTest):
         result = self.renga("run", model, "hello", "--speculation", "wild")
         self.assertNotEqual(result.returncode, 0)
         self.assertIn(b"--speculation can be auto, off or lookup", result.stderr)
+
+
+class LongLinksTest(ProcessTest):
+    """Where links are long, frames of guesses follow each other, and those behind a miss are
+    withdrawn while the stages compute them."""
+
+    SAMPLING = ("--raw", "-n", "200", "--temperature", "0.6", "--seed", "9", "--context", "300")
+
+    def answer(self, model, workers):
+        """The text that a LAN with delays of 5 ms gives, with guesses as they pay."""
+        with tempfile.TemporaryDirectory(prefix="renga-speculation-") as folder, \
+                lan_box.LanBox(machines=workers + 1, delay_ms=5) as box:
+            run = box.popen(0, [BINARY, "run", model, STORY * 3, *self.SAMPLING, "--speculation",
+                                "auto", "--listen", f"{box.address(0)}:7400", "--workers", workers],
+                            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE, text=True)
+            line = next(line for line in run.stderr if "join with:" in line)
+            _, command, address, option, token = line.split("join with:")[1].split()
+            for number in range(1, workers + 1):
+                environment = {**os.environ, "XDG_STATE_HOME": f"{folder}/{number}/state",
+                               "XDG_CACHE_HOME": f"{folder}/{number}/cache"}
+                box.popen(number, [BINARY, command, address, option, token, "-t", "1", "--memory",
+                                   "64MiB", "--name", f"machine-{number}"],
+                          env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            text, errors = run.communicate(timeout=LIMIT_S)
+            self.assertEqual(run.returncode, 0, errors)
+            return text
+
+    def test_same_text_with_void_frames_withdrawn(self):
+        model, _, _ = golden("story-f32")
+        expected = self.renga_ok("run", model, STORY * 3, *self.SAMPLING, "--speculation", "off",
+                                 "-t", "1")
+        for workers in (1, 2, 4):
+            with self.subTest(workers=workers):
+                try:
+                    self.assertEqual(self.answer(model, workers), expected)
+                except lan_box.NotPermitted as error:
+                    self.skipTest(str(error))
 
 
 if __name__ == "__main__":

@@ -91,7 +91,7 @@ std::vector<LayerStack::Lane> LayerStack::LanesOf(Call call) const {
 
 absl::Status LayerStack::Run(std::span<float> rows, std::span<const int64_t> positions,
                              std::span<const kernels::SequenceSlot> slots,
-                             base::Communicator* group) {
+                             base::Communicator* group, const StepWatch& withdrawn) {
   if (slice_.has_value() != (group != nullptr)) {
     return absl::FailedPreconditionError("slices of layers need a group, whole layers none");
   }
@@ -113,7 +113,13 @@ absl::Status LayerStack::Run(std::span<float> rows, std::span<const int64_t> pos
   RENGA_RETURN_IF_ERROR(backend_->Upload(bytes, *activations_, activation_offsets_[0]));
   std::vector<Lane> lanes = LanesOf(call);
   begun_.clear();  // of a step that failed
-  for (const Layer& layer : layers_) RENGA_RETURN_IF_ERROR(RunLayer(layer, lanes));
+  // What comes from disk is read ahead in the order of use, which no step may leave.
+  const bool may_stop =
+      withdrawn && group == nullptr && lazy_.residency == nullptr && lazy_.experts == nullptr;
+  for (const Layer& layer : layers_) {
+    if (may_stop && withdrawn()) return backend_->Synchronize();
+    RENGA_RETURN_IF_ERROR(RunLayer(layer, lanes));
+  }
   while (!begun_.empty()) RENGA_RETURN_IF_ERROR(FinishOldestSum());
   if (late_.has_value()) {
     const Op rest{

@@ -66,9 +66,10 @@ class LayerStack {
   // Runs `rows` (positions.size() x d_model, at least one row, at most max_step_tokens) through
   // all layers, in place. Nothing is late any more when they leave. Slots cover all rows. `group`
   // joins what its members computed of a layer: kFailedPrecondition when a slice has none or whole
-  // layers have one.
+  // layers have one. `withdrawn` as Shard::RunLayers has it.
   absl::Status Run(std::span<float> rows, std::span<const int64_t> positions,
-                   std::span<const kernels::SequenceSlot> slots, base::Communicator* group);
+                   std::span<const kernels::SequenceSlot> slots, base::Communicator* group,
+                   const StepWatch& withdrawn);
 
  private:
   struct Expert {

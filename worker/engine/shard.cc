@@ -306,21 +306,25 @@ class ShardImpl : public Shard {
     return embedding_->Rows(tokens);
   }
 
-  absl::Status RunLayers(const model::Step& step, std::span<float> rows,
-                         base::Communicator* group) override {
-    if (layers_ == nullptr) return absl::FailedPreconditionError("this shard has no layers");
-    RENGA_RETURN_IF_ERROR(failure_);
+  absl::Status RunLayers(const model::Step& step, std::span<float> rows, base::Communicator* group,
+                         const StepWatch& withdrawn) override {
+    RENGA_RETURN_IF_ERROR(CheckHasLayers());
     RENGA_RETURN_IF_ERROR(CheckStepSize(step, limits_));
     RENGA_RETURN_IF_ERROR(CheckRows(step.token_count(), rows.size()));
     RENGA_RETURN_IF_ERROR(sequences_.Apply(step));
     if (rows.empty()) return absl::OkStatus();
     DescribeRows(step);
-    const absl::Status status = layers_->Run(rows, positions_, slots_, group);
+    const absl::Status status = layers_->Run(rows, positions_, slots_, group, withdrawn);
     if (!status.ok()) {
       failure_ = absl::FailedPreconditionError(
           absl::StrCat("sequences are undefined since a step failed: ", status.message()));
     }
     return status;
+  }
+
+  absl::Status SkipLayers(const model::Step& step) override {
+    RENGA_RETURN_IF_ERROR(CheckHasLayers());
+    return sequences_.Apply(step);
   }
 
   absl::StatusOr<std::vector<model::HeadRow>> RunHead(const model::Step& step,
@@ -375,6 +379,10 @@ class ShardImpl : public Shard {
     return absl::OkStatus();
   }
 
+  absl::Status CheckHasLayers() const {
+    if (layers_ == nullptr) return absl::FailedPreconditionError("this shard has no layers");
+    return failure_;
+  }
   absl::Status CheckRows(int64_t count, size_t floats) const {
     if (floats == static_cast<size_t>(count * d_model_)) return absl::OkStatus();
     return absl::InvalidArgumentError(absl::StrCat("the step has ", count, " rows of ", d_model_,

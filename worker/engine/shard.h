@@ -123,6 +123,9 @@ using LoadProgress = std::function<bool(int64_t done_bytes, int64_t total_bytes)
 // that brings them back to d_model), rows in the order of the step's.
 using NeuronObserver = std::function<void(int64_t layer, std::span<const float> rows)>;
 
+// Whether nobody wants the step's result any more. On the engine's thread; quick.
+using StepWatch = std::function<bool()>;
+
 // Not thread-safe: one thread (the engine's own) runs steps.
 class Shard {
  public:
@@ -150,8 +153,16 @@ class Shard {
   //
   // The members of a tensor-parallel group run the same steps in the same order, with the same rows
   // in and out; `group` joins their parts. null: this shard has whole layers.
+  // `withdrawn`, which may be null, is asked before each layer where none is read from disk. Once
+  // it says true nothing more is computed; `rows`, and what the step's positions hold, are then
+  // undefined, and the status is OK. Not in a group, whose members must agree.
   virtual absl::Status RunLayers(const model::Step& step, std::span<float> rows,
-                                 base::Communicator* group) = 0;
+                                 base::Communicator* group,
+                                 const StepWatch& withdrawn = nullptr) = 0;
+
+  // Carries out the step's KV commands and lets its sequences grow as RunLayers does, but computes
+  // nothing: what the positions hold is undefined until a later command takes them back.
+  virtual absl::Status SkipLayers(const model::Step& step) = 0;
 
   // How many feed-forwards the last step went without (Approximation::deadline_ms).
   virtual uint32_t left_out() const = 0;

@@ -341,6 +341,50 @@ TEST_F(ShardTest, BadStepsLeaveTheStateAsItWas) {
   EXPECT_EQ(actual, expected);
 }
 
+TEST_F(ShardTest, WhatASkippedStepLeftIsTakenBackByATruncation) {
+  MemoryBudget budget(kPlenty);
+  ASSERT_OK_AND_ASSIGN(auto shard, Load(whole_, budget));
+  ASSERT_OK_AND_ASSIGN(auto untouched, Load(whole_, budget));
+  const auto step_of = [](int64_t first, int64_t count) {
+    model::Step step;
+    if (first == 0) step.commands = {AppendTo(1, {2})};
+    step.slots = {{.sequence = 1, .first_position = first, .token_count = count}};
+    return step;
+  };
+  for (Shard* each : {shard.get(), untouched.get()}) {
+    std::vector<float> rows = Rows(3);
+    ASSERT_OK(each->RunLayers(step_of(0, 3), rows, nullptr));
+  }
+  // Given up after each number of layers, before all of them, and before any.
+  for (int64_t layers = 0; layers <= model_.config.n_layers; ++layers) {
+    int64_t asked = 0;
+    std::vector<float> rows = Rows(4);
+    ASSERT_OK(shard->RunLayers(step_of(3, 4), rows, nullptr, [&] { return asked++ == layers; }));
+    EXPECT_EQ(asked, std::min(layers + 1, model_.config.n_layers)) << "not asked again";
+    model::Step next = step_of(7, 2);
+    next.commands = {AppendTo(1, {3})};
+    next.slots.push_back({.sequence = 2, .first_position = 0, .token_count = 1});
+    EXPECT_THAT(shard->SkipLayers(next), StatusIs(absl::StatusCode::kInvalidArgument))
+        << "an unknown sequence, and nothing of the step is carried out";
+    next.slots.pop_back();
+    ASSERT_OK(shard->SkipLayers(next));
+    model::Step right = step_of(3, 2);
+    right.commands = {
+        {.kind = KvCommand::Kind::kTruncate, .sequence = 1, .tokens = 3, .blocks = {}}};
+    std::vector<float> actual = Rows(2);
+    ASSERT_OK(shard->RunLayers(right, actual, nullptr));
+    std::vector<float> expected = Rows(2);
+    ASSERT_OK(untouched->RunLayers(right, expected, nullptr));
+    EXPECT_EQ(actual, expected);
+    // Both have five positions: back to three.
+    model::Step back;
+    back.commands = {
+        {.kind = KvCommand::Kind::kTruncate, .sequence = 1, .tokens = 3, .blocks = {}}};
+    ASSERT_OK(shard->SkipLayers(back));
+    ASSERT_OK(untouched->SkipLayers(back));
+  }
+}
+
 TEST_F(ShardTest, AFailedDeviceNeedsAReset) {
   MemoryBudget budget(kPlenty);
   ASSERT_OK_AND_ASSIGN(auto shard, Load(whole_, budget));

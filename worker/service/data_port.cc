@@ -7,10 +7,12 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/log.h"
+#include "base/status_macros.h"
 #include "proto/step.pb.h"
 #include "transport/identity.h"
 #include "transport/local_worker.h"
 #include "transport/message_socket.h"
+#include "transport/wire.h"
 
 namespace renga::worker {
 namespace {
@@ -122,7 +124,7 @@ class DataPort::Edge : public Connection, public std::enable_shared_from_this<Ed
   uint32_t owed_ ABSL_GUARDED_BY(mutex_) = 0;         // credits of frames that are
 };
 
-// Results of an epoch, to the coordinator.
+// Results of an epoch, to the coordinator, which may say that it no longer waits for some.
 class DataPort::Results : public Connection,
                           public transport::ResultSink,
                           public std::enable_shared_from_this<Results> {
@@ -134,8 +136,15 @@ class DataPort::Results : public Connection,
   void End(const absl::Status& status) override { Connection::End(status); }
 
  private:
-  absl::Status OnMessage(std::string&) override {
-    return absl::InvalidArgumentError("results go one way only");
+  absl::Status OnMessage(std::string& message) override {
+    proto::StepWithdrawal withdrawal;
+    if (!withdrawal.ParseFromString(message) || withdrawal.epoch() != epoch_) {
+      return absl::InvalidArgumentError(
+          "what comes where results go is no withdrawal of their epoch's steps");
+    }
+    RENGA_ASSIGN_OR_RETURN(const std::vector<uint64_t> numbers, transport::StepNumbers(withdrawal));
+    host_->WithdrawSteps(epoch_, numbers);
+    return absl::OkStatus();
   }
 
   ShardHost* const host_;

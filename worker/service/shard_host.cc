@@ -349,6 +349,8 @@ void ShardHost::StartStage(const LoadOrder& order) {
   {
     absl::MutexLock lock(&mutex_);
     options.group = group_.get();
+    withdrawn_ = std::make_shared<WithdrawnSteps>(order.epoch);
+    options.withdrawn = withdrawn_;
   }
   options.dialer = options_.dialer;
   options.emit = [this](proto::StepResult result) { outbox_.Push(std::move(result)); };
@@ -374,6 +376,7 @@ void ShardHost::DropStage() {
   stage_.reset();
   absl::MutexLock lock(&mutex_);
   group_.reset();
+  withdrawn_.reset();
 }
 
 void ShardHost::Unload(uint64_t epoch, std::function<void()> done) {
@@ -406,6 +409,11 @@ void ShardHost::RunFrame(proto::StepFrame frame, std::function<void()> done) {
 
 void ShardHost::AttachResults(uint64_t epoch, std::shared_ptr<transport::ResultSink> sink) {
   outbox_.Attach(epoch, std::move(sink));
+}
+
+void ShardHost::WithdrawSteps(uint64_t epoch, std::span<const uint64_t> numbers) {
+  absl::MutexLock lock(&mutex_);
+  if (withdrawn_ != nullptr && withdrawn_->epoch() == epoch) withdrawn_->Add(numbers);
 }
 
 }  // namespace renga::worker

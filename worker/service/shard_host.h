@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <thread>
 
@@ -31,6 +32,7 @@
 #include "worker/service/shipped_weights.h"
 #include "worker/service/stage.h"
 #include "worker/service/stage_group.h"
+#include "worker/service/withdrawn_steps.h"
 
 namespace renga::worker {
 
@@ -70,6 +72,9 @@ class ShardHost {
   // `done` runs on the engine's thread when the frame's memory is free again.
   void RunFrame(proto::StepFrame frame, std::function<void()> done);
   void AttachResults(uint64_t epoch, std::shared_ptr<transport::ResultSink> sink);
+  // Nobody waits for the answers to these steps of that epoch: what is not computed of them, now
+  // and when they come, is left out.
+  void WithdrawSteps(uint64_t epoch, std::span<const uint64_t> numbers);
 
   // Cancels, then waits for the thread. Frames and loads that come later are dropped.
   void Stop();
@@ -120,6 +125,7 @@ class ShardHost {
   ShippedWeights* cancelled_weights_ ABSL_GUARDED_BY(mutex_) = nullptr;
   // Of stage_, which the engine's thread may be waiting in: Cancel is for the others.
   std::shared_ptr<StageGroup> group_ ABSL_GUARDED_BY(mutex_);
+  std::shared_ptr<WithdrawnSteps> withdrawn_ ABSL_GUARDED_BY(mutex_);  // of stage_
 
   // The engine thread's own.
   uint64_t newest_epoch_ = 0;  // ever ordered: older orders are refused

@@ -74,6 +74,8 @@ bool Stage::Run(proto::StepFrame frame, uint64_t queue_us) {
   absl::Status status;
   if (frame.timings_size() > kMaxTimings) {
     status = absl::InvalidArgumentError("frame.timings has too many entries");
+  } else if (frame.skipped() && (!frame.activations().empty() || frame.tokens_size() > 0)) {
+    status = absl::InvalidArgumentError("frame.skipped, but it has something to compute");
   } else if (target == proto::FRAME_TARGET_HEAD) {
     status = RunHeadFrame(frame, queue_us);
   } else if (target == proto::FRAME_TARGET_EMBEDDING) {
@@ -89,6 +91,7 @@ bool Stage::Run(proto::StepFrame frame, uint64_t queue_us) {
 
 absl::Status Stage::RunEmbedding(proto::StepFrame& frame, uint64_t queue_us) {
   RENGA_ASSIGN_OR_RETURN(const model::Step step, transport::FromProto(frame.step()));
+  if (frame.skipped() || IsWithdrawn(step.number)) return SkipEmbedding(step, frame);
   RENGA_ASSIGN_OR_RETURN(const std::vector<model::TokenId> tokens,
                          transport::UnpackTokens(frame, step.token_count(), options_.vocab_size));
   RENGA_ASSIGN_OR_RETURN(std::vector<float> rows, options_.shard->Embed(tokens));
@@ -103,8 +106,18 @@ absl::Status Stage::RunEmbedding(proto::StepFrame& frame, uint64_t queue_us) {
   return RunLayers(step, transport::AsReceived(rows, options_.wire_type), frame, queue_us);
 }
 
+absl::Status Stage::SkipEmbedding(const model::Step& step, proto::StepFrame& frame) {
+  frame.clear_tokens();
+  frame.set_skipped(true);
+  frame.set_target(proto::FRAME_TARGET_LAYERS);
+  RENGA_RETURN_IF_ERROR(SendToAll(first_, frame));
+  return embeds_for_itself_ ? SkipLayers(step, frame) : absl::OkStatus();
+}
+
 absl::Status Stage::RunLayersFrame(proto::StepFrame& frame, uint64_t queue_us) {
   RENGA_ASSIGN_OR_RETURN(const model::Step step, transport::FromProto(frame.step()));
+  const bool in_group = options_.group != nullptr;
+  if (frame.skipped() || (!in_group && IsWithdrawn(step.number))) return SkipLayers(step, frame);
   RENGA_ASSIGN_OR_RETURN(std::vector<float> rows,
                          transport::UnpackActivations(frame, step.token_count(), options_.d_model,
                                                       options_.wire_type));
@@ -118,15 +131,34 @@ absl::Status Stage::RunLayers(const model::Step& step, std::vector<float> rows,
   if (options_.group != nullptr) {
     RENGA_ASSIGN_OR_RETURN(group, options_.group->Joined());
   }
-  RENGA_RETURN_IF_ERROR(options_.shard->RunLayers(step, rows, group));
+  const auto watch = [&] {
+    if (IsWithdrawn(step.number)) frame.set_skipped(true);
+    return frame.skipped();
+  };
+  RENGA_RETURN_IF_ERROR(options_.shard->RunLayers(step, rows, group, watch));
   proto::StageTiming& timing = *frame.add_timings();
   SetTiming(options_.worker_index, false, queue_us, MicrosecondsSince(begin), timing);
   timing.set_left_out(options_.shard->left_out());
   if (group != nullptr) {
     timing.set_exchange_us(absl::ToInt64Microseconds(group->TakeExchangeTime()));
   }
+  return SendOn(step, rows, frame);
+}
+
+absl::Status Stage::SkipLayers(const model::Step& step, proto::StepFrame& frame) {
+  RENGA_RETURN_IF_ERROR(options_.shard->SkipLayers(step));
+  frame.set_skipped(true);
+  return SendOn(step, {}, frame);
+}
+
+absl::Status Stage::SendOn(const model::Step& step, std::span<const float> rows,
+                           proto::StepFrame& frame) {
   if (next_.empty()) return SendToHeads(step, frame, rows);
-  transport::PackActivations(rows, frame, options_.wire_type);
+  if (frame.skipped()) {
+    frame.clear_activations();
+  } else {
+    transport::PackActivations(rows, frame, options_.wire_type);
+  }
   return SendToAll(next_, std::move(frame));
 }
 
@@ -141,7 +173,8 @@ absl::Status Stage::SendToAll(std::vector<Edge>& edges, proto::StepFrame frame) 
 
 absl::Status Stage::SendToHeads(const model::Step& step, const proto::StepFrame& frame,
                                 std::span<const float> rows) {
-  std::vector<float> outputs = engine::GatherOutputs(step, rows, options_.d_model);
+  std::vector<float> outputs;
+  if (!frame.skipped()) outputs = engine::GatherOutputs(step, rows, options_.d_model);
   bool mine = false;
   bool others = false;
   for (Edge& head : heads_) {
@@ -156,37 +189,43 @@ absl::Status Stage::SendToHeads(const model::Step& step, const proto::StepFrame&
     // Heads keep no sequences: commands stay behind.
     *to.mutable_step()->mutable_slots() = frame.step().slots();
     *to.mutable_timings() = frame.timings();
-    transport::PackActivations(outputs, to, options_.wire_type);
+    to.set_skipped(frame.skipped());
+    if (!frame.skipped()) transport::PackActivations(outputs, to, options_.wire_type);
     others = true;
     RENGA_RETURN_IF_ERROR(Send(head, std::move(to)));
   }
   // Blocks of one matrix are merged: all of them must see the same numbers.
   if (mine && others) outputs = transport::AsReceived(outputs, options_.wire_type);
   // Own rows last: the others compute meanwhile.
-  return mine ? RunHead(step, outputs, 0, frame.timings()) : absl::OkStatus();
+  return mine ? RunHead(step, outputs, frame, /*queue_us=*/0) : absl::OkStatus();
 }
 
 absl::Status Stage::RunHeadFrame(proto::StepFrame& frame, uint64_t queue_us) {
   RENGA_ASSIGN_OR_RETURN(const model::Step step, transport::FromProto(frame.step()));
+  if (frame.skipped()) return RunHead(step, {}, frame, queue_us);
   RENGA_ASSIGN_OR_RETURN(const std::vector<float> outputs,
                          transport::UnpackActivations(frame, step.output_count(), options_.d_model,
                                                       options_.wire_type));
-  return RunHead(step, outputs, queue_us, frame.timings());
+  return RunHead(step, outputs, frame, queue_us);
 }
 
 absl::Status Stage::RunHead(const model::Step& step, std::span<const float> outputs,
-                            uint64_t queue_us,
-                            const google::protobuf::RepeatedPtrField<proto::StageTiming>& timings) {
+                            const proto::StepFrame& frame, uint64_t queue_us) {
   const Clock::time_point begin = Clock::now();
-  RENGA_ASSIGN_OR_RETURN(const std::vector<model::HeadRow> rows,
-                         options_.shard->RunHead(step, outputs));
   proto::StepResult result;
   result.set_epoch(options_.epoch);
   result.set_number(step.number);
   result.set_worker_index(options_.worker_index);
-  for (const model::HeadRow& row : rows) *result.add_rows() = transport::ToProto(row);
-  *result.mutable_timings() = timings;
-  SetTiming(options_.worker_index, true, queue_us, MicrosecondsSince(begin), *result.add_timings());
+  *result.mutable_timings() = frame.timings();
+  // Each head's owner answers for itself, so one may see a withdrawal and another not.
+  result.set_skipped(frame.skipped() || IsWithdrawn(step.number));
+  if (!result.skipped()) {
+    RENGA_ASSIGN_OR_RETURN(const std::vector<model::HeadRow> rows,
+                           options_.shard->RunHead(step, outputs));
+    for (const model::HeadRow& row : rows) *result.add_rows() = transport::ToProto(row);
+    SetTiming(options_.worker_index, true, queue_us, MicrosecondsSince(begin),
+              *result.add_timings());
+  }
   options_.emit(std::move(result));
   return absl::OkStatus();
 }

@@ -18,10 +18,16 @@
 #include "worker/engine/shard.h"
 #include "worker/service/load_order.h"
 #include "worker/service/stage_group.h"
+#include "worker/service/withdrawn_steps.h"
 
 namespace renga::worker {
 
 // Used by the engine's thread only. Opens its outgoing edges when made.
+//
+// Withdrawn steps take the same road as others, in order and with their commands, but are not
+// computed. Where a frame's only receiver sees that its step was withdrawn, it says so in what it
+// sends on, and whoever gets that goes by it. The members of a group do nothing else: each sees
+// a withdrawal at another time, and all of them must compute a step, or none.
 class Stage {
  public:
   struct Options {
@@ -34,6 +40,8 @@ class Stage {
     engine::Shard* shard = nullptr;  // outlives the stage
     // Of the members that hold slices of the same layers; null: whole layers. Outlives the stage.
     StageGroup* group = nullptr;
+    // Steps that need no answer; null: every step needs one. May change at any time.
+    std::shared_ptr<const WithdrawnSteps> withdrawn = nullptr;
     transport::Dialer* dialer = nullptr;  // outlives the stage
     // Takes answers and failures for the coordinator.
     std::function<void(proto::StepResult)> emit;
@@ -62,20 +70,30 @@ class Stage {
   };
 
   Edge OpenEdge(const RoutePeer& peer);
+  bool IsWithdrawn(uint64_t number) const {
+    return options_.withdrawn != nullptr && options_.withdrawn->Contains(number);
+  }
   // The number of the last step done for such frames.
   uint64_t& LastOf(proto::FrameTarget target);
   absl::Status RunEmbedding(proto::StepFrame& frame, uint64_t queue_us);
+  absl::Status SkipEmbedding(const model::Step& step, proto::StepFrame& frame);
   absl::Status RunLayersFrame(proto::StepFrame& frame, uint64_t queue_us);
+  // As RunLayers, but computes nothing.
+  absl::Status SkipLayers(const model::Step& step, proto::StepFrame& frame);
   // `frame` is the one that brought the step: what goes on is made from it.
   absl::Status RunLayers(const model::Step& step, std::vector<float> rows, proto::StepFrame& frame,
                          uint64_t queue_us);
+  // What has become of the step's rows, or that it was skipped, to the next stage or the heads.
+  absl::Status SendOn(const model::Step& step, std::span<const float> rows,
+                      proto::StepFrame& frame);
   // To all of the edges but this worker itself.
   absl::Status SendToAll(std::vector<Edge>& edges, proto::StepFrame frame);
   absl::Status SendToHeads(const model::Step& step, const proto::StepFrame& frame,
                            std::span<const float> rows);
   absl::Status RunHeadFrame(proto::StepFrame& frame, uint64_t queue_us);
-  absl::Status RunHead(const model::Step& step, std::span<const float> outputs, uint64_t queue_us,
-                       const google::protobuf::RepeatedPtrField<proto::StageTiming>& timings);
+  // `frame` says what became of the step before.
+  absl::Status RunHead(const model::Step& step, std::span<const float> outputs,
+                       const proto::StepFrame& frame, uint64_t queue_us);
   absl::Status Send(Edge& edge, proto::StepFrame frame);
   void EmitError(uint64_t number, const absl::Status& status);
 

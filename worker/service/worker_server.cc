@@ -158,6 +158,10 @@ class WorkerServerImpl : public WorkerServer {
         .attach_results =
             [host = host_.get()](uint64_t epoch, std::shared_ptr<transport::ResultSink> sink) {
               host->AttachResults(epoch, std::move(sink));
+            },
+        .withdraw_steps =
+            [host = host_.get()](uint64_t epoch, std::span<const uint64_t> numbers) {
+              host->WithdrawSteps(epoch, numbers);
             }});
     service_.SetHost(host_.get());
     data_port_.SetHost(host_.get());

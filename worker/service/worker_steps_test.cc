@@ -205,6 +205,60 @@ TEST_F(WorkerStepsTest, AllHeadBlocksSeeTheSameNarrowRows) {
   EXPECT_EQ(answers[0], answers[1]);
 }
 
+// The first steps, then one that is withdrawn and its successor, which are taken back: what follows
+// has the bits that it has without them.
+TEST_F(WorkerStepsTest, WithdrawnStepsChangeNoBit) {
+  StartWhole();
+  ExpectRightAnswer(0, 1);
+  ExpectRightAnswer(1, 2);
+  bool skipped = false;
+  uint64_t number = 2;
+  // A withdrawal that is overtaken by its step comes too late.
+  for (int round = 0; round < 1000 && !skipped; ++round) {
+    ASSERT_OK(driver_->Withdraw(5, {number + 1, number + 2}));
+    for (int64_t position : {37, 38}) {
+      model::Step step = MakeStep(5, ++number, position, 1);
+      ASSERT_OK(driver_->SendStep(step, MakeRows(1, kDModel, 99)));
+    }
+    for (int i = 0; i < 2; ++i) {
+      ASSERT_OK_AND_ASSIGN(const proto::StepResult result, driver_->NextResult());
+      ASSERT_OK(ErrorOf(result));
+      EXPECT_EQ(result.number(), number - 1 + i);
+      EXPECT_EQ(result.rows_size(), result.skipped() ? 0 : 1);
+      skipped = result.skipped();
+    }
+    model::Step back;
+    back.epoch = 5;
+    back.number = ++number;
+    back.commands = {
+        {.kind = model::KvCommand::Kind::kTruncate, .sequence = 1, .tokens = 37, .blocks = {}}};
+    ASSERT_OK(driver_->SendStep(back, {}));
+    ASSERT_OK(driver_->NextResult());
+  }
+  EXPECT_TRUE(skipped);
+  ExpectRightAnswer(2, number + 1);
+  ExpectRightAnswer(3, number + 2);
+}
+
+TEST_F(WorkerStepsTest, WhatIsNoWithdrawalEndsTheResults) {
+  StartWhole();
+  for (const auto& send : std::vector<std::function<absl::Status()>>{
+           [&] { return driver_->SendResultsBytes("what?"); },
+           [&] { return driver_->Withdraw(4, {1}); },
+           [&] {
+             return driver_->Withdraw(5, {1, 0});
+           },
+           [&] { return driver_->Withdraw(5, std::vector<uint64_t>(17, 1)); }}) {
+    driver_->OpenResults(5);
+    ASSERT_OK(send());
+    EXPECT_THAT(driver_->NextResult(),
+                StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("withdrawal")));
+  }
+  // The epoch goes on, for whoever listens.
+  driver_->OpenResults(5);
+  ExpectRightAnswer(0, 1);
+}
+
 TEST_F(WorkerStepsTest, AResultWaitsForItsReader) {
   worker_ = Start(Options());
   driver_ = std::make_unique<WorkerDriver>(dialer_.get(), *worker_);

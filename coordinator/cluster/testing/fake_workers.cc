@@ -10,6 +10,7 @@
 #include <cstring>
 #include <deque>
 #include <numeric>
+#include <set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -155,6 +156,8 @@ class FakeWorker::Service : public proto::Worker::Service {
   Misbehaviour misbehaviour_ ABSL_GUARDED_BY(mutex_) = Misbehaviour::kNone;
   proto::LoadRequest request_ ABSL_GUARDED_BY(mutex_);
   std::deque<proto::StepResult> results_ ABSL_GUARDED_BY(mutex_);
+  std::deque<proto::StepResult> waiting_ ABSL_GUARDED_BY(mutex_);  // for their withdrawal
+  std::set<uint64_t> withdrawn_ ABSL_GUARDED_BY(mutex_);
 
  private:
   std::unique_ptr<transport::MessageSocket> Open(transport::PeerPurpose purpose) {
@@ -162,6 +165,7 @@ class FakeWorker::Service : public proto::Worker::Service {
     auto socket = std::make_unique<transport::MessageSocket>(transport::MessageSocket::Handlers{
         .on_message = [this, purpose, holder](const std::string& message) -> absl::Status {
           if (purpose == transport::PeerPurpose::kProbe) return (*holder)->SendBytes(message);
+          if (purpose == transport::PeerPurpose::kResults) return TakeWithdrawal(message);
           proto::StepFrame frame;
           if (!frame.ParseFromString(message)) return absl::InvalidArgumentError("no frame");
           others_->Answer(frame);
@@ -172,6 +176,22 @@ class FakeWorker::Service : public proto::Worker::Service {
         .on_end = [](const absl::Status&) {}});
     *holder = socket.get();
     return socket;
+  }
+  absl::Status TakeWithdrawal(const std::string& message) {
+    proto::StepWithdrawal withdrawal;
+    if (!withdrawal.ParseFromString(message)) return absl::InvalidArgumentError("no withdrawal");
+    absl::MutexLock lock(&mutex_);
+    if (withdrawal.epoch() != request_.epoch()) return absl::OkStatus();
+    withdrawn_.insert(withdrawal.numbers().begin(), withdrawal.numbers().end());
+    AnswerWithdrawn();
+    SendResults();
+    return absl::OkStatus();
+  }
+  void AnswerWithdrawn() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    for (; !waiting_.empty() && withdrawn_.contains(waiting_.front().number());
+         waiting_.pop_front()) {
+      results_.push_back(waiting_.front());
+    }
   }
   void Spoil(proto::StepResult& result) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void SendResults() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
@@ -221,6 +241,16 @@ void FakeWorker::Service::Spoil(proto::StepResult& result) {
       break;
     case Misbehaviour::kSilent:
       return;
+    case Misbehaviour::kWithdrawn:
+      result.clear_rows();
+      result.set_skipped(true);
+      waiting_.push_back(result);
+      AnswerWithdrawn();
+      return;
+    case Misbehaviour::kSkips:
+      result.clear_rows();
+      result.set_skipped(true);
+      break;
     case Misbehaviour::kDiesOnStep:
       killed_ = true;
       return;

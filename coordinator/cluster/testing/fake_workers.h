@@ -32,6 +32,7 @@ std::vector<model::HeadRow> FakeAnswer(const model::Step& step,
 
 enum class Misbehaviour {
   kNone,
+  kWithdrawn,    // none: waits until a step is withdrawn, and says that it skipped it
   kSilent,       // never answers steps
   kWrongEpoch,   // answers for an older epoch only
   kWrongWorker,  // under another worker's index
@@ -41,6 +42,7 @@ enum class Misbehaviour {
   kTwice,        // every answer twice
   kGarbage,      // logits whose bytes are no floats
   kFailsStep,    // kInternal "the engine is on fire"
+  kSkips,        // says that it skipped the step
   kDiesOnStep,   // ends its streams in mid-step, and does not answer when links are measured
   kRefusesLoad,  // kResourceExhausted
   kNeverReady,   // ends a load without being ready

@@ -154,6 +154,12 @@ absl::StatusOr<std::vector<model::HeadRow>> ToyStage::Run(const model::Step& ste
   return answers;
 }
 
+absl::Status ToyStage::Skip(const model::Step& step, std::span<const TokenId> tokens) {
+  std::vector<TokenId> wrong(tokens.begin(), tokens.end());
+  for (TokenId& token : wrong) token = (token + 1) % static_cast<TokenId>(options_.vocab_size);
+  return Run(step, wrong).status();
+}
+
 FakePipeline::FakePipeline(const FakePipelineOptions& options)
     : options_(options), stage_(options), thread_([this] { Work(); }) {
   model_.config.d_model = kToyWidth;
@@ -178,14 +184,43 @@ absl::Status FakePipeline::status() const {
   return status_;
 }
 
-void FakePipeline::Submit(model::Step step, std::vector<TokenId> tokens, Callback done,
-                          EarlyCallback early) {
+uint64_t FakePipeline::Submit(model::Step step, std::vector<TokenId> tokens, Callback done,
+                              EarlyCallback early) {
   absl::MutexLock lock(&mutex_);
   step.epoch = options_.epoch;
   step.number = steps_.size() + 1;
   steps_.push_back(step);
   pending_.push_back({std::move(step), std::move(tokens), std::move(done), std::move(early)});
   max_in_flight_ = std::max(max_in_flight_, ++in_flight_);
+  return steps_.size();
+}
+
+void FakePipeline::Withdraw(std::span<const uint64_t> numbers) {
+  absl::MutexLock lock(&mutex_);
+  for (const Pending& pending : pending_) {
+    const uint64_t number = pending.step.number;
+    if (std::find(numbers.begin(), numbers.end(), number) != numbers.end()) {
+      withdrawn_.insert(number);
+    }
+  }
+}
+
+absl::StatusOr<cluster::StepOutcome> FakePipeline::Compute(const Pending& next) {
+  cluster::StepOutcome outcome;
+  if (withdrawn_.erase(next.step.number) > 0) {
+    ++skipped_;
+    outcome.skipped = true;
+    RENGA_RETURN_IF_ERROR(stage_.Skip(next.step, next.tokens));
+    return outcome;
+  }
+  RENGA_ASSIGN_OR_RETURN(outcome.rows, stage_.Run(next.step, next.tokens));
+  const StepCost cost = options_.cost(next.step.token_count());
+  outcome.round_trip_us = static_cast<uint64_t>(cost.round_trip_us);
+  outcome.compute_us = cost.busiest_us;
+  outcome.timings.push_back({.worker_index = 0,
+                             .compute_us = static_cast<uint64_t>(cost.busiest_us),
+                             .left_out = options_.left_out});
+  return outcome;
 }
 
 void FakePipeline::Work() {
@@ -206,24 +241,15 @@ void FakePipeline::Work() {
       next = std::move(pending_.front());
       pending_.pop_front();
       if (status_.ok()) {
-        absl::StatusOr<std::vector<model::HeadRow>> rows = stage_.Run(next.step, next.tokens);
-        if (rows.ok()) {
-          outcome->rows = *std::move(rows);
-          const StepCost cost = options_.cost(next.step.token_count());
-          outcome->round_trip_us = static_cast<uint64_t>(cost.round_trip_us);
-          outcome->compute_us = cost.busiest_us;
-          outcome->timings.push_back({.worker_index = 0,
-                                      .compute_us = static_cast<uint64_t>(cost.busiest_us),
-                                      .left_out = options_.left_out});
-        } else {
-          violation_.Update(rows.status());
-          status_ = rows.status();
-        }
+        outcome = Compute(next);
+        violation_.Update(outcome.status());
+        status_.Update(outcome.status());
       }
       if (!status_.ok()) outcome = status_;
     }
-    if (options_.step_time > absl::ZeroDuration()) absl::SleepFor(options_.step_time);
-    const bool early = options_.near_rows > 0 && next.early && outcome.ok();
+    const bool skipped = outcome.ok() && outcome->skipped;
+    if (options_.step_time > absl::ZeroDuration() && !skipped) absl::SleepFor(options_.step_time);
+    const bool early = options_.near_rows > 0 && next.early && outcome.ok() && !skipped;
     if (early) TellEarly(next, *outcome);
     waiting_.push_back({absl::Now() + (early ? options_.far_time : absl::ZeroDuration()),
                         std::move(next.done), std::move(outcome)});
@@ -299,6 +325,11 @@ int64_t FakePipeline::UsedBlocks() const {
 int64_t FakePipeline::Sequences() const {
   absl::MutexLock lock(&mutex_);
   return stage_.sequences();
+}
+
+int64_t FakePipeline::Skipped() const {
+  absl::MutexLock lock(&mutex_);
+  return skipped_;
 }
 
 absl::Status FakePipeline::Violation() const {

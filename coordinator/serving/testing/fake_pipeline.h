@@ -12,6 +12,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <set>
 #include <span>
 #include <thread>
 #include <vector>
@@ -66,6 +67,8 @@ class ToyStage {
   // kInvalidArgument: a real stage would have refused the step.
   absl::StatusOr<std::vector<model::HeadRow>> Run(const model::Step& step,
                                                   std::span<const TokenId> tokens);
+  // As Run, but what the positions hold is wrong, and there is no answer.
+  absl::Status Skip(const model::Step& step, std::span<const TokenId> tokens);
   // Blocks that are in some sequence's table.
   int64_t used_blocks() const;
   int64_t sequences() const { return static_cast<int64_t>(sequences_.size()); }
@@ -95,8 +98,10 @@ class FakePipeline : public cluster::Pipeline {
   const model::RuntimeLimits& limits() const override { return limits_; }
   int64_t stage_count() const override { return options_.stage_count; }
   absl::Status status() const override;
-  void Submit(model::Step step, std::vector<TokenId> tokens, Callback done,
-              EarlyCallback early) override;
+  uint64_t Submit(model::Step step, std::vector<TokenId> tokens, Callback done,
+                  EarlyCallback early) override;
+  // What is not computed yet is skipped.
+  void Withdraw(std::span<const uint64_t> numbers) override;
 
   // Every step, also those in flight, fails with `status` from now on.
   void Break(absl::Status status);
@@ -109,6 +114,7 @@ class FakePipeline : public cluster::Pipeline {
   int64_t MaxInFlight() const;
   int64_t UsedBlocks() const;
   int64_t Sequences() const;
+  int64_t Skipped() const;
   // The first thing a real stage would have refused.
   absl::Status Violation() const;
   // Waits until `count` steps were submitted; false after ten seconds.
@@ -128,6 +134,8 @@ class FakePipeline : public cluster::Pipeline {
     absl::StatusOr<cluster::StepOutcome> outcome;
   };
   void Work();
+  absl::StatusOr<cluster::StepOutcome> Compute(const Pending& next)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Answers of steps that have waited long enough, or with `all` those of all.
   void AnswerWaiting(bool all);
   // Tells what the near rows alone say.
@@ -140,6 +148,8 @@ class FakePipeline : public cluster::Pipeline {
   mutable absl::Mutex mutex_;
   ToyStage stage_ ABSL_GUARDED_BY(mutex_);
   std::deque<Pending> pending_ ABSL_GUARDED_BY(mutex_);
+  std::set<uint64_t> withdrawn_ ABSL_GUARDED_BY(mutex_);  // of pending_
+  int64_t skipped_ ABSL_GUARDED_BY(mutex_) = 0;
   std::vector<model::Step> steps_ ABSL_GUARDED_BY(mutex_);
   absl::Status status_ ABSL_GUARDED_BY(mutex_);
   absl::Status violation_ ABSL_GUARDED_BY(mutex_);

@@ -129,6 +129,17 @@ absl::StatusOr<proto::StepResult> WorkerDriver::NextResult() {
   return result;
 }
 
+absl::Status WorkerDriver::Withdraw(uint64_t epoch, const std::vector<uint64_t>& numbers) {
+  proto::StepWithdrawal message;
+  message.set_epoch(epoch);
+  message.mutable_numbers()->Add(numbers.begin(), numbers.end());
+  return SendResultsBytes(message.SerializeAsString());
+}
+
+absl::Status WorkerDriver::SendResultsBytes(const std::string& message) {
+  return impl_->results->socket().SendBytes(message);
+}
+
 absl::Status WorkerDriver::Send(proto::StepFrame frame) {
   if (impl_->edge == nullptr) {
     impl_->edge_broken = std::make_unique<absl::Notification>();

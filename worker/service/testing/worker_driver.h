@@ -7,6 +7,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -34,6 +35,10 @@ class WorkerDriver {
   void OpenResults(uint64_t epoch);
   // The next result; the connection's error; kDeadlineExceeded after some seconds.
   absl::StatusOr<proto::StepResult> NextResult();
+
+  // As the coordinator, where results come.
+  absl::Status Withdraw(uint64_t epoch, const std::vector<uint64_t>& numbers);
+  absl::Status SendResultsBytes(const std::string& message);
 
   // Sends a frame on an edge that is opened with the first one.
   absl::Status Send(proto::StepFrame frame);
