@@ -93,7 +93,7 @@ ScreenQuery::ScreenQuery(const ScreenBasis* basis, std::span<const float> hidden
     : basis_(*basis) {
   Rotate(hidden, pool);
   MakeTables(pool);
-  MakeSigns(pool);
+  const double worths_rounding = MakeWorths();
   double squares = 0;
   double mean = 0;
   double mean_size = 0;
@@ -111,9 +111,11 @@ ScreenQuery::ScreenQuery(const ScreenBasis* basis, std::span<const float> hidden
       table_rounding_ + kShortSum * code_size;
   first_.mean = static_cast<float>(mean);
   first_.mean_rounding = static_cast<float>(kShortSum * mean_size);
-  second_ = first_;
+  second_.mean = first_.mean;
+  second_.mean_rounding = first_.mean_rounding;
   SetErrors(0, rounding, first_);
-  SetErrors(1, rounding, second_);
+  // Estimates begin with the first level's.
+  SetErrors(1, rounding + worths_rounding, second_);
 }
 
 void ScreenQuery::Rotate(std::span<const float> hidden, base::ThreadPool& pool) {
@@ -215,26 +217,30 @@ double ScreenQuery::RoundGroup(int64_t group, std::span<const TableSums> sums) {
   return lost;
 }
 
-// A set bit moves the code's middle up by a quarter of its cell's width, a clear one down.
-void ScreenQuery::MakeSigns(base::ThreadPool& pool) {
-  constexpr int64_t kBytesAtOnce = 10;
-  const int64_t bytes = basis_.sign_bytes();
-  signs_.resize(static_cast<size_t>(bytes * 256));
-  pool.ParallelFor(bytes, kBytesAtOnce, [&](int64_t begin, int64_t end) {
-    std::array<double, 256> sums;
-    for (int64_t byte = begin; byte < end; ++byte) {
-      sums[0] = 0;
-      for (int64_t k = 0; k < 8; ++k) {
-        const int64_t j = byte * 8 + k;
-        const double quarter = j < basis_.width ? basis_.step[j] * turned_[j] / 4 : 0;
-        for (int64_t value = 0; value < int64_t{1} << k; ++value) {
-          sums[(int64_t{1} << k) + value] = sums[value] + quarter;
-          sums[value] -= quarter;
-        }
-      }
-      std::copy(sums.begin(), sums.end(), signs_.begin() + byte * 256);
-    }
-  });
+// A set bit moves the code's middle up by a quarter of its cell's width, a clear one down: half a
+// cell where it is set, from a quarter below.
+double ScreenQuery::MakeWorths() {
+  const auto worth = [&](int64_t j) { return basis_.step[j] * turned_[j] / 2; };
+  double widest = 0;
+  double base = 0;
+  for (int64_t j = 0; j < basis_.width; ++j) {
+    widest = std::max(widest, std::abs(worth(j)));
+    base -= worth(j) / 2;
+  }
+  const double most =
+      std::min(double{BitWorths::kMost}, kLargestSum / static_cast<double>(basis_.width));
+  second_.unit = static_cast<float>(widest / most);
+  if (second_.unit == 0) second_.unit = 1;
+  second_.base = static_cast<float>(base);
+  std::vector<int32_t> rounded;
+  double lost = 0;
+  for (int64_t j = 0; j < basis_.width; ++j) {
+    const double units = std::clamp(std::nearbyint(worth(j) / second_.unit), -most, most);
+    rounded.push_back(static_cast<int32_t>(units));
+    lost += std::abs(worth(j) - rounded.back() * double{second_.unit});
+  }
+  worths_ = BitWorths(rounded);
+  return lost;
 }
 
 void ScreenQuery::SetErrors(int64_t level, double rounding, BoundFactors& factors) const {
@@ -259,20 +265,14 @@ std::array<BlockPeak, 2> ScreenQuery::Bound(const std::array<const std::byte*, 2
 }
 
 RowBound ScreenQuery::Refine(float first, float scale, std::span<const std::byte> fine) const {
-  // Several sums: additions wait for the one before.
-  constexpr int64_t kSums = 4;
-  double sums[kSums] = {};
   const int64_t bytes = basis_.sign_bytes();
-  for (int64_t byte = 0; byte < bytes; ++byte) {
-    sums[byte % kSums] += signs_[byte * 256 + static_cast<uint8_t>(fine[byte])];
-  }
-  const double sum = (sums[0] + sums[1]) + (sums[2] + sums[3]);
+  const auto sum = static_cast<float>(SumBits(fine.data(), bytes, worths_));
   const auto* norms = reinterpret_cast<const uint8_t*>(fine.data() + bytes);
   float error = second_.rounding;
   for (int64_t g = 0; g < kErrorNorms; ++g) {
     error += second_.of_norm[g] * static_cast<float>(norms[g]);
   }
-  const float estimate = first + scale * static_cast<float>(sum);
+  const float estimate = first + scale * (second_.unit * sum + second_.base);
   return {.estimate = estimate, .upper = estimate + scale * error + second_.mean_rounding};
 }
 

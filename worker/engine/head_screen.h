@@ -95,14 +95,15 @@ class ScreenQuery {
   void RoundTables(const std::vector<TableSums>& sums, base::ThreadPool& pool);
   // What rounding loses at most.
   double RoundGroup(int64_t group, std::span<const TableSums> sums);
-  void MakeSigns(base::ThreadPool& pool);
+  // What a row's bits of the second level are worth. What rounding loses at most.
+  double MakeWorths();
   void SetErrors(int64_t level, double rounding, BoundFactors& factors) const;
 
   const ScreenBasis& basis_;
   std::vector<double> turned_;  // the hidden state along each direction
   NibbleTables tables_;
   double table_rounding_ = 0;  // at scale 1
-  std::vector<float> signs_;   // for each byte of signs, what each value of it adds at scale 1
+  BitWorths worths_;           // of the second level's bits
   BoundFactors first_;
   BoundFactors second_;
 };

@@ -177,10 +177,28 @@ std::vector<int32_t> ResidentScreen::Promising(int64_t count, const Noise& noise
   return ids;
 }
 
-std::vector<int32_t> ResidentScreen::Survivors(float threshold, const Noise& noise) {
+std::vector<int32_t> ResidentScreen::Survivors(float threshold, const Noise& noise,
+                                               base::ThreadPool& pool) {
+  constexpr size_t kBlocksAtOnce = 512;
+  std::vector<std::vector<int32_t>> pieces((peaks_.size() + kBlocksAtOnce - 1) / kBlocksAtOnce);
+  pool.ParallelFor(static_cast<int64_t>(pieces.size()), 1, [&](int64_t begin, int64_t end) {
+    for (auto piece = static_cast<size_t>(begin); piece < static_cast<size_t>(end); ++piece) {
+      pieces[piece] =
+          SurvivorsIn(piece * kBlocksAtOnce, std::min((piece + 1) * kBlocksAtOnce, peaks_.size()),
+                      threshold, noise);
+    }
+  });
+  std::vector<int32_t> ids;
+  for (const std::vector<int32_t>& piece : pieces)
+    ids.insert(ids.end(), piece.begin(), piece.end());
+  return ids;
+}
+
+std::vector<int32_t> ResidentScreen::SurvivorsIn(size_t begin, size_t end, float threshold,
+                                                 const Noise& noise) {
   constexpr size_t kAhead = 8;
   std::vector<size_t> blocks;
-  for (size_t block = 0; block < peaks_.size(); ++block) {
+  for (size_t block = begin; block < end; ++block) {
     if (peaks_[block].upper >= threshold) blocks.push_back(block);
   }
   std::vector<int32_t> ids;

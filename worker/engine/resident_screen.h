@@ -44,7 +44,7 @@ class ResidentScreen {
   // Of the last Scan: about the `count` rows whose estimates are best, in order of ids.
   std::vector<int32_t> Promising(int64_t count, const Noise& noise) const;
   // Rows whose bounds reach the threshold, in order of ids.
-  std::vector<int32_t> Survivors(float threshold, const Noise& noise);
+  std::vector<int32_t> Survivors(float threshold, const Noise& noise, base::ThreadPool& pool);
   float upper(int32_t id) const { return bounds_[BlockOf(id)].upper[RowOf(id)]; }
 
   // A row is known now, and survives nothing.
@@ -67,6 +67,8 @@ class ResidentScreen {
   }
   // From block to block in memory, where they begin at lines of the cache.
   static int64_t Stride(const ScreenBasis& basis) { return (basis.block_bytes() + 63) / 64 * 64; }
+  // Of blocks [begin, end).
+  std::vector<int32_t> SurvivorsIn(size_t begin, size_t end, float threshold, const Noise& noise);
   // The `count` blocks, above 0, with the best estimates.
   std::vector<size_t> HighestPeaks(size_t count) const;
   // Adds to a block's uppers the most that the noise can be.

@@ -80,7 +80,33 @@ void ScanPairPortably(const std::array<const std::byte*, 2>& blocks, int64_t col
   }
 }
 
+int32_t SumBitsPortably(const std::byte* bits, int64_t bytes, const BitWorths& worths) {
+  // Two sums: additions wait for the one before.
+  int32_t low = 0;
+  int32_t high = 0;
+  const int32_t* nibbles = worths.nibbles.data();
+  for (int64_t at = 0; at < bytes; ++at, nibbles += 32) {
+    const auto byte = static_cast<uint8_t>(bits[at]);
+    low += nibbles[byte & 15];
+    high += nibbles[16 + (byte >> 4)];
+  }
+  return low + high;
+}
+
 }  // namespace
+
+BitWorths::BitWorths(const std::vector<int32_t>& worths) {
+  std::vector<int32_t> padded = worths;
+  padded.resize((worths.size() + kGroup - 1) / kGroup * kGroup, 0);
+  nibbles.resize(padded.size() * 4);
+  for (size_t i = 0; i < padded.size(); ++i) {
+    high.push_back(static_cast<int8_t>((padded[i] + 128) >> 8));
+    low.push_back(static_cast<int8_t>(padded[i] - 256 * high.back()));
+    const size_t bit = size_t{1} << i % 4;
+    int32_t* const values = nibbles.data() + i / 4 * 16;
+    for (size_t value = 0; value < bit; ++value) values[bit + value] = values[value] + padded[i];
+  }
+}
 
 #if defined(__x86_64__)
 namespace {
@@ -207,9 +233,16 @@ std::vector<BoundPath> BoundPaths() {
   if (HasAvx512()) paths.push_back(&BoundBlockAvx512);
   return paths;
 }
+
+std::vector<BitPath> BitPaths() {
+  std::vector<BitPath> paths = {&SumBitsPortably};
+  if (HasAvx512Vnni()) paths.push_back(&SumBitsAvx512Vnni);
+  return paths;
+}
 #else
 std::vector<ScanPath> ScanPaths(int64_t /*columns*/) { return {{&ScanPairPortably}}; }
 std::vector<BoundPath> BoundPaths() { return {&BoundPortably}; }
+std::vector<BitPath> BitPaths() { return {&SumBitsPortably}; }
 #endif
 
 void InQuads(int64_t columns, std::byte* codes) {
@@ -234,6 +267,11 @@ void ScanPair(const std::array<const std::byte*, 2>& blocks, int64_t columns,
   // By whether columns come in quads.
   static const ScanPath kBest[] = {ScanPaths(1).back(), ScanPaths(kScreenQuad).back()};
   kBest[columns % kScreenQuad == 0 ? 1 : 0].scan(blocks, columns, tables, sums);
+}
+
+int32_t SumBits(const std::byte* bits, int64_t bytes, const BitWorths& worths) {
+  static const BitPath kBest = BitPaths().back();
+  return kBest(bits, bytes, worths);
 }
 
 BlockPeak BoundBlock(const int32_t* sums, const std::byte* norms, const BoundFactors& factors,

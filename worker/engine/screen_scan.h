@@ -1,6 +1,6 @@
-// The inner loops of a screen: sums of table entries chosen by the bits of rows, and the bounds
-// that follow from them. Sums are integers and bounds are made of the same operations everywhere,
-// so every instruction set gives the same.
+// The inner loops of a screen: sums of table entries chosen by the bits of rows, 32 rows side by
+// side or one alone, and the bounds that follow from them. Sums are integers and bounds are made of
+// the same operations everywhere, so every instruction set gives the same.
 #ifndef RENGA_WORKER_ENGINE_SCREEN_SCAN_H_
 #define RENGA_WORKER_ENGINE_SCREEN_SCAN_H_
 
@@ -46,6 +46,25 @@ struct ScanPath {
 std::vector<ScanPath> ScanPaths(int64_t columns);
 // From columns one after the other, in fours.
 void InQuads(int64_t columns, std::byte* codes);
+
+// What each bit of a row is worth, in whole numbers: low + 256 high, for whole groups of 64 bits.
+struct BitWorths {
+  static constexpr int64_t kGroup = 64;
+  static constexpr int32_t kMost = 32639;  // of a worth, either way
+
+  // `worths` are at most kMost, and their sum fits 31 bits.
+  explicit BitWorths(const std::vector<int32_t>& worths = {});
+
+  std::vector<int8_t> low;
+  std::vector<int8_t> high;
+  std::vector<int32_t> nibbles;  // what each value of four bits is worth, 16 for every four
+};
+
+// The worths of the bits that are set among `bytes` bytes, the lowest bit of the first byte first.
+int32_t SumBits(const std::byte* bits, int64_t bytes, const BitWorths& worths);
+// The forms of it, as of ScanPair.
+using BitPath = int32_t (*)(const std::byte* bits, int64_t bytes, const BitWorths& worths);
+std::vector<BitPath> BitPaths();
 
 inline constexpr int64_t kErrorNorms = 7;  // of as many groups of directions
 

@@ -4,6 +4,7 @@
 #include <immintrin.h>
 
 #include <algorithm>
+#include <cstring>
 
 namespace renga::engine {
 namespace {
@@ -156,9 +157,13 @@ bool HasAvx512() {
   return has;
 }
 
+bool HasAvx512Vnni() {
+  static const bool has = HasAvx512() && __builtin_cpu_supports("avx512vnni") != 0;
+  return has;
+}
+
 bool HasAvx512Vbmi() {
-  static const bool has = HasAvx512() && __builtin_cpu_supports("avx512vbmi") != 0 &&
-                          __builtin_cpu_supports("avx512vnni") != 0;
+  static const bool has = HasAvx512Vnni() && __builtin_cpu_supports("avx512vbmi") != 0;
   return has;
 }
 
@@ -206,6 +211,29 @@ bool HasAvx512Vbmi() {
     }
   }
   for (int part = 0; part < 4; ++part) _mm512_storeu_si512(sums + 16 * part, totals.rows[part]);
+}
+
+// Bits become bytes of 1 and 0, which are multiplied by the worths.
+[[gnu::target("avx512f,avx512bw,avx512vnni")]] int32_t SumBitsAvx512Vnni(const std::byte* bits,
+                                                                         int64_t bytes,
+                                                                         const BitWorths& worths) {
+  const __m512i ones = _mm512_set1_epi8(1);
+  __m512i low = _mm512_setzero_si512();
+  __m512i high = low;
+  const int8_t* low_at = worths.low.data();
+  const int8_t* high_at = worths.high.data();
+  for (int64_t at = 0; at < bytes; at += 8) {
+    uint64_t group = 0;
+    if (at + 8 <= bytes) {
+      std::memcpy(&group, bits + at, sizeof(group));
+    } else {
+      std::memcpy(&group, bits + at, static_cast<size_t>(bytes - at));
+    }
+    const __m512i set = _mm512_maskz_mov_epi8(group, ones);
+    low = _mm512_dpbusd_epi32(low, set, _mm512_loadu_si512(low_at + 8 * at));
+    high = _mm512_dpbusd_epi32(high, set, _mm512_loadu_si512(high_at + 8 * at));
+  }
+  return _mm512_reduce_add_epi32(_mm512_add_epi32(low, _mm512_slli_epi32(high, 8)));
 }
 
 // Products and sums are rounded one by one, as everywhere.

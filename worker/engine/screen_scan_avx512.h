@@ -23,13 +23,17 @@ inline void StoreSums(const int32_t (&parts)[4][8], int32_t* sums) {
 }
 
 bool HasAvx512();      // F and BW
-bool HasAvx512Vbmi();  // these, VBMI and VNNI
+bool HasAvx512Vnni();  // these and VNNI
+bool HasAvx512Vbmi();  // these and VBMI
 
 // ScanPath's functions: the second for columns in quads.
 void ScanPairAvx512(const std::array<const std::byte*, 2>& blocks, int64_t columns,
                     const NibbleTables& tables, int32_t* sums);
 void ScanPairAvx512Vbmi(const std::array<const std::byte*, 2>& blocks, int64_t columns,
                         const NibbleTables& tables, int32_t* sums);
+
+// SumBits with AVX-512 and VNNI.
+int32_t SumBitsAvx512Vnni(const std::byte* bits, int64_t bytes, const BitWorths& worths);
 
 // BoundBlock with AVX-512.
 BlockPeak BoundBlockAvx512(const int32_t* sums, const std::byte* norms, const BoundFactors& factors,

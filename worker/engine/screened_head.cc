@@ -297,7 +297,7 @@ absl::StatusOr<bool> ScreenedHead::SearchRows(kernels::ConstRowsView hidden, con
   for (const int32_t id : first) screen_->Exclude(id);
   // Rounded down to a float.
   search.survivors = screen_->Survivors(
-      std::nextafter(static_cast<float>(search.threshold), kNothing), wanted.noise);
+      std::nextafter(static_cast<float>(search.threshold), kNothing), wanted.noise, pool_);
   RENGA_RETURN_IF_ERROR(Refine(query, wanted, search));
   if (static_cast<int64_t>(search.survivors.size()) > rows_.size() / kMostSurvivorsDivisor) {
     return false;

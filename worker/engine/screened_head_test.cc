@@ -90,6 +90,33 @@ TEST(ScreenScanTest, EveryProcessorGivesTheSameSums) {
   }
 }
 
+TEST(ScreenScanTest, EveryProcessorAddsTheWorthsOfTheBitsThatAreSet) {
+  std::mt19937 random(4);
+  for (const int64_t bytes : {0, 1, 7, 8, 9, 16, 80, 85, 700}) {
+    std::vector<std::byte> bits(static_cast<size_t>(bytes));
+    std::vector<int32_t> worths;
+    for (int64_t i = 0; i < 8 * bytes; ++i) {
+      const auto any = static_cast<int32_t>(random() % (2 * BitWorths::kMost + 1));
+      worths.push_back(i % 5 == 0 ? BitWorths::kMost : any - BitWorths::kMost);
+    }
+    for (int round = 0; round < 10; ++round) {
+      int32_t want = 0;
+      for (int64_t i = 0; i < 8 * bytes; ++i) {
+        const bool set = round == 0 || random() % 2 == 0;
+        bits[i / 8] &= ~static_cast<std::byte>(1 << i % 8);
+        if (!set) continue;
+        bits[i / 8] |= static_cast<std::byte>(1 << i % 8);
+        want += worths[i];
+      }
+      const BitWorths packed(worths);
+      for (const BitPath path : BitPaths()) {
+        EXPECT_EQ(path(bits.data(), bytes, packed), want) << bytes;
+      }
+      EXPECT_EQ(SumBits(bits.data(), bytes, packed), want) << bytes;
+    }
+  }
+}
+
 TEST(ScreenScanTest, EveryProcessorGivesTheSameBounds) {
   std::mt19937 random(3);
   std::normal_distribution<float> normal;
