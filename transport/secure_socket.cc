@@ -24,8 +24,13 @@ namespace {
 
 SSL* AsSsl(void* ssl) { return static_cast<SSL*>(ssl); }
 
+// The longest text of a record, and how many of them one call of the system may bring: a row of
+// activations often takes two, being a little longer than one.
+constexpr size_t kRecordBytes = SSL3_RT_MAX_PLAIN_LENGTH;
+constexpr size_t kReadAheadBytes = 4 * kRecordBytes;
+
 // OpenSSL's own socket BIO writes without MSG_NOSIGNAL: a peer that hangs up would end the process.
-int BioFd(BIO* bio) { return static_cast<int>(reinterpret_cast<intptr_t>(BIO_get_data(bio))); }
+const TlsPipe& PipeOf(BIO* bio) { return *static_cast<const TlsPipe*>(BIO_get_data(bio)); }
 
 int BioResult(BIO* bio, ssize_t moved, int flag) {
   BIO_clear_retry_flags(bio);
@@ -36,11 +41,13 @@ int BioResult(BIO* bio, ssize_t moved, int flag) {
 }
 
 int BioWrite(BIO* bio, const char* data, int size) {
-  return BioResult(bio, ::send(BioFd(bio), data, size, MSG_NOSIGNAL), BIO_FLAGS_WRITE);
+  const TlsPipe& pipe = PipeOf(bio);
+  const int flags = MSG_NOSIGNAL | (pipe.more_follows ? MSG_MORE : 0);
+  return BioResult(bio, ::send(pipe.fd, data, size, flags), BIO_FLAGS_WRITE);
 }
 
 int BioRead(BIO* bio, char* data, int size) {
-  return BioResult(bio, ::recv(BioFd(bio), data, size, 0), BIO_FLAGS_READ);
+  return BioResult(bio, ::recv(PipeOf(bio).fd, data, size, 0), BIO_FLAGS_READ);
 }
 
 long BioControl(BIO* bio, int command, long, void*) { return command == BIO_CTRL_FLUSH ? 1 : 0; }
@@ -76,8 +83,9 @@ absl::StatusOr<std::shared_ptr<const SocketCredentials>> SocketCredentials::Crea
   credentials->context_ = context;
   SSL_CTX_set_verify(context, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, nullptr);
   SSL_CTX_set_mode(context, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
-  // A record's header and body in one call of the system.
+  // Several records in one call of the system.
   SSL_CTX_set_read_ahead(context, 1);
+  SSL_CTX_set_default_read_buffer_len(context, kReadAheadBytes);
   SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF);
   // Every message has a known size: nothing can be cut short unnoticed.
   SSL_CTX_set_options(context, SSL_OP_IGNORE_UNEXPECTED_EOF);
@@ -99,7 +107,9 @@ SocketCredentials::~SocketCredentials() { SSL_CTX_free(static_cast<SSL_CTX*>(con
 
 SecureSocket::SecureSocket(base::ScopedFd socket,
                            std::shared_ptr<const SocketCredentials> credentials)
-    : socket_(std::move(socket)), credentials_(std::move(credentials)) {}
+    : socket_(std::move(socket)),
+      credentials_(std::move(credentials)),
+      pipe_{.fd = socket_.get()} {}
 
 SecureSocket::~SecureSocket() { SSL_free(AsSsl(ssl_)); }
 
@@ -148,7 +158,7 @@ absl::Status SecureSocket::Handshake(bool accepting, WaitLimit limit) {
   ssl_ = SSL_new(static_cast<SSL_CTX*>(credentials_->context_));
   BIO* bio = ssl_ == nullptr ? nullptr : BIO_new(SocketBio());
   if (bio == nullptr) return OpenSslError("cannot start TLS");
-  BIO_set_data(bio, reinterpret_cast<void*>(static_cast<intptr_t>(socket_.get())));
+  BIO_set_data(bio, &pipe_);
   BIO_set_init(bio, 1);
   SSL_set_bio(AsSsl(ssl_), bio, bio);
   while (true) {
@@ -189,6 +199,9 @@ absl::StatusOr<size_t> SecureSocket::TryWrite(std::span<const std::byte> bytes) 
   if (bytes.empty()) return 0;
   if (ssl_ != nullptr) {
     ERR_clear_error();
+    // One record is written at a time. The system keeps a first one until the last is there: a peer
+    // that has got most of a message would only wait awake for its end.
+    pipe_.more_follows = bytes.size() > kRecordBytes;
     const int result = SSL_write(AsSsl(ssl_), bytes.data(), Size(bytes.size()));
     return result > 0 ? static_cast<size_t>(result) : Judge(result, write_wants_);
   }

@@ -43,6 +43,12 @@ class SocketCredentials {
 // its way: whoever sends much to a peer that does not read yet wants TCP, whose buffers grow.
 enum class Route { kTcp, kPastTcp };
 
+// What TLS writes to and reads from.
+struct TlsPipe {
+  int fd = -1;
+  bool more_follows = false;  // after what is written next, at once
+};
+
 // Used by one thread at a time; Cancel by any. Never blocks after it is made.
 class SecureSocket {
  public:
@@ -91,6 +97,7 @@ class SecureSocket {
 
   const base::ScopedFd socket_;
   const std::shared_ptr<const SocketCredentials> credentials_;
+  TlsPipe pipe_;
   void* ssl_ = nullptr;  // SSL; null: plain
   std::string peer_name_;
   short write_wants_ = 0;

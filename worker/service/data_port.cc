@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <string>
+#include <thread>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -108,6 +109,8 @@ class DataPort::Edge : public Connection, public std::enable_shared_from_this<Ed
       if (++owed_ < std::max(window_ / kCreditShare, 1u)) return;
       credits = std::exchange(owed_, 0);
     }
+    // A result has just been sent: if its reader was woken on this core, it goes first.
+    std::this_thread::yield();
     Grant(credits);
   }
   void Grant(uint32_t frames) {

@@ -21,6 +21,9 @@ using Clock = std::chrono::steady_clock;
 
 constexpr int64_t kReservedBytes = int64_t{128} << 20;
 constexpr int64_t kColumns = 4096;
+// Decode is measured with as many matrices, one after the other: each has a beginning, in which
+// memory is not asked for early enough, and an end, at which threads wait for each other.
+constexpr int64_t kMatrices = 8;
 // Prefill computes more than it reads: a matrix that is soon through measures the same.
 constexpr int64_t kPrefillRows = 512;
 constexpr int64_t kStagingBytes = int64_t{1} << 20;
@@ -93,46 +96,53 @@ absl::StatusOr<std::unique_ptr<kernels::WeightMatrix>> MakeMatrix(kernels::Backe
   return matrix;
 }
 
-// Weight bytes times tokens per second of products of `tokens` rows.
-absl::StatusOr<double> ProductSpeed(kernels::Backend& backend, const kernels::WeightMatrix& matrix,
+using Matrices = std::vector<std::unique_ptr<kernels::WeightMatrix>>;
+
+// Weight bytes times tokens per second of products of `tokens` rows with one matrix after the
+// other, all of one size and format.
+absl::StatusOr<double> ProductSpeed(kernels::Backend& backend, const Matrices& matrices,
                                     int64_t tokens, double seconds, const Eviction& eviction = {}) {
-  RENGA_ASSIGN_OR_RETURN(const int64_t row_bytes, base::RowBytes(matrix.type(), kColumns));
+  const base::DataType type = matrices.front()->type();
+  const int64_t matrix_rows = matrices.front()->rows();
+  RENGA_ASSIGN_OR_RETURN(const int64_t row_bytes, base::RowBytes(type, kColumns));
   RENGA_ASSIGN_OR_RETURN(const auto in, backend.Allocate(tokens * kColumns * kFloatBytes));
-  RENGA_ASSIGN_OR_RETURN(const auto out, backend.Allocate(tokens * matrix.rows() * kFloatBytes));
+  RENGA_ASSIGN_OR_RETURN(const auto out, backend.Allocate(tokens * matrix_rows * kFloatBytes));
   const std::vector<float> ones(static_cast<size_t>(tokens * kColumns), 1.0f);
   RENGA_RETURN_IF_ERROR(backend.Upload(std::as_bytes(std::span(ones)), *in, 0));
   const kernels::ConstRowsView rows(reinterpret_cast<const float*>(in->data()), tokens, kColumns,
                                     kColumns);
-  const kernels::LinearOutput output = {.matrix = &matrix,
-                                        .bias = nullptr,
-                                        .out = {.data = reinterpret_cast<float*>(out->data()),
-                                                .rows = tokens,
-                                                .columns = matrix.rows(),
-                                                .stride = matrix.rows()}};
-  const auto product = [&]() -> absl::Status {
-    RENGA_RETURN_IF_ERROR(backend.Linear(rows, {&output, 1}));
+  kernels::LinearOutput output = {.out = {.data = reinterpret_cast<float*>(out->data()),
+                                          .rows = tokens,
+                                          .columns = matrix_rows,
+                                          .stride = matrix_rows}};
+  const auto products = [&]() -> absl::Status {
+    for (const auto& matrix : matrices) {
+      output.matrix = matrix.get();
+      RENGA_RETURN_IF_ERROR(backend.Linear(rows, {&output, 1}));
+    }
     return backend.Synchronize();
   };
-  RENGA_ASSIGN_OR_RETURN(const double time, TimeOf(product, seconds, eviction));
-  return static_cast<double>(tokens * matrix.rows() * row_bytes) / time;
+  RENGA_ASSIGN_OR_RETURN(const double time, TimeOf(products, seconds, eviction));
+  const auto bytes = static_cast<int64_t>(matrices.size()) * matrix_rows * row_bytes;
+  return static_cast<double>(tokens * bytes) / time;
 }
 
 absl::StatusOr<KernelSpeed> MeasureKernel(kernels::Backend& backend, base::DataType type,
-                                          int64_t matrix_bytes, double seconds,
-                                          const Eviction& eviction) {
+                                          int64_t bytes, double seconds, const Eviction& eviction) {
   RENGA_ASSIGN_OR_RETURN(const int64_t row_bytes, base::RowBytes(type, kColumns));
   KernelSpeed speed = {.type = type};
-  {
+  Matrices matrices(kMatrices);
+  for (auto& matrix : matrices) {
     RENGA_ASSIGN_OR_RETURN(
-        const auto large,
-        MakeMatrix(backend, type, std::max<int64_t>(matrix_bytes / row_bytes, 1)));
-    RENGA_ASSIGN_OR_RETURN(speed.decode_bytes_per_second,
-                           ProductSpeed(backend, *large, 1, seconds * 2 / 3, eviction));
+        matrix, MakeMatrix(backend, type, std::max<int64_t>(bytes / kMatrices / row_bytes, 1)));
   }
-  const int64_t rows = std::clamp<int64_t>(matrix_bytes / row_bytes, 1, kPrefillRows);
-  RENGA_ASSIGN_OR_RETURN(const auto small, MakeMatrix(backend, type, rows));
+  RENGA_ASSIGN_OR_RETURN(speed.decode_bytes_per_second,
+                         ProductSpeed(backend, matrices, 1, seconds * 2 / 3, eviction));
+  matrices.clear();
+  const int64_t rows = std::clamp<int64_t>(bytes / row_bytes, 1, kPrefillRows);
+  RENGA_ASSIGN_OR_RETURN(matrices.emplace_back(), MakeMatrix(backend, type, rows));
   RENGA_ASSIGN_OR_RETURN(speed.prefill_bytes_per_second,
-                         ProductSpeed(backend, *small, kProbePrefillTokens, seconds / 3));
+                         ProductSpeed(backend, matrices, kProbePrefillTokens, seconds / 3));
   return speed;
 }
 
@@ -155,16 +165,16 @@ absl::StatusOr<DeviceSpeed> MeasureDevice(kernels::Backend& backend, engine::Mem
   const double seconds = absl::ToDoubleSeconds(duration);
   const int64_t allowed = std::min(kReservedBytes, budget.total_bytes() / 4);
   RENGA_ASSIGN_OR_RETURN(const auto reservation, budget.Reserve(allowed, "the speed probe"));
-  // A backend's layout may be larger than the file's: leave it room. Twice a matrix empties the
-  // caches of it.
-  const int64_t matrix_bytes = allowed / 4;
+  // A backend's layout may be larger than the file's: leave it room. Twice the matrices empties the
+  // caches of them.
+  const int64_t weight_bytes = allowed / 4;
   const Eviction eviction(static_cast<size_t>(allowed / 2) / sizeof(uint64_t), 1);
   DeviceSpeed speed;
   for (const base::DataType type : kTypes) {
     // What is left is for the copy. Making a matrix takes about as long as measuring.
     if (!speed.kernels.empty() && SecondsSince(begin) > 0.8 * seconds) break;
     absl::StatusOr<KernelSpeed> kernel =
-        MeasureKernel(backend, type, matrix_bytes,
+        MeasureKernel(backend, type, weight_bytes,
                       seconds / 2 / static_cast<double>(std::size(kTypes)), eviction);
     if (absl::IsUnimplemented(kernel.status())) continue;
     if (!kernel.ok()) return kernel.status();
@@ -176,7 +186,7 @@ absl::StatusOr<DeviceSpeed> MeasureDevice(kernels::Backend& backend, engine::Mem
   }
   RENGA_ASSIGN_OR_RETURN(speed.layer_us, MeasureLayer(backend, budget, duration / 20));
   RENGA_ASSIGN_OR_RETURN(speed.copy_bytes_per_second,
-                         CopySpeed(backend, matrix_bytes / 2, seconds / 50));
+                         CopySpeed(backend, weight_bytes / 2, seconds / 50));
   speed.disk_bytes_per_second = MeasureDisk(folder, std::min(duration, kDiskProbe));
   return speed;
 }

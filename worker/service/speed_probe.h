@@ -37,7 +37,7 @@ struct DeviceSpeed {
 
 // Blocks for about `duration` and kDiskProbe, a little more on slow devices: a worker that was lost
 // must be back before the cluster plans without it (ClusterManager::Options::rejoin_grace); frees
-// what it used. Matrices of 32 MiB, but at most a sixteenth of the budget. `folder` is where shards
+// what it used. 32 MiB of matrices, but at most a sixteenth of the budget. `folder` is where shards
 // are kept, "" for nowhere, and what MeasureDisk reads from. Errors are the device's and the
 // budget's; a disk that cannot be measured is none.
 absl::StatusOr<DeviceSpeed> MeasureDevice(kernels::Backend& backend, engine::MemoryBudget& budget,
