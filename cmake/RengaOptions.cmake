@@ -25,7 +25,10 @@ endif()
 
 find_program(RENGA_CCACHE ccache)
 if(RENGA_CCACHE)
-  # The sloppiness is what ccache asks for with precompiled headers.
+  # The sloppiness is what ccache asks for with precompiled headers. With the rest, one clone takes
+  # over what another one has compiled: what is compiled does not name its folder.
+  add_compile_options("$<$<COMPILE_LANGUAGE:CXX>:-fmacro-prefix-map=${CMAKE_SOURCE_DIR}/=>")
   set(CMAKE_CXX_COMPILER_LAUNCHER "${CMAKE_COMMAND}" -E env
-    CCACHE_SLOPPINESS=pch_defines,time_macros "${RENGA_CCACHE}")
+    CCACHE_SLOPPINESS=pch_defines,time_macros CCACHE_BASEDIR=${CMAKE_SOURCE_DIR} CCACHE_NOHASHDIR=1
+    "${RENGA_CCACHE}")
 endif()

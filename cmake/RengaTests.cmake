@@ -1,6 +1,8 @@
-# renga_test(NAME SRCS ... DEPS ... [TIMEOUT seconds])
+# renga_test(NAME SRCS ... [IN_SOURCE_TREE ...] DEPS ... [TIMEOUT seconds])
 # One test binary per folder. Every TEST becomes a ctest of its own; under a sanitizer, where a
-# process takes long to start, the binary is run as a few shards instead.
+# process takes long to start, the binary is run as a few shards instead. Of SRCS, IN_SOURCE_TREE
+# names those that look for files from RENGA_SOURCE_DIR on: only these know it, since no clone can
+# take over what another one has compiled with its own folder's name.
 set(RENGA_TEST_SHARDS 2)
 
 # What is tested is optimised; the tests themselves need not be, nor searched for undefined
@@ -10,7 +12,6 @@ target_compile_options(renga_test_flags INTERFACE -O0)
 if(RENGA_SANITIZE MATCHES "undefined")
   target_compile_options(renga_test_flags INTERFACE -fno-sanitize=undefined)
 endif()
-target_compile_definitions(renga_test_flags INTERFACE RENGA_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
 # The test's options come after all others.
 target_link_libraries(renga_test_flags INTERFACE renga_flags GTest::gmock_main)
 
@@ -26,11 +27,13 @@ target_precompile_headers(renga_test_headers PRIVATE
   "base/testing/status_matchers.h")
 
 function(renga_test NAME)
-  cmake_parse_arguments(ARG "" "TIMEOUT" "SRCS;DEPS" ${ARGN})
+  cmake_parse_arguments(ARG "" "TIMEOUT" "SRCS;IN_SOURCE_TREE;DEPS" ${ARGN})
   if(NOT ARG_TIMEOUT)
     set(ARG_TIMEOUT 300)
   endif()
   add_executable(${NAME} ${ARG_SRCS})
+  set_source_files_properties(${ARG_IN_SOURCE_TREE} PROPERTIES
+    COMPILE_DEFINITIONS RENGA_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
   target_link_libraries(${NAME} PRIVATE ${ARG_DEPS} renga_flags renga_test_flags)
   target_precompile_headers(${NAME} REUSE_FROM renga_test_headers)
   if(RENGA_SANITIZE)
