@@ -10,6 +10,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "base/cache_flush.h"
 #include "base/status_macros.h"
 #include "worker/service/disk_probe.h"
 #include "worker/service/layer_probe.h"
@@ -44,7 +45,8 @@ double SecondsSince(Clock::time_point begin) {
   return std::max(std::chrono::duration<double>(Clock::now() - begin).count(), 1e-9);
 }
 
-// Memory that is read to make room in the processor's caches. Its pages are its own.
+// Memory that is read to make room in the processor's caches, where these cannot be told to give up
+// the matrices. Its pages are its own.
 using Eviction = std::vector<uint64_t>;
 
 void Evict(const Eviction& eviction) {
@@ -56,12 +58,13 @@ void Evict(const Eviction& eviction) {
 }
 
 // Seconds of a fast run of `work`, which runs until `seconds` are over; once unmeasured before, so
-// that pages, threads and clocks come up. Before each run the caches are emptied, if `eviction` has
-// anything. Half of the runs are faster: a mean says how busy this machine was just then (over some
-// milliseconds, in which another process had the core, it has been seen to be a hundredth of the
-// speed, and its worker was left out of the plan), and the fast ones are more than a model gets.
-absl::StatusOr<double> TimeOf(const std::function<absl::Status()>& work, double seconds,
-                              const Eviction& eviction = {}) {
+// that pages, threads and clocks come up. `prepare` goes before each run, unmeasured. Half of the
+// runs are faster: a mean says how busy this machine was just then (over some milliseconds, in
+// which another process had the core, it has been seen to be a hundredth of the speed, and its
+// worker was left out of the plan), and the fast ones are more than a model gets.
+absl::StatusOr<double> TimeOf(
+    const std::function<absl::Status()>& work, double seconds,
+    const std::function<void()>& prepare = [] {}) {
   RENGA_RETURN_IF_ERROR(work());
   const Clock::time_point begin = Clock::now();
   std::vector<double> times;
@@ -70,7 +73,7 @@ absl::StatusOr<double> TimeOf(const std::function<absl::Status()>& work, double 
     return elapsed < seconds || (times.size() < kFewestRuns && elapsed < kLongestOverrun * seconds);
   };
   do {
-    Evict(eviction);
+    prepare();
     const Clock::time_point run_begin = Clock::now();
     RENGA_RETURN_IF_ERROR(work());
     times.push_back(SecondsSince(run_begin));
@@ -98,10 +101,20 @@ absl::StatusOr<std::unique_ptr<kernels::WeightMatrix>> MakeMatrix(kernels::Backe
 
 using Matrices = std::vector<std::unique_ptr<kernels::WeightMatrix>>;
 
+// True when nothing of the matrices is in a cache any more. A last-level cache may be larger than
+// what this probe may take, so that reading something else would not do.
+bool Flush(const kernels::Backend& backend, const Matrices& matrices) {
+  return std::all_of(matrices.begin(), matrices.end(), [&](const auto& matrix) {
+    const std::span<const std::byte> bytes = backend.BytesOf(*matrix);
+    return !bytes.empty() && base::FlushFromCaches(bytes);
+  });
+}
+
 // Weight bytes times tokens per second of products of `tokens` rows with one matrix after the
 // other, all of one size and format.
-absl::StatusOr<double> ProductSpeed(kernels::Backend& backend, const Matrices& matrices,
-                                    int64_t tokens, double seconds, const Eviction& eviction = {}) {
+absl::StatusOr<double> ProductSpeed(
+    kernels::Backend& backend, const Matrices& matrices, int64_t tokens, double seconds,
+    const std::function<void()>& prepare = [] {}) {
   const base::DataType type = matrices.front()->type();
   const int64_t matrix_rows = matrices.front()->rows();
   RENGA_ASSIGN_OR_RETURN(const int64_t row_bytes, base::RowBytes(type, kColumns));
@@ -122,7 +135,7 @@ absl::StatusOr<double> ProductSpeed(kernels::Backend& backend, const Matrices& m
     }
     return backend.Synchronize();
   };
-  RENGA_ASSIGN_OR_RETURN(const double time, TimeOf(products, seconds, eviction));
+  RENGA_ASSIGN_OR_RETURN(const double time, TimeOf(products, seconds, prepare));
   const auto bytes = static_cast<int64_t>(matrices.size()) * matrix_rows * row_bytes;
   return static_cast<double>(tokens * bytes) / time;
 }
@@ -136,8 +149,11 @@ absl::StatusOr<KernelSpeed> MeasureKernel(kernels::Backend& backend, base::DataT
     RENGA_ASSIGN_OR_RETURN(
         matrix, MakeMatrix(backend, type, std::max<int64_t>(bytes / kMatrices / row_bytes, 1)));
   }
+  const auto empty_caches = [&] {
+    if (!Flush(backend, matrices)) Evict(eviction);
+  };
   RENGA_ASSIGN_OR_RETURN(speed.decode_bytes_per_second,
-                         ProductSpeed(backend, matrices, 1, seconds * 2 / 3, eviction));
+                         ProductSpeed(backend, matrices, 1, seconds * 2 / 3, empty_caches));
   matrices.clear();
   const int64_t rows = std::clamp<int64_t>(bytes / row_bytes, 1, kPrefillRows);
   RENGA_ASSIGN_OR_RETURN(matrices.emplace_back(), MakeMatrix(backend, type, rows));
