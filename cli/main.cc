@@ -11,6 +11,7 @@
 #include "cli/command.h"
 #include "cli/interrupt.h"
 #include "transport/dialer.h"
+#include "transport/grpc_process.h"
 
 namespace {
 
@@ -54,6 +55,7 @@ int Main(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : kUsageExitCode;
   }
+  const renga::transport::GrpcProcess grpc;
   return ExitCode(invocation.action());
 }
 
