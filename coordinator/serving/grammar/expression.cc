@@ -76,4 +76,9 @@ int64_t RuleSet::Find(const std::string& name) const {
   return found == rules.end() ? -1 : found - rules.begin();
 }
 
+int64_t RuleSet::Add(std::string name, Expression expression) {
+  rules.push_back({std::move(name), std::move(expression)});
+  return std::ssize(rules) - 1;
+}
+
 }  // namespace renga::grammar

@@ -65,6 +65,10 @@ struct RuleSet {
 
   // Of the rule with this name, or -1.
   int64_t Find(const std::string& name) const;
+  // A call of the rule with this name, which must be there.
+  Expression Call(const std::string& name) const { return RuleCall(Find(name)); }
+  // Returns the new rule.
+  int64_t Add(std::string name, Expression expression);
 };
 
 }  // namespace renga::grammar

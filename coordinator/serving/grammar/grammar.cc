@@ -3,6 +3,7 @@
 #include "base/status_macros.h"
 #include "coordinator/serving/grammar/automaton.h"
 #include "coordinator/serving/grammar/gbnf_parser.h"
+#include "coordinator/serving/grammar/json_rules.h"
 #include "coordinator/serving/grammar/json_schema.h"
 
 namespace renga::grammar {

@@ -26,9 +26,6 @@ inline constexpr size_t kMaxSchemaBytes = 256 << 10;
 // kInvalidArgument names the place in the schema and what is wrong with it.
 absl::StatusOr<RuleSet> ParseJsonSchema(absl::string_view text);
 
-// Any JSON object.
-absl::StatusOr<RuleSet> AnyJsonObject();
-
 }  // namespace renga::grammar
 
 #endif  // RENGA_COORDINATOR_SERVING_GRAMMAR_JSON_SCHEMA_H_
