@@ -11,6 +11,7 @@
 #include "coordinator/serving/grammar/network.h"
 #include "coordinator/serving/grammar/schema_arrays.h"
 #include "coordinator/serving/grammar/schema_document.h"
+#include "coordinator/serving/grammar/schema_numbers.h"
 #include "coordinator/serving/grammar/schema_objects.h"
 #include "coordinator/serving/grammar/schema_strings.h"
 #include "coordinator/serving/grammar/schema_types.h"
@@ -30,6 +31,15 @@ constexpr absl::string_view kDescribing[] = {"title",    "description", "default
 
 bool Describes(absl::string_view keyword) {
   return IsOneOf(keyword, kDescribing) || absl::StartsWith(keyword, "x-");
+}
+
+// The only type that a keyword says something about, or nullptr.
+const char* TypeOfKeyword(absl::string_view keyword) {
+  if (IsOneOf(keyword, kObjectKeywords)) return "object";
+  if (IsOneOf(keyword, kArrayKeywords)) return "array";
+  if (IsOneOf(keyword, kStringKeywords)) return "string";
+  if (IsOneOf(keyword, kNumberKeywords)) return "number";
+  return nullptr;
 }
 
 absl::Status CheckAlone(const ordered_json& schema,
@@ -134,26 +144,20 @@ absl::StatusOr<Expression> SchemaWalk::AnyOf(const ordered_json& list, const std
 absl::StatusOr<Expression> SchemaWalk::ByType(const ordered_json& schema,
                                               const std::string& where) {
   RENGA_ASSIGN_OR_RETURN(std::vector<std::string> types, TypesOf(schema, where));
-  bool of_objects = false;
-  bool of_arrays = false;
-  bool of_strings = false;
+  std::vector<std::string> types_of_keywords;
   for (const auto& [keyword, value] : schema.items()) {
-    of_objects |= IsOneOf(keyword, kObjectKeywords);
-    of_arrays |= IsOneOf(keyword, kArrayKeywords);
-    of_strings |= IsOneOf(keyword, kStringKeywords);
-    if (IsOneOf(keyword, kObjectKeywords) || IsOneOf(keyword, kArrayKeywords) ||
-        IsOneOf(keyword, kStringKeywords) || keyword == "type" || Describes(keyword)) {
-      continue;
+    if (keyword == "type" || Describes(keyword)) continue;
+    const char* type = TypeOfKeyword(keyword);
+    if (type == nullptr) {
+      return SchemaError(where,
+                         absl::StrCat("keyword ", Shown(keyword),
+                                      " is not supported; leave it out, or write a grammar"));
     }
-    return SchemaError(where, absl::StrCat("keyword ", Shown(keyword),
-                                           " is not supported; leave it out, or write a grammar"));
+    const auto end = types_of_keywords.end();
+    if (std::find(types_of_keywords.begin(), end, type) == end) types_of_keywords.push_back(type);
   }
-  if (types.empty()) {
-    if (of_objects) types.push_back("object");
-    if (of_arrays) types.push_back("array");
-    if (of_strings) types.push_back("string");
-    if (types.empty()) return rules_.Call("value");
-  }
+  if (types.empty()) types = std::move(types_of_keywords);
+  if (types.empty()) return rules_.Call("value");
   std::vector<Expression> parts;
   for (const std::string& type : types) {
     RENGA_ASSIGN_OR_RETURN(parts.emplace_back(), OfType(type, schema, where));
@@ -166,6 +170,7 @@ absl::StatusOr<Expression> SchemaWalk::OfType(const std::string& type, const ord
   if (type == "object") return ObjectsOf(schema, where, *this);
   if (type == "array") return ArraysOf(schema, where, *this);
   if (type == "string") return StringsOf(schema, where, rules_);
+  if (type == "number" || type == "integer") return NumbersOf(schema, type, where, rules_);
   return rules_.Call(type);
 }
 

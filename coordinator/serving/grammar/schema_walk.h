@@ -1,6 +1,6 @@
 // The walk over a JSON schema: which keywords stand in an object of keywords, what they say of each
 // other, and the schemas that lie in it or that it refers to. What the keywords of one type allow
-// is in schema_objects.h, schema_arrays.h and schema_strings.h.
+// is in schema_objects.h, schema_arrays.h, schema_strings.h and schema_numbers.h.
 #ifndef RENGA_COORDINATOR_SERVING_GRAMMAR_SCHEMA_WALK_H_
 #define RENGA_COORDINATOR_SERVING_GRAMMAR_SCHEMA_WALK_H_
 
