@@ -67,9 +67,9 @@ class GrammarTest(ProcessTest):
         grammar = self.file("bad.gbnf", 'root ::= "a"\n  | other')
         self.assert_refused(self.renga("run", demo_model(), "x", "--grammar", grammar), "bad.gbnf",
                             "names a rule other")
-        schema = self.file("bad.json", '{"type": "string", "pattern": "a+"}')
+        schema = self.file("bad.json", '{"type": "array", "uniqueItems": true}')
         self.assert_refused(self.renga("run", demo_model(), "x", "--json-schema", schema),
-                            "keyword pattern is not supported")
+                            "keyword uniqueItems is not supported")
         self.assert_refused(self.renga("run", demo_model(), "x", "--json-schema", "/no/such"),
                             "/no/such")
 
@@ -148,7 +148,7 @@ class ServedGrammarTest(ProcessTest):
                  "together"),
                 ({"response_format": {"type": "xml"}}, "json_schema"),
                 ({"response_format": {"type": "json_schema"}}, "with a schema"),
-                (schema({"type": "string", "pattern": "x"}), "keyword pattern is not supported"),
+                (schema({"type": "array", "uniqueItems": True}), "keyword uniqueItems is not supported"),
                 (schema({"properties": {"a": {"$ref": "#/$defs/b"}}}), "names nothing"),
                 (schema({"$ref": "#"}), "can never end")):
             status, content = self.chat(**body)

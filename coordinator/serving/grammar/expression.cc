@@ -70,15 +70,16 @@ Expression Optional(Expression part) { return Repeat(std::move(part), 0, 1); }
 
 Expression RuleCall(int64_t rule) { return {.kind = Expression::Kind::kRule, .rule = rule}; }
 
-int64_t RuleSet::Find(const std::string& name) const {
-  const auto found =
-      std::find_if(rules.begin(), rules.end(), [&](const Rule& rule) { return rule.name == name; });
-  return found == rules.end() ? -1 : found - rules.begin();
+int64_t RuleSet::Add(std::string name, Expression expression) {
+  const int64_t rule = std::ssize(rules);
+  by_name_.try_emplace(name, rule);
+  rules.push_back({std::move(name), std::move(expression)});
+  return rule;
 }
 
-int64_t RuleSet::Add(std::string name, Expression expression) {
-  rules.push_back({std::move(name), std::move(expression)});
-  return std::ssize(rules) - 1;
+int64_t RuleSet::Find(absl::string_view name) const {
+  const auto found = by_name_.find(name);
+  return found == by_name_.end() ? -1 : found->second;
 }
 
 }  // namespace renga::grammar

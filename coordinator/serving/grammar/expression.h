@@ -8,6 +8,9 @@
 #include <utility>
 #include <vector>
 
+#include "absl/container/flat_hash_map.h"
+#include "absl/strings/string_view.h"
+
 namespace renga::grammar {
 
 // Code points from `first` to `last`.
@@ -60,15 +63,18 @@ struct Rule {
 };
 
 struct RuleSet {
-  std::vector<Rule> rules;
+  std::vector<Rule> rules;  // found by name are those that Add was called for
   int64_t root = 0;
 
-  // Of the rule with this name, or -1.
-  int64_t Find(const std::string& name) const;
-  // A call of the rule with this name, which must be there.
-  Expression Call(const std::string& name) const { return RuleCall(Find(name)); }
-  // Returns the new rule.
+  // Returns the new rule. Of several with one name the first is found.
   int64_t Add(std::string name, Expression expression);
+  // Of the rule with this name, or -1.
+  int64_t Find(absl::string_view name) const;
+  // A call of the rule with this name, which must be there.
+  Expression Call(absl::string_view name) const { return RuleCall(Find(name)); }
+
+ private:
+  absl::flat_hash_map<std::string, int64_t> by_name_;
 };
 
 }  // namespace renga::grammar

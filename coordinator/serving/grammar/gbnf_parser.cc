@@ -5,7 +5,6 @@
 #include <utility>
 #include <vector>
 
-#include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
@@ -76,13 +75,9 @@ class Parser {
   }
 
   int64_t RuleNamed(absl::string_view name) {
-    const auto [it, is_new] =
-        by_name_.try_emplace(std::string(name), static_cast<int64_t>(rules_.rules.size()));
-    if (is_new) {
-      rules_.rules.push_back({std::string(name), {}});
-      defined_.push_back(false);
-    }
-    return it->second;
+    if (const int64_t known = rules_.Find(name); known >= 0) return known;
+    defined_.push_back(false);
+    return rules_.Add(std::string(name), {});
   }
 
   absl::Status ParseRule() {
@@ -312,7 +307,6 @@ class Parser {
   size_t at_ = 0;
   RuleSet rules_;
   std::vector<bool> defined_;
-  absl::flat_hash_map<std::string, int64_t> by_name_;
 };
 
 }  // namespace

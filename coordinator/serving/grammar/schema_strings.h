@@ -11,11 +11,12 @@
 
 namespace renga::grammar {
 
-inline constexpr absl::string_view kStringKeywords[] = {"minLength", "maxLength", "format"};
+inline constexpr absl::string_view kStringKeywords[] = {"minLength", "maxLength", "format",
+                                                        "pattern"};
 
 // The strings that the keywords of `schema` allow, with their quotes.
 absl::StatusOr<Expression> StringsOf(const nlohmann::ordered_json& schema, const std::string& where,
-                                     const RuleSet& rules);
+                                     RuleSet& rules);
 
 }  // namespace renga::grammar
 
