@@ -2,10 +2,10 @@
 //
 // Understood are type (one or several), properties, required, additionalProperties, items,
 // prefixItems, minItems, maxItems, minLength, maxLength, pattern (pattern.h), format (date, time,
-// date-time, uuid), minimum, maximum, exclusiveMinimum, exclusiveMaximum, enum, const, anyOf, allOf
-// of one part, $ref to a place in the same document (also to itself), and what only describes
-// (title, description, default, examples, ...). Any other keyword is refused, so that none is
-// passed over in silence.
+// date-time, uuid), minimum, maximum, exclusiveMinimum, exclusiveMaximum, enum, const, anyOf, oneOf
+// of branches that exclude each other (exclusive_branches.h), allOf of one part, $ref to a place in
+// the same document (also to itself), and what only describes (title, description, default,
+// examples, ...). Any other keyword is refused, so that none is passed over in silence.
 //
 // Of the many texts of one value some are left out, so that a model can't go on for ever with what
 // says nothing: members come in the order of the schema, beside `properties` no others are written;

@@ -25,9 +25,10 @@ using nlohmann::ordered_json;
 // Schemas that lie in each other, those that are named by $ref among them.
 constexpr int kMaxSchemaDepth = 256;
 
-constexpr absl::string_view kDescribing[] = {"title",    "description", "default",  "examples",
-                                             "$schema",  "$id",         "$comment", "deprecated",
-                                             "readOnly", "writeOnly",   "$defs",    "definitions"};
+// discriminator says which branch of a oneOf to look at; these are looked at themselves.
+constexpr absl::string_view kDescribing[] = {
+    "title",      "description", "default",   "examples", "$schema",     "$id",          "$comment",
+    "deprecated", "readOnly",    "writeOnly", "$defs",    "definitions", "discriminator"};
 
 bool Describes(absl::string_view keyword) {
   return IsOneOf(keyword, kDescribing) || absl::StartsWith(keyword, "x-");
@@ -75,7 +76,7 @@ absl::StatusOr<Expression> OneOfValues(const ordered_json& schema, const std::st
 }  // namespace
 
 SchemaWalk::SchemaWalk(const ordered_json& root, RuleSet rules)
-    : root_(root), rules_(std::move(rules)) {}
+    : root_(root), rules_(std::move(rules)), exclusive_branches_(root) {}
 
 absl::StatusOr<RuleSet> SchemaWalk::Finish() {
   RENGA_ASSIGN_OR_RETURN(rules_.root, RuleOf("#"));
@@ -119,6 +120,10 @@ absl::StatusOr<Expression> SchemaWalk::ObjectOfKeywords(const ordered_json& sche
     RENGA_RETURN_IF_ERROR(CheckAlone(schema, {"anyOf"}, where));
     return AnyOf(*any, absl::StrCat(where, "/anyOf"));
   }
+  if (const ordered_json* one = Find(schema, "oneOf")) {
+    RENGA_RETURN_IF_ERROR(CheckAlone(schema, {"oneOf"}, where));
+    return OneOf(*one, absl::StrCat(where, "/oneOf"));
+  }
   if (const ordered_json* all = Find(schema, "allOf")) {
     RENGA_RETURN_IF_ERROR(CheckAlone(schema, {"allOf"}, where));
     if (!all->is_array() || all->size() != 1) {
@@ -139,6 +144,13 @@ absl::StatusOr<Expression> SchemaWalk::AnyOf(const ordered_json& list, const std
     RENGA_ASSIGN_OR_RETURN(parts.emplace_back(), Value(list[i], absl::StrCat(where, "/", i)));
   }
   return Choice(std::move(parts));
+}
+
+// Branches that exclude each other: any of them is just one of them.
+absl::StatusOr<Expression> SchemaWalk::OneOf(const ordered_json& list, const std::string& where) {
+  RENGA_ASSIGN_OR_RETURN(Expression any, AnyOf(list, where));
+  RENGA_RETURN_IF_ERROR(exclusive_branches_.Check(list, where));
+  return any;
 }
 
 absl::StatusOr<Expression> SchemaWalk::ByType(const ordered_json& schema,

@@ -10,6 +10,7 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/statusor.h"
+#include "coordinator/serving/grammar/exclusive_branches.h"
 #include "coordinator/serving/grammar/expression.h"
 #include "nlohmann/json_fwd.hpp"
 
@@ -35,6 +36,7 @@ class SchemaWalk {
   absl::StatusOr<int64_t> RuleOf(const std::string& pointer);
   absl::StatusOr<Expression> ObjectOfKeywords(const Json& schema, const std::string& where);
   absl::StatusOr<Expression> AnyOf(const Json& list, const std::string& where);
+  absl::StatusOr<Expression> OneOf(const Json& list, const std::string& where);
   absl::StatusOr<Expression> ByType(const Json& schema, const std::string& where);
   absl::StatusOr<Expression> OfType(const std::string& type, const Json& schema,
                                     const std::string& where);
@@ -42,6 +44,7 @@ class SchemaWalk {
   const Json& root_;
   RuleSet rules_;
   absl::flat_hash_map<std::string, int64_t> by_pointer_;
+  ExclusiveBranches exclusive_branches_;
   int depth_ = 0;
 };
 
