@@ -1,5 +1,7 @@
 #include "worker/engine/bundle.h"
 
+#include <cstring>
+#include <span>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -50,17 +52,21 @@ int64_t UnpackedBytes(const Bundle& bundle, const BundleFiles& files) {
 }
 
 absl::Status PackToDisk(const BundleMatrix& matrix, kernels::Backend& backend, WeightSource& source,
-                        WeightLoader& loader, std::unique_ptr<PackedFile>& file) {
+                        WeightLoader& loader, std::unique_ptr<PackedFile>& file, std::byte* room) {
   file = nullptr;
   RENGA_ASSIGN_OR_RETURN(const auto packed, loader.PackMatrix(matrix.tensor, matrix.part));
+  const std::span<const std::byte> bytes = backend.BytesOf(*packed);
   RENGA_RETURN_IF_ERROR(
-      base::Annotate(source.KeepPacked(matrix.key, backend.BytesOf(*packed)),
+      base::Annotate(source.KeepPacked(matrix.key, bytes),
                      absl::StrCat("weights that do not fit into memory need a place on disk, but ",
                                   matrix.tensor.name, " cannot be kept there")));
   file = source.OpenPacked(matrix.key, matrix.bytes);
-  if (file != nullptr) return absl::OkStatus();
-  return absl::UnavailableError(
-      absl::StrCat(matrix.tensor.name, " was written to disk and is not there"));
+  if (file == nullptr) {
+    return absl::UnavailableError(
+        absl::StrCat(matrix.tensor.name, " was written to disk and is not there"));
+  }
+  if (room != nullptr) std::memcpy(room, bytes.data(), bytes.size());
+  return absl::OkStatus();
 }
 
 absl::Status ReadWithPatience(absl::FunctionRef<absl::Status()> read) {

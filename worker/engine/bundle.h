@@ -41,10 +41,11 @@ BundleFiles OpenBundle(const Bundle& bundle, WeightSource& source);
 // Bytes of weights that packing what the disk lacks will read.
 int64_t UnpackedBytes(const Bundle& bundle, const BundleFiles& files);
 
-// Packs a matrix in memory and keeps it on disk; then `file` is it. Errors of the source, its disk
-// and the backend.
+// Packs a matrix in memory and keeps it on disk; then `file` is it. Its bytes are copied to `room`
+// too, unless that is null. Errors of the source, its disk and the backend.
 absl::Status PackToDisk(const BundleMatrix& matrix, kernels::Backend& backend, WeightSource& source,
-                        WeightLoader& loader, std::unique_ptr<PackedFile>& file);
+                        WeightLoader& loader, std::unique_ptr<PackedFile>& file,
+                        std::byte* room = nullptr);
 
 // Does `read` again when it fails in a way that may pass: a disk may stumble; what is damaged stays
 // damaged.

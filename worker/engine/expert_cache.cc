@@ -25,6 +25,10 @@ constexpr double kReadWeight = 0.9;
 
 const LoadProgress kNobodyWatches;
 
+bool HasAll(const BundleFiles& files) {
+  return std::all_of(files.begin(), files.end(), [](const auto& file) { return file != nullptr; });
+}
+
 }  // namespace
 
 ExpertCache::ExpertCache(std::vector<Bundle> experts, int64_t layers,
@@ -51,16 +55,26 @@ ExpertCache::~ExpertCache() {
   for (std::thread& reader : readers_) reader.join();
 }
 
+std::vector<size_t> ExpertCache::Ahead() const {
+  std::vector<size_t> ahead;
+  for (size_t i = 0; i < experts_.size(); ++i) {
+    if (!HasAll(experts_[i].files)) ahead.push_back(i);
+  }
+  if (source_->IsAtHand() && ahead.size() > 1) ahead.resize(1);
+  return ahead;
+}
+
 int64_t ExpertCache::UnpackedBytes() const {
   int64_t bytes = 0;
-  for (const Expert& expert : experts_) {
-    bytes += engine::UnpackedBytes(expert.bundle, expert.files);
+  for (const size_t i : Ahead()) {
+    bytes += engine::UnpackedBytes(experts_[i].bundle, experts_[i].files);
   }
   return bytes;
 }
 
-absl::Status ExpertCache::PackAll(WeightLoader& loader) {
-  for (Expert& expert : experts_) {
+absl::Status ExpertCache::PackAhead(WeightLoader& loader) {
+  for (const size_t number : Ahead()) {
+    Expert& expert = experts_[number];
     for (size_t i = 0; i < expert.files.size(); ++i) {
       if (expert.files[i] != nullptr) continue;
       RENGA_RETURN_IF_ERROR(
@@ -111,7 +125,40 @@ void ExpertCache::ReadUntilEnd() {
   }
 }
 
-size_t ExpertCache::TakePlace() {
+void ExpertCache::Read(Expert& expert) {
+  std::byte* const room = TakePlace(expert);
+  if (reading_++ == 0) reading_since_ = absl::Now();
+  mutex_.Unlock();
+  absl::Status status = ReadBundle(expert.bundle, expert.files, room);
+  mutex_.Lock();
+  Measure(expert.bundle.RoomBytes());
+  if (status.ok()) return Came(expert);
+  DidNotCome(expert);
+  if (!expert.wanted) return;  // whoever wants it reads it again
+  Lack(expert);
+  expert.failure = std::move(status);
+}
+
+void ExpertCache::Measure(int64_t bytes) {
+  const absl::Time now = absl::Now();
+  recent_bytes_ = recent_bytes_ * kReadWeight + static_cast<double>(bytes);
+  recent_seconds_ = recent_seconds_ * kReadWeight + absl::ToDoubleSeconds(now - reading_since_);
+  reading_since_ = now;
+  --reading_;
+}
+
+// ---- Places -------------------------------------------------------------------------------------
+
+std::byte* ExpertCache::TakePlace(Expert& expert) {
+  const size_t place = FindPlace();
+  --may_go_;
+  in_place_[place] = &expert;
+  expert.place = place;
+  expert.state = State::kOnItsWay;
+  return RoomOf(place);
+}
+
+size_t ExpertCache::FindPlace() {
   size_t least = in_place_.size();
   for (size_t i = 0; i < in_place_.size(); ++i) {
     Expert* const other = in_place_[i];
@@ -126,36 +173,16 @@ size_t ExpertCache::TakePlace() {
   return least;
 }
 
-void ExpertCache::Read(Expert& expert) {
-  const size_t place = TakePlace();
-  --may_go_;
-  in_place_[place] = &expert;
-  expert.place = place;
-  expert.state = State::kReading;
-  if (reading_++ == 0) reading_since_ = absl::Now();
-  mutex_.Unlock();
-  absl::Status status = ReadBundle(expert.bundle, expert.files,
-                                   memory_->data() + static_cast<int64_t>(place) * plan_.bytes);
-  mutex_.Lock();
-  Measure(expert.bundle.RoomBytes());
-  if (status.ok()) {
-    expert.state = State::kHere;
-  } else {
-    in_place_[place] = nullptr;
-    expert.place.reset();
-    expert.state = expert.wanted ? State::kFailed : State::kAbsent;
-    expert.failure = std::move(status);
-  }
-  if (expert.wanted) ++ready_;
-  if (!expert.wanted || expert.state != State::kHere) ++may_go_;
+void ExpertCache::Came(Expert& expert) {
+  expert.state = State::kHere;
+  ++(expert.wanted ? ready_ : may_go_);
 }
 
-void ExpertCache::Measure(int64_t bytes) {
-  const absl::Time now = absl::Now();
-  recent_bytes_ = recent_bytes_ * kReadWeight + static_cast<double>(bytes);
-  recent_seconds_ = recent_seconds_ * kReadWeight + absl::ToDoubleSeconds(now - reading_since_);
-  reading_since_ = now;
-  --reading_;
+void ExpertCache::DidNotCome(Expert& expert) {
+  in_place_[*expert.place] = nullptr;
+  expert.place.reset();
+  expert.state = State::kAbsent;
+  ++may_go_;
 }
 
 // ---- The engine's thread ------------------------------------------------------------------------
@@ -166,12 +193,13 @@ void ExpertCache::Forget() {
     if (!expert->wanted) continue;  // released
     expert->wanted = false;
     if (expert->state == State::kHere) ++may_go_;
-    if (expert->state == State::kAsked || expert->state == State::kFailed) {
+    if (expert->state == State::kAsked || expert->state == State::kLacking) {
       expert->state = State::kAbsent;
     }
   }
   wanted_.clear();
   ready_ = 0;
+  lacking_ = 0;
 }
 
 void ExpertCache::CountUses(size_t layer, std::span<const ExpertRows> rows) {
@@ -196,10 +224,11 @@ void ExpertCache::Want(size_t layer, std::span<const ExpertRows> rows) {
     wanted_.push_back(&expert);
     expert.wanted = true;
     expert.handed_out = false;
-    expert.repaired = false;
     if (expert.state == State::kHere) {
       --may_go_;
       ++ready_;
+    } else if (expert.state == State::kAbsent && !HasAll(expert.files)) {
+      Lack(expert);
     } else if (expert.state == State::kAbsent) {
       expert.state = State::kAsked;
       asked_.push_back(&expert);
@@ -207,46 +236,67 @@ void ExpertCache::Want(size_t layer, std::span<const ExpertRows> rows) {
   }
 }
 
+void ExpertCache::Lack(Expert& expert) {
+  expert.state = State::kLacking;
+  expert.failure = absl::OkStatus();
+  ++lacking_;
+}
+
 absl::StatusOr<std::vector<ExpertCache::Here>> ExpertCache::Next() {
   while (true) {
-    Expert* failed = nullptr;
+    Expert* lacking = nullptr;
     {
       absl::MutexLock lock(&mutex_);
       const bool all = std::all_of(wanted_.begin(), wanted_.end(),
                                    [](const Expert* expert) { return expert->handed_out; });
       if (all) return std::vector<Here>();
-      mutex_.Await(absl::Condition(this, &ExpertCache::SomeAreReady));
-      // Those that are here first: their places may be what a repaired one waits for.
-      if (Find(State::kHere) == nullptr) failed = Find(State::kFailed);
+      mutex_.Await(absl::Condition(this, &ExpertCache::CanGoOn));
+      // Those that are here first: their places may be what the others wait for.
+      if (ready_ == 0) lacking = &FirstLacking();
     }
-    if (failed == nullptr) return HandOut();
-    RENGA_RETURN_IF_ERROR(Repair(*failed));
+    if (lacking == nullptr) return HandOut();
+    // Meanwhile the readers read what the disk has.
+    RENGA_RETURN_IF_ERROR(Pack(*lacking));
   }
 }
 
-ExpertCache::Expert* ExpertCache::Find(State state) {
-  for (Expert* const expert : wanted_) {
-    if (expert->state == state && !expert->handed_out) return expert;
-  }
-  return nullptr;
+ExpertCache::Expert& ExpertCache::FirstLacking() {
+  return **std::find_if(wanted_.begin(), wanted_.end(),
+                        [](const Expert* expert) { return expert->state == State::kLacking; });
 }
 
-absl::Status ExpertCache::Repair(Expert& expert) {
-  // Nobody reads what has failed, or changes it.
-  const absl::Status failure = expert.failure;
-  if (std::exchange(expert.repaired, true)) return failure;
-  RENGA_LOG(WARNING) << failure.message() << "; packing it again";
+absl::Status ExpertCache::Pack(Expert& expert) {
+  absl::Status failure;
+  std::byte* room = nullptr;
+  {
+    absl::MutexLock lock(&mutex_);
+    // A reader may have taken the place that there was.
+    if (may_go_ == 0) return absl::OkStatus();
+    failure = expert.failure;
+    --lacking_;
+    room = TakePlace(expert);
+  }
+  if (!failure.ok()) {
+    RENGA_LOG(WARNING) << failure.message() << "; packing it again";
+  }
+  const absl::Status status = PackInto(expert, room);
+  absl::MutexLock lock(&mutex_);
+  if (status.ok()) {
+    Came(expert);
+    return status;
+  }
+  DidNotCome(expert);
+  return failure.ok() ? status : base::Annotate(status, std::string(failure.message()));
+}
+
+absl::Status ExpertCache::PackInto(Expert& expert, std::byte* room) {
   // Plans leave as much room for this as an expert takes.
   WeightLoader loader(backend_, source_, kNobodyWatches, 0);
   for (size_t i = 0; i < expert.files.size(); ++i) {
-    RENGA_RETURN_IF_ERROR(base::Annotate(
-        PackToDisk(expert.bundle.matrices[i], *backend_, *source_, loader, expert.files[i]),
-        std::string(failure.message())));
+    const BundleMatrix& matrix = expert.bundle.matrices[i];
+    RENGA_RETURN_IF_ERROR(PackToDisk(matrix, *backend_, *source_, loader, expert.files[i], room));
+    room += matrix.RoomBytes();
   }
-  absl::MutexLock lock(&mutex_);
-  --ready_;
-  expert.state = State::kAsked;
-  asked_.push_front(&expert);
   return absl::OkStatus();
 }
 
@@ -257,9 +307,9 @@ absl::StatusOr<std::vector<ExpertCache::Here>> ExpertCache::HandOut() {
     Expert& expert = *wanted_[i];
     if (expert.handed_out || expert.state != State::kHere) continue;
     if (expert.matrices.empty()) {
-      std::byte* const room = memory_->data() + static_cast<int64_t>(*expert.place) * plan_.bytes;
-      RENGA_ASSIGN_OR_RETURN(expert.matrices,
-                             AdoptBundle(expert.bundle, BytesIn(expert.bundle, room), *backend_));
+      RENGA_ASSIGN_OR_RETURN(
+          expert.matrices,
+          AdoptBundle(expert.bundle, BytesIn(expert.bundle, RoomOf(*expert.place)), *backend_));
     }
     expert.handed_out = true;
     --ready_;

@@ -8,7 +8,8 @@
 // rest passes through the other places. No expert is read that no row has chosen.
 //
 // All of a step's missing experts of a layer are asked for at once and read by several threads,
-// while those that are there compute.
+// while those that are there compute. One that the disk does not have yet, or has damaged, is
+// packed from the source by the engine's thread, into its place and onto the disk.
 #ifndef RENGA_WORKER_ENGINE_EXPERT_CACHE_H_
 #define RENGA_WORKER_ENGINE_EXPERT_CACHE_H_
 
@@ -56,11 +57,13 @@ class ExpertCache {
   ExpertCache(const ExpertCache&) = delete;
   ExpertCache& operator=(const ExpertCache&) = delete;
 
-  // Bytes of weights that PackAll will read.
+  // Bytes of weights that PackAhead will read.
   int64_t UnpackedBytes() const;
-  // Packs the experts that the disk does not have yet, one matrix in memory at a time, and keeps
-  // them there. Errors of the source, its disk and the backend; kCancelled.
-  absl::Status PackAll(WeightLoader& loader);
+  // Packs experts that the disk does not have yet, one matrix in memory at a time, and keeps them
+  // there: all of them where the source has to ship them, in the order in which it does that; else
+  // one, to hear of a disk that takes none, and each of the others when it is wanted.
+  // Errors of the source, its disk and the backend; kCancelled.
+  absl::Status PackAhead(WeightLoader& loader);
   // Takes the memory and starts to wait for wishes. kResourceExhausted without memory or threads.
   absl::Status Start();
 
@@ -73,7 +76,7 @@ class ExpertCache {
   };
   // Those of the wanted ones that have come and were not handed out yet; waits for one at least.
   // Empty when there are no more. They stay until Release. What cannot be read, or is damaged, is
-  // packed anew from the source; when that fails too the status says both.
+  // packed anew; when that fails too the status says both.
   absl::StatusOr<std::vector<Here>> Next();
   // What Next has handed out may go. Waits for the device.
   absl::Status Release();
@@ -86,37 +89,51 @@ class ExpertCache {
   Report report() const;
 
  private:
-  enum class State { kAbsent, kAsked, kReading, kHere, kFailed };
+  // One that is wanted and not there is asked for, or the disk lacks it: then it has to be packed.
+  enum class State { kAbsent, kLacking, kAsked, kOnItsWay, kHere };
   struct Expert {
     Bundle bundle;
-    BundleFiles files;  // the reader's while kReading
+    BundleFiles files;  // whose it is that brings it, while kOnItsWay
     State state = State::kAbsent;
-    absl::Status failure;
-    bool wanted = false;  // by the present step, which has not released it
+    absl::Status failure;  // of reading it, while kLacking
+    bool wanted = false;   // by the present step, which has not released it
     bool handed_out = false;
-    bool repaired = false;  // in the present step
     double uses = 0;
-    std::optional<size_t> place;  // from kReading to kHere
+    std::optional<size_t> place;  // from kOnItsWay to kHere
     std::vector<std::unique_ptr<kernels::WeightMatrix>> matrices;
   };
+
+  // Those that PackAhead packs, by their numbers.
+  std::vector<size_t> Ahead() const;
 
   // The readers.
   void ReadUntilEnd();
   bool CanRead() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // A free one, or that of the expert that goes.
-  size_t TakePlace() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Read(Expert& expert) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Counts a read that has ended: the disk's time runs while some reader reads.
   void Measure(int64_t bytes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  // Whoever brings an expert: where to, and how it ended.
+  std::byte* RoomOf(size_t place) {
+    return memory_->data() + static_cast<int64_t>(place) * plan_.bytes;
+  }
+  std::byte* TakePlace(Expert& expert) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // A free one, or that of the expert that goes.
+  size_t FindPlace() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Came(Expert& expert) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void DidNotCome(Expert& expert) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   // The engine's thread.
   void Forget() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void CountUses(size_t layer, std::span<const ExpertRows> rows)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  bool SomeAreReady() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return ready_ > 0; }
-  // A wanted one in that state that was not handed out; null: none.
-  Expert* Find(State state) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  absl::Status Repair(Expert& expert);
+  bool CanGoOn() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return ready_ > 0 || (lacking_ > 0 && may_go_ > 0);
+  }
+  void Lack(Expert& expert) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  Expert& FirstLacking() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status Pack(Expert& expert);
+  absl::Status PackInto(Expert& expert, std::byte* room);
   absl::StatusOr<std::vector<Here>> HandOut();
 
   const size_t per_layer_;
@@ -126,16 +143,17 @@ class ExpertCache {
   std::optional<kernels::PageMemory> memory_;
 
   mutable absl::Mutex mutex_;
-  // `wanted`, `state`, `uses` and `place` are guarded by mutex_.
+  // `wanted`, `state`, `failure`, `uses` and `place` are guarded by mutex_.
   std::vector<Expert> experts_;
   std::vector<Expert*> in_place_ ABSL_GUARDED_BY(mutex_);  // null: free
   std::deque<Expert*> asked_ ABSL_GUARDED_BY(mutex_);      // first come, first read
   std::vector<Expert*> wanted_ ABSL_GUARDED_BY(mutex_);    // in the order of Want
   size_t last_layer_ ABSL_GUARDED_BY(mutex_) = 0;
-  double use_ ABSL_GUARDED_BY(mutex_) = 1;      // what a use counts now
-  int64_t ready_ ABSL_GUARDED_BY(mutex_) = 0;   // wanted, here or failed, not handed out
-  int64_t may_go_ ABSL_GUARDED_BY(mutex_) = 0;  // places that are free or whose expert may go
-  int reading_ ABSL_GUARDED_BY(mutex_) = 0;     // readers
+  double use_ ABSL_GUARDED_BY(mutex_) = 1;       // what a use counts now
+  int64_t ready_ ABSL_GUARDED_BY(mutex_) = 0;    // wanted, here, not handed out
+  int64_t lacking_ ABSL_GUARDED_BY(mutex_) = 0;  // kLacking
+  int64_t may_go_ ABSL_GUARDED_BY(mutex_) = 0;   // places that are free or whose expert may go
+  int reading_ ABSL_GUARDED_BY(mutex_) = 0;      // readers
   absl::Time reading_since_ ABSL_GUARDED_BY(mutex_);
   double recent_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
   double recent_seconds_ ABSL_GUARDED_BY(mutex_) = 0;

@@ -43,7 +43,7 @@ class ExpertCacheTest : public ResidencyTest {
                                                backend_.get(), disk_.get());
     const LoadProgress nobody;
     WeightLoader loader(backend_.get(), disk_.get(), nobody, 0);
-    EXPECT_OK(cache->PackAll(loader));
+    EXPECT_OK(cache->PackAhead(loader));
     EXPECT_OK(cache->Start());
     return cache;
   }
@@ -215,11 +215,59 @@ TEST_F(ExpertCacheTest, DamagedAndCutFilesArePackedAgain) {
 }
 
 TEST_F(ExpertCacheTest, EndsTheStepWhenNothingHelpsAndGoesOnLater) {
-  ASSERT_OK_AND_ASSIGN(auto shard, Load(30));
-  ASSERT_NO_FATAL_FAILURE(ExpectGoesOnAfterFaults(*shard));
+  for (const bool at_hand : {false, true}) {
+    disk_ = std::make_unique<FakeDisk>(weights_.get());
+    disk_->at_hand = at_hand;
+    ASSERT_OK_AND_ASSIGN(auto shard, Load(30));
+    ASSERT_NO_FATAL_FAILURE(ExpectGoesOnAfterFaults(*shard));
+  }
 }
 
-TEST_F(ExpertCacheTest, PacksExpertsBeforeItIsThereAndRefusesWhatCannotWork) {
+TEST_F(ExpertCacheTest, OfADiskThatCannotBeReadEachExpertIsPackedAgain) {
+  ASSERT_OK_AND_ASSIGN(auto shard, Load(30));
+  disk_->FailReads(0, 1 << 20, absl::UnavailableError("the disk broke"));
+  const int64_t kept = disk_->kept_bytes;
+  ASSERT_NO_FATAL_FAILURE(ExpectSameBits(*shard));
+  EXPECT_GT(disk_->kept_bytes, kept);
+}
+
+TEST_F(ExpertCacheTest, OfAModelAtHandExpertsArePackedWhenTheyAreWanted) {
+  disk_->at_hand = true;
+  ASSERT_OK_AND_ASSIGN(auto shard, Load(75));
+  EXPECT_EQ(disk_->files(), 3u) << "one, to try the disk";
+  const int64_t expert_bytes = 3 * 256 * 256 * 34 / 32;
+  std::vector<float> logits;
+  ASSERT_OK(Step(*shard, 0, 1, logits));
+  const int64_t here = Count(shard->residency().places, kCached);
+  EXPECT_LE(here, 4 * 2 * kUsed);
+  // The one that was packed before is read; the others are packed once.
+  const int64_t packed = static_cast<int64_t>(disk_->files()) / 3 - 1;
+  EXPECT_THAT(here - packed, ::testing::AnyOf(0, 1));
+  EXPECT_EQ(disk_->kept_bytes, (1 + packed) * expert_bytes);
+  EXPECT_EQ(disk_->streamed_bytes, (here - packed) * expert_bytes);
+  ASSERT_NO_FATAL_FAILURE(ExpectSameBits(*shard));
+}
+
+TEST_F(ExpertCacheTest, OfAModelAtHandTheBitsAreTheSameWhateverIsInMemoryOrOnDisk) {
+  for (const int percent : {75, 50, 30}) {
+    SCOPED_TRACE(percent);
+    disk_ = std::make_unique<FakeDisk>(weights_.get());
+    disk_->at_hand = true;
+    ASSERT_OK_AND_ASSIGN(auto shard, Load(percent));
+    for (int run = 0; run < 3; ++run) ASSERT_NO_FATAL_FAILURE(ExpectSameBits(*shard));
+    shard.reset();
+    ASSERT_OK_AND_ASSIGN(shard, Load(percent));  // with what the first one has left
+    ASSERT_NO_FATAL_FAILURE(ExpectSameBits(*shard));
+  }
+}
+
+TEST_F(ExpertCacheTest, OfAModelAtHandADiskThatTakesNothingIsNoticedAtOnce) {
+  disk_->at_hand = true;
+  disk_->disk_failure = absl::ResourceExhaustedError("the disk is full");
+  EXPECT_THAT(Load(50), StatusIs(absl::StatusCode::kResourceExhausted, HasSubstr("place on disk")));
+}
+
+TEST_F(ExpertCacheTest, PacksShippedExpertsBeforeItIsThereAndRefusesWhatCannotWork) {
   int64_t done = 0;
   int64_t total = 0;
   ASSERT_OK_AND_ASSIGN(auto shard, Load(50, [&](int64_t d, int64_t t) {

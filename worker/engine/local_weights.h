@@ -26,6 +26,7 @@ class LocalWeights : public WeightSource {
   absl::StatusOr<base::DataType> TensorType(const std::string& name) override;
   absl::Status Read(const std::string& name, int64_t offset, std::span<std::byte> out) override;
   bool ReadsAtOnce() const override { return true; }
+  bool IsAtHand() const override { return true; }
 
  private:
   LocalWeights(const model::GgufFile* file,

@@ -42,6 +42,7 @@ class FakeDisk : public WeightSource {
     source_bytes += static_cast<int64_t>(out.size());
     return file_->Read(name, offset, out);
   }
+  bool IsAtHand() const override { return at_hand; }
   std::unique_ptr<PackedFile> OpenPacked(const MatrixKey& key, int64_t bytes) override {
     const auto found = kept_.find(NameOf(key));
     if (found == kept_.end()) return nullptr;
@@ -75,6 +76,7 @@ class FakeDisk : public WeightSource {
   // Nothing is held before so many are.
   std::atomic<int> hold_after_prefetched = 0;
   int64_t kept_bytes = 0;
+  bool at_hand = false;  // what is not on it
   absl::Duration delay;
   // On the reader's thread, before a streamed matrix of the tensor is read; set while no shard is
   // there.
@@ -244,6 +246,10 @@ class ResidencyTest : public ::testing::Test {
                                                       ::testing::HasSubstr("the disk is full")));
     disk_->disk_failure = absl::OkStatus();
     ASSERT_NO_FATAL_FAILURE(ExpectSameBits(shard));
+  }
+
+  // The same of a disk of which nothing can be read.
+  void ExpectGoesOnAfterADeadDisk(Shard& shard) {
     disk_->FailReads(0, 1 << 20, absl::UnavailableError("the disk broke"));
     EXPECT_THAT(Feed(shard), renga::testing::StatusIs(absl::StatusCode::kUnavailable,
                                                       ::testing::HasSubstr("the disk broke")));

@@ -151,6 +151,7 @@ TEST_F(ResidencyTest, EveryFileDamaged) {
 TEST_F(ResidencyTest, EndsTheStepWhenNothingHelpsAndGoesOnLater) {
   ASSERT_OK_AND_ASSIGN(auto shard, Load(50));
   ASSERT_NO_FATAL_FAILURE(ExpectGoesOnAfterFaults(*shard));
+  ASSERT_NO_FATAL_FAILURE(ExpectGoesOnAfterADeadDisk(*shard));
 }
 
 TEST_F(ResidencyTest, RefusesWhatCannotWork) {

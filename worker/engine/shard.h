@@ -67,6 +67,8 @@ class WeightSource {
   virtual absl::Status Read(const std::string& name, int64_t offset, std::span<std::byte> out) = 0;
   // Whether several threads may Read at once, and gain by it.
   virtual bool ReadsAtOnce() const { return false; }
+  // Whether whatever is asked for comes soon, in any order: the model lies on this machine.
+  virtual bool IsAtHand() const { return false; }
   // The matrix as it was once packed into `bytes` bytes, in the layout of the backend that loads,
   // checked, or nothing.
   virtual std::optional<kernels::PackedBytes> FindPacked(const MatrixKey& /*key*/,

@@ -53,7 +53,8 @@ class ShippedWeights : public engine::WeightSource {
   // not what its manifest says; kCancelled.
   absl::Status Read(const std::string& name, int64_t offset, std::span<std::byte> out) override;
 
-  bool ReadsAtOnce() const override { return local_model_ != nullptr; }
+  bool ReadsAtOnce() const override { return IsAtHand(); }
+  bool IsAtHand() const override { return local_model_ != nullptr; }
 
   std::optional<kernels::PackedBytes> FindPacked(const engine::MatrixKey& key,
                                                  int64_t bytes) override;
