@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/numeric/int128.h"
+#include "absl/strings/str_cat.h"
 
 namespace renga::grammar {
 namespace {
@@ -75,8 +76,8 @@ Expression DigitFrom(char first, char last) {
 // `whole` digits; what is only zeros at the end behind the point may be left out.
 class DigitStrings {
  public:
-  DigitStrings(std::string first, std::string last, size_t whole)
-      : first_(std::move(first)), last_(std::move(last)), whole_(whole) {}
+  DigitStrings(std::string first, std::string last, size_t whole, RuleSet& rules)
+      : first_(std::move(first)), last_(std::move(last)), whole_(whole), rules_(rules) {}
 
   Expression All() const { return Behind(0, true, true); }
 
@@ -109,17 +110,26 @@ class DigitStrings {
 
   Expression AnyBehind(size_t at) const {
     const Expression digit = DigitFrom('0', '9');
-    const auto left = static_cast<int64_t>(first_.size() - std::max(at, whole_));
-    if (at > whole_) return Repeat(digit, 0, left);
+    const auto left =
+        static_cast<int64_t>(first_.size() - std::max(at, whole_));  // behind the point
+    if (at > whole_) return Shared(absl::StrCat("up to ", left, " digits"), Repeat(digit, 0, left));
     const auto missing = static_cast<int64_t>(whole_ - at);
-    Expression whole = Repeat(digit, missing, missing);
-    if (left == 0) return whole;
-    return Sequence({std::move(whole), Optional(Sequence({Text("."), Repeat(digit, 1, left)}))});
+    Expression fraction = Optional(Sequence({Text("."), Repeat(digit, 1, left)}));
+    return Shared(
+        absl::StrCat(missing, " digits and up to ", left, " behind a point"),
+        Sequence({Repeat(digit, missing, missing), left > 0 ? std::move(fraction) : Text("")}));
+  }
+
+  // As a rule, since many numbers end alike.
+  Expression Shared(const std::string& name, Expression expression) const {
+    if (rules_.Find(name) < 0) rules_.Add(name, std::move(expression));
+    return rules_.Call(name);
   }
 
   const std::string first_;
   const std::string last_;
   const size_t whole_;
+  RuleSet& rules_;
 };
 
 // Before the point.
@@ -135,7 +145,8 @@ int MostDigits(const std::vector<NumberBound>& bounds) {
 
 }  // namespace
 
-std::optional<Expression> NumbersWithin(const std::vector<NumberBound>& bounds, bool whole) {
+std::optional<Expression> NumbersWithin(const std::vector<NumberBound>& bounds, bool whole,
+                                        RuleSet& rules) {
   std::vector<Expression> texts;
   const int most = MostDigits(bounds);
   for (const bool negative : {false, true}) {
@@ -150,7 +161,7 @@ std::optional<Expression> NumbersWithin(const std::vector<NumberBound>& bounds, 
       if (first >= end) continue;
       const auto length = static_cast<size_t>(digits + fraction);
       const DigitStrings strings(WithDigits(first, length), WithDigits(end - 1, length),
-                                 static_cast<size_t>(digits));
+                                 static_cast<size_t>(digits), rules);
       texts.push_back(Sequence({Text(negative ? "-" : ""), strings.All()}));
     }
   }

@@ -28,8 +28,9 @@ inline constexpr int kUsualDigits = 15;
 // needless zeros in front and without an exponent, and never a zero with a sign. A number has at
 // most kUsualDigits digits, so that whoever reads it as a 64-bit float finds it on the same side of
 // every bound; or, without a point, as many as the longest bound of at most kMostWholeDigits.
-// nullopt: there is none.
-std::optional<Expression> NumbersWithin(const std::vector<NumberBound>& bounds, bool whole);
+// Added to `rules` are ends that numbers share. nullopt: there is none.
+std::optional<Expression> NumbersWithin(const std::vector<NumberBound>& bounds, bool whole,
+                                        RuleSet& rules);
 
 }  // namespace renga::grammar
 

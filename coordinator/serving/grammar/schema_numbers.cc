@@ -74,7 +74,7 @@ absl::StatusOr<Expression> NumbersOf(const ordered_json& schema, const std::stri
   if (bounds.empty()) return rules.Call(type);
   const std::string name = absl::StrCat(type, " with ", absl::StrJoin(spoken, ", "));
   if (rules.Find(name) >= 0) return rules.Call(name);
-  std::optional<Expression> numbers = NumbersWithin(bounds, type == "integer");
+  std::optional<Expression> numbers = NumbersWithin(bounds, type == "integer", rules);
   if (!numbers.has_value()) {
     return SchemaError(
         where, absl::StrCat("there is no ", name, "; numbers between bounds have at most ",
