@@ -295,6 +295,12 @@ TestCoordinator::TestCoordinator(const Options& options)
 TestCoordinator::~TestCoordinator() {
   EndMemberships(absl::OkStatus());
   server_->Shutdown(std::chrono::system_clock::now());
+  // gRPC has waited for them, but by ways that a sanitizer does not see.
+  const auto all_left = [this]() ABSL_SHARED_LOCKS_REQUIRED(state_->mutex) {
+    return state_->members.empty();
+  };
+  absl::MutexLock lock(&state_->mutex);
+  state_->mutex.Await(absl::Condition(&all_left));
 }
 
 void TestCoordinator::RefuseJoins(const absl::Status& status) {
