@@ -2,7 +2,10 @@
 
 #include <filesystem>
 
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
+#include "cli/lan_address.h"
 #include "cli/status_json.h"
 
 namespace renga::cli {
@@ -31,6 +34,15 @@ absl::StatusOr<std::unique_ptr<http::OpenAiServer>> StartHttp(const HttpFlags& f
   };
   options.health = [&coordinator] { return coordinator.manager().CurrentPipeline().status(); };
   return http::OpenAiServer::Start(options, &coordinator.text());
+}
+
+absl::StatusOr<std::string> ChatUrl(const HttpFlags& flags, const http::OpenAiServer& server) {
+  RENGA_ASSIGN_OR_RETURN(const transport::HostPort address,
+                         transport::ParseHostPort(flags.address));
+  std::string host = ReachableHost(address.host);
+  if (absl::StrContains(host, ':')) host = absl::StrCat("[", host, "]");
+  // Port 0 asks for any free one.
+  return absl::StrCat("http://", host, ":", server.port(), "/v1");
 }
 
 }  // namespace renga::cli

@@ -24,6 +24,9 @@ absl::StatusOr<std::unique_ptr<http::OpenAiServer>> StartHttp(const HttpFlags& f
                                                               const std::string& model_path,
                                                               Coordinator& coordinator);
 
+// What clients of `server` are given: http://HOST:PORT/v1, reachable from where it listens.
+absl::StatusOr<std::string> ChatUrl(const HttpFlags& flags, const http::OpenAiServer& server);
+
 }  // namespace renga::cli
 
 #endif  // RENGA_CLI_HTTP_FLAGS_H_

@@ -27,7 +27,8 @@ absl::Status Serve(const ServeFlags& flags) {
   }
   RENGA_ASSIGN_OR_RETURN(const auto server,
                          StartHttp(flags.http, flags.cluster.model, cluster->coordinator()));
-  std::printf("ready: chat at http://%s/v1\n", flags.http.address.c_str());
+  RENGA_ASSIGN_OR_RETURN(const std::string url, ChatUrl(flags.http, *server));
+  std::printf("ready: chat at %s\n", url.c_str());
   std::fflush(stdout);
   absl::Notification interrupted;
   const InterruptScope interrupt([&interrupted] { interrupted.Notify(); });

@@ -123,8 +123,9 @@ absl::Status Up(const UpFlags& flags) {
     SayApproximationCost(coordinator->store(), flags.plan.approximation, flags.model);
   }
   const std::string host = ReachableHost(listen.host);
+  RENGA_ASSIGN_OR_RETURN(const std::string url, ChatUrl(flags.http, *server));
   std::printf("join with:  %s\n", JoinLine(flags, *coordinator, host).c_str());
-  std::printf("chat at:    http://%s/v1\n", flags.http.address.c_str());
+  std::printf("chat at:    %s\n", url.c_str());
   std::fflush(stdout);
   std::unique_ptr<ChildProcess> own_worker;
   if (offers.front().memory_bytes > 0) {

@@ -3,19 +3,19 @@
 import concurrent.futures
 import http.client
 import json
+import re
 import unittest
 
-from renga_process import LIMIT_S, ProcessTest, demo_model, free_port
+from renga_process import LIMIT_S, ProcessTest, demo_model
 
 
 class OpenAiTest(ProcessTest):
 
     def setUp(self):
         super().setUp()
-        self.port = free_port()
-        self.server = self.start("serve", demo_model(), "--http", f"127.0.0.1:{self.port}",
-                                 "--context", "512")
-        self.server.wait_for("ready")
+        self.server = self.start("serve", demo_model(), "--http", "127.0.0.1:0", "--context", "512")
+        ready = self.server.wait_for("ready")
+        self.port = int(re.search(r"http://127\.0\.0\.1:([1-9]\d*)/v1$", ready)[1])
 
     def call(self, method, path, body=None):
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=LIMIT_S)
