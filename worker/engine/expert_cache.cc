@@ -134,9 +134,8 @@ void ExpertCache::Read(Expert& expert) {
   Measure(expert.bundle.RoomBytes());
   if (status.ok()) return Came(expert);
   DidNotCome(expert);
-  if (!expert.wanted) return;  // whoever wants it reads it again
-  Lack(expert);
-  expert.failure = std::move(status);
+  // Whoever wants it later reads it again.
+  if (expert.wanted) Lack(expert, std::move(status));
 }
 
 void ExpertCache::Measure(int64_t bytes) {
@@ -228,7 +227,7 @@ void ExpertCache::Want(size_t layer, std::span<const ExpertRows> rows) {
       --may_go_;
       ++ready_;
     } else if (expert.state == State::kAbsent && !HasAll(expert.files)) {
-      Lack(expert);
+      Lack(expert, absl::OkStatus());
     } else if (expert.state == State::kAbsent) {
       expert.state = State::kAsked;
       asked_.push_back(&expert);
@@ -236,9 +235,9 @@ void ExpertCache::Want(size_t layer, std::span<const ExpertRows> rows) {
   }
 }
 
-void ExpertCache::Lack(Expert& expert) {
+void ExpertCache::Lack(Expert& expert, absl::Status failure) {
   expert.state = State::kLacking;
-  expert.failure = absl::OkStatus();
+  expert.failure = std::move(failure);
   ++lacking_;
 }
 
@@ -286,6 +285,7 @@ absl::Status ExpertCache::Pack(Expert& expert) {
     return status;
   }
   DidNotCome(expert);
+  Lack(expert, failure);
   return failure.ok() ? status : base::Annotate(status, std::string(failure.message()));
 }
 

@@ -130,7 +130,8 @@ class ExpertCache {
   bool CanGoOn() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     return ready_ > 0 || (lacking_ > 0 && may_go_ > 0);
   }
-  void Lack(Expert& expert) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // `failure`: of reading it, if that is why.
+  void Lack(Expert& expert, absl::Status failure) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   Expert& FirstLacking() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status Pack(Expert& expert);
   absl::Status PackInto(Expert& expert, std::byte* room);

@@ -261,6 +261,19 @@ TEST_F(ExpertCacheTest, OfAModelAtHandTheBitsAreTheSameWhateverIsInMemoryOrOnDis
   }
 }
 
+TEST_F(ExpertCacheTest, AfterAFailureTheSameExpertsCanBeAskedForAgain) {
+  disk_->at_hand = true;
+  const auto cache = MakeCache(3);
+  const std::vector<ExpertRows> rows = {{.expert = 5, .count = 1}};
+  cache->Want(1, rows);
+  disk_->source_failure = absl::UnavailableError("the file is gone");
+  EXPECT_THAT(cache->Next(), StatusIs(absl::StatusCode::kUnavailable, HasSubstr("is gone")));
+  EXPECT_THAT(cache->Next(), StatusIs(absl::StatusCode::kUnavailable, HasSubstr("is gone")));
+  disk_->source_failure = absl::OkStatus();
+  ASSERT_OK_AND_ASSIGN(const auto here, cache->Next());
+  EXPECT_EQ(here.size(), 1u);
+}
+
 TEST_F(ExpertCacheTest, OfAModelAtHandADiskThatTakesNothingIsNoticedAtOnce) {
   disk_->at_hand = true;
   disk_->disk_failure = absl::ResourceExhaustedError("the disk is full");
