@@ -22,6 +22,7 @@ struct Arguments {
   uint64_t seed = 1;
   bool tied_output = false;
   bool rope_factors = false;
+  double router_skew = 0;
   // Each replaces the shape's own number.
   std::optional<int64_t> layers, d_model, heads, kv_heads, head_dim, ffn, experts, experts_used,
       vocab, context;
@@ -44,6 +45,9 @@ void AddOptions(CLI::App& app, Arguments& arguments) {
   app.add_option("--ffn", arguments.ffn, "Feed-forward width");
   app.add_option("--experts", arguments.experts, "Feed-forwards of each layer; 0: one for all");
   app.add_option("--experts-used", arguments.experts_used, "Of these, how many a token uses");
+  app.add_option(
+      "--router-skew", arguments.router_skew,
+      "Routers with favourites: scores of the expert of rank r are (1 + r)^-SKEW as large");
   app.add_option("--vocab", arguments.vocab, "Vocabulary, at least 260");
   app.add_option("--context", arguments.context, "Context length");
 }
@@ -68,6 +72,7 @@ absl::StatusOr<model::SyntheticModelOptions> OptionsOf(const Arguments& argument
   options.seed = arguments.seed;
   options.tied_output = arguments.tied_output;
   options.rope_factors = arguments.rope_factors;
+  options.router_skew = arguments.router_skew;
   options.n_layers = arguments.layers.value_or(options.n_layers);
   options.d_model = arguments.d_model.value_or(options.d_model);
   options.n_heads = arguments.heads.value_or(options.n_heads);

@@ -1,5 +1,5 @@
-// renga regions: which rows of the vocabulary and which feed-forward neurons texts use, and the
-// screen of a head that stays on disk.
+// renga regions: which rows of the vocabulary and which feed-forward neurons or experts texts use,
+// and the screen of a head that stays on disk.
 #include <algorithm>
 #include <cstdio>
 #include <filesystem>
@@ -9,6 +9,7 @@
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "base/byte_size.h"
 #include "base/file.h"
 #include "base/status_macros.h"
@@ -16,6 +17,7 @@
 #include "cli/cluster_flags.h"
 #include "cli/command.h"
 #include "cli/device_flags.h"
+#include "cli/experts_report.h"
 #include "cli/neurons_report.h"
 #include "cli/progress_printer.h"
 #include "cli/region_texts.h"
@@ -24,6 +26,7 @@
 #include "coordinator/cluster/manifest.h"
 #include "coordinator/cluster/model_store.h"
 #include "model/unicode.h"
+#include "partition/expert_usage.h"
 #include "partition/neurons.h"
 #include "partition/regions.h"
 #include "worker/engine/screen_builder.h"
@@ -144,15 +147,53 @@ int64_t FeedForwardBytes(const model::GgufFile& file, const model::Model& model)
   return bytes;
 }
 
+MixtureBytes CountMixture(const model::ModelFootprint& footprint) {
+  MixtureBytes bytes;
+  for (const model::LayerWeightBytes& layer : footprint.layers) {
+    bytes.experts += layer.experts;
+    bytes.others += layer.total() - layer.experts;
+  }
+  return bytes;
+}
+
+// What the report says of feed-forwards: of their neurons, or of a mixture's experts.
+struct FeedForwardReport {
+  const char* key = "neurons";  // in the JSON
+  nlohmann::json json;
+  std::string section;  // of the page
+  std::string summary;  // for people
+};
+
+absl::StatusOr<FeedForwardReport> StudyFeedForwards(const cluster::ModelStore& store,
+                                                    TextTracer& tracer, double share) {
+  if (!store.model().config.has_experts()) {
+    RENGA_ASSIGN_OR_RETURN(const partition::NeuronReport neurons,
+                           partition::StudyNeurons(tracer.FinishNeurons(), share));
+    return FeedForwardReport{
+        .json = NeuronsJson(neurons),
+        .section = NeuronsSection(neurons, FeedForwardBytes(store.file(), store.model())),
+        .summary = absl::StrFormat("the hottest %.0f%% of the neurons add as much of what all add",
+                                   neurons.recommended_share * 100)};
+  }
+  RENGA_ASSIGN_OR_RETURN(const partition::ExpertReport experts,
+                         partition::StudyExperts(tracer.FinishExperts(), share));
+  const MixtureBytes bytes = CountMixture(store.footprint());
+  return FeedForwardReport{.key = "experts",
+                           .json = ExpertsJson(experts, bytes),
+                           .section = ExpertsSection(experts, bytes),
+                           .summary = absl::StrFormat(
+                               "%d of the %d experts in memory have as much of what tokens choose",
+                               experts.recommended_experts, experts.layers * experts.experts)};
+}
+
 absl::Status WriteReport(const std::string& output, const partition::RegionReport& report,
                          const ReportedModel& model, const RowText& text,
-                         const partition::NeuronReport& neurons, int64_t feed_forward_bytes) {
+                         const FeedForwardReport& feed_forwards) {
   nlohmann::json json = RegionsJson(report, model, text);
-  json["neurons"] = NeuronsJson(neurons);
+  json[feed_forwards.key] = feed_forwards.json;
   RENGA_RETURN_IF_ERROR(base::WriteFileAtomically(output + ".json", json.dump(1) + "\n"));
-  return base::WriteFileAtomically(
-      output + ".html",
-      RegionsPage(report, model, text, NeuronsSection(neurons, feed_forward_bytes)));
+  return base::WriteFileAtomically(output + ".html",
+                                   RegionsPage(report, model, text, feed_forwards.section));
 }
 
 absl::Status Regions(const RegionsFlags& flags) {
@@ -171,8 +212,8 @@ absl::Status Regions(const RegionsFlags& flags) {
   const model::ModelConfig& config = store->model().config;
   RENGA_ASSIGN_OR_RETURN(const partition::RegionReport report,
                          partition::StudyRegions(traces, config.vocab_size, flags.share));
-  RENGA_ASSIGN_OR_RETURN(const partition::NeuronReport neurons,
-                         partition::StudyNeurons(tracer->FinishNeurons(), flags.share));
+  RENGA_ASSIGN_OR_RETURN(const FeedForwardReport feed_forwards,
+                         StudyFeedForwards(*store, *tracer, flags.share));
   ReportedModel reported;
   reported.name = config.name.empty() ? config.architecture : config.name;
   reported.row_bytes = store->footprint().head_row_bytes;
@@ -189,15 +230,13 @@ absl::Status Regions(const RegionsFlags& flags) {
     const std::string shown = nlohmann::json(piece).dump();
     return shown.substr(1, shown.size() - 2);
   };
-  RENGA_RETURN_IF_ERROR(WriteReport(flags.output, report, reported, text, neurons,
-                                    FeedForwardBytes(store->file(), store->model())));
+  RENGA_RETURN_IF_ERROR(WriteReport(flags.output, report, reported, text, feed_forwards));
   std::printf(
       "%s.html and %s.json: the %lld hottest of %lld rows, with those of the text itself, "
-      "hold the best row in %.0f%% of positions; the hottest %.0f%% of the neurons add as much of "
-      "what all add\n",
+      "hold the best row in %.0f%% of positions; %s\n",
       flags.output.c_str(), flags.output.c_str(), static_cast<long long>(report.recommended_rows),
       static_cast<long long>(report.vocabulary), report.wanted_share * 100,
-      neurons.recommended_share * 100);
+      feed_forwards.summary.c_str());
   if (reported.screen_bytes > 0) {
     std::printf("%s: a screen of %s for a head of %s; use it with --lazy-head\n",
                 reported.screen_file.c_str(), base::FormatByteSize(reported.screen_bytes).c_str(),
@@ -210,9 +249,10 @@ absl::Status Regions(const RegionsFlags& flags) {
 
 void AddRegionsCommand(CLI::App& app, Invocation& invocation) {
   auto flags = std::make_shared<RegionsFlags>();
-  CLI::App* command = app.add_subcommand(
-      "regions",
-      "Measure which vocabulary rows and neurons texts use, and build the screen of a lazy head");
+  CLI::App* command = app.add_subcommand("regions",
+                                         "Measure which vocabulary rows and neurons, or experts of "
+                                         "a mixture, texts use, and build the "
+                                         "screen of a lazy head");
   command->footer(
       "Example:\n  renga regions model.gguf --text my-texts/ -o regions\n"
       "  renga run model.gguf --lazy-head \"Why is the sky blue?\"");
@@ -231,8 +271,8 @@ void AddRegionsCommand(CLI::App& app, Invocation& invocation) {
   command
       ->add_option(
           "--share", flags->share,
-          "How often the best row must be near, and what part of all that neurons add, for "
-          "the recommended cuts")
+          "How often the best row must be near, what part of all that neurons add and of the "
+          "experts that tokens choose, for the recommended cuts")
       ->capture_default_str()
       ->check(CLI::Range(0.0, 1.0));
   command->add_option("--cache", flags->cache, "Folder that keeps the screen");

@@ -38,7 +38,8 @@ absl::StatusOr<std::unique_ptr<TextTracer>> TextTracer::Create(const cluster::Mo
   RENGA_ASSIGN_OR_RETURN(tracer->shard_,
                          engine::Shard::Load(model, spec, limits, tracer->backend_.get(),
                                              &tracer->budget_, tracer->weights_.get(), nullptr));
-  RENGA_RETURN_IF_ERROR(tracer->WatchNeurons());
+  RENGA_RETURN_IF_ERROR(model.config.has_experts() ? tracer->WatchExperts()
+                                                   : tracer->WatchNeurons());
   return tracer;
 }
 
@@ -49,6 +50,17 @@ absl::Status TextTracer::WatchNeurons() {
       std::make_unique<partition::NeuronRecorder>(config.n_layers, config.d_ff, std::move(lengths));
   return shard_->ObserveNeurons([this](int64_t layer, std::span<const float> rows) {
     neurons_->Add(layer, position_, rows);
+  });
+}
+
+absl::Status TextTracer::WatchExperts() {
+  const model::ModelConfig& config = store_.model().config;
+  experts_ = std::make_unique<partition::ExpertRecorder>(config.n_layers, config.n_experts,
+                                                         config.n_experts_used);
+  return shard_->ObserveExperts([this](int64_t layer, std::span<const engine::ExpertRow> chosen) {
+    for (const engine::ExpertRow& row : chosen) {
+      experts_->Add(layer, position_ + row.row, row.expert);
+    }
   });
 }
 
@@ -90,7 +102,9 @@ absl::StatusOr<partition::TextTrace> TextTracer::Trace(const std::string& name,
   const bool with_bos = tokenizer_.adds_bos() && tokenizer_.bos().has_value();
   const size_t room = static_cast<size_t>(kWindow) - (with_bos ? 1 : 0);
   const size_t windows = (tokens.size() + room - 1) / room;
-  neurons_->BeginText(name, static_cast<int64_t>(tokens.size() + (with_bos ? windows : 0)));
+  const auto positions = static_cast<int64_t>(tokens.size() + (with_bos ? windows : 0));
+  if (neurons_ != nullptr) neurons_->BeginText(name, positions);
+  if (experts_ != nullptr) experts_->BeginText(name, positions);
   for (size_t at = 0; at < tokens.size(); at += room) {
     std::vector<int32_t> window;
     if (with_bos) window.push_back(*tokenizer_.bos());

@@ -1,6 +1,7 @@
 // Runs texts through a model on this machine and keeps what `renga regions` is about: the best rows
-// of every position, what feed-forward neurons did, and the hidden states' second moments. Steps go
-// straight to a shard: hidden states never leave a worker otherwise.
+// of every position, what feed-forward neurons did or which experts were chosen, and the hidden
+// states' second moments. Steps go straight to a shard: hidden states never leave a worker
+// otherwise.
 #ifndef RENGA_CLI_TEXT_TRACER_H_
 #define RENGA_CLI_TEXT_TRACER_H_
 
@@ -13,6 +14,7 @@
 #include "absl/status/statusor.h"
 #include "coordinator/cluster/model_store.h"
 #include "model/tokenizer.h"
+#include "partition/expert_usage.h"
 #include "partition/neuron_recorder.h"
 #include "partition/regions.h"
 #include "worker/engine/local_weights.h"
@@ -36,7 +38,9 @@ class TextTracer {
 
   const engine::HiddenMoments& moments() const { return moments_; }
   // Of all texts so far; then nothing more can be traced.
+  // Neurons of a model without experts, experts of a mixture.
   partition::NeuronRecord FinishNeurons() { return neurons_->Finish(); }
+  partition::ExpertRecord FinishExperts() { return experts_->Finish(); }
   engine::WeightSource& weights() { return *weights_; }
 
  private:
@@ -48,6 +52,7 @@ class TextTracer {
         moments_(store.model().config.d_model) {}
   absl::Status LoadNorm();
   absl::Status WatchNeurons();
+  absl::Status WatchExperts();
   // By layer and neuron, the length of its column of the down projection.
   absl::StatusOr<std::vector<float>> NeuronLengths();
   absl::Status RunWindow(const std::vector<int32_t>& tokens, partition::TextTrace& trace);
@@ -62,8 +67,9 @@ class TextTracer {
   std::unique_ptr<engine::Shard> shard_;
   std::vector<float> norm_;
   engine::HiddenMoments moments_;
-  std::unique_ptr<partition::NeuronRecorder> neurons_;
-  int64_t position_ = 0;  // of the step's first row, in its text
+  std::unique_ptr<partition::NeuronRecorder> neurons_;  // null for a mixture
+  std::unique_ptr<partition::ExpertRecorder> experts_;  // null for other models
+  int64_t position_ = 0;                                // of the step's first row, in its text
   uint64_t steps_ = 0;
 };
 

@@ -1,8 +1,14 @@
 // The synthetic models that tests and benchmarks rely on.
 #include "model/testing/synthetic_model.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <cstring>
+#include <functional>
+#include <set>
+#include <span>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "base/file.h"
@@ -83,6 +89,31 @@ TEST(SyntheticModelTest, RowsThatDoNotFitABlockFallBack) {
   EXPECT_EQ(file->FindTensor("blk.0.ffn_down.weight")->type, base::DataType::kF16);
 }
 
+TEST(SyntheticModelTest, SkewedRoutersHaveFavourites) {
+  SyntheticModelOptions options = {.n_layers = 2, .n_experts = 8, .n_experts_used = 2};
+  options.router_skew = 2;
+  const std::string path = absl::StrCat(::testing::TempDir(), "renga_synthetic_router.gguf");
+  ASSERT_OK(WriteSyntheticModel(path, options));
+  ASSERT_OK_AND_ASSIGN(const auto file, GgufFile::Open(path));
+  std::remove(path.c_str());
+  std::set<int64_t> favourites;
+  for (const char* const name : {"blk.0.ffn_gate_inp.weight", "blk.1.ffn_gate_inp.weight"}) {
+    const std::span<const std::byte> bytes = file->TensorBytes(*file->FindTensor(name));
+    std::vector<double> squares(8);
+    for (size_t i = 0; i < 8 * 256; ++i) {
+      float number = 0;
+      std::memcpy(&number, bytes.data() + i * sizeof(number), sizeof(number));
+      squares[i / 256] += double{number} * number;
+    }
+    favourites.insert(std::max_element(squares.begin(), squares.end()) - squares.begin());
+    std::sort(squares.begin(), squares.end(), std::greater<>());
+    // By rank r the squares are (1 + r)^-4 of the first one's.
+    EXPECT_NEAR(squares[1] / squares[0], 1.0 / 16, 0.02);
+    EXPECT_NEAR(squares[3] / squares[0], 1.0 / 256, 0.002);
+  }
+  EXPECT_EQ(favourites.size(), 2u);
+}
+
 TEST(SyntheticModelTest, NamedShapes) {
   for (const char* name : {"tiny", "tiny-moe", "1.1b", "7b"}) {
     ASSERT_OK_AND_ASSIGN(SyntheticModelOptions options, SyntheticShape(name));
@@ -100,6 +131,7 @@ TEST(SyntheticModelTest, RefusesShapesWithoutAModel) {
   };
   refused({.n_layers = 0}, "at least 1");
   refused({.vocab_size = 259}, "at least 260");
+  refused({.router_skew = -1}, "skew");
   refused({.n_heads = 3}, "cannot be divided into 3 heads");
   EXPECT_THAT(MakeSyntheticModel({.architecture = "gpt5"}),
               StatusIs(absl::StatusCode::kUnimplemented));

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <numeric>
+#include <span>
 #include <utility>
 
 #include "absl/strings/match.h"
@@ -20,6 +22,7 @@ using base::DataType;
 
 constexpr int64_t kPieceBytes = 1 << 20;
 constexpr double kNormEpsilon = 1e-5;
+constexpr double kMaxRouterSkew = 8;
 // Large beside what a layer adds, so that the residual stream still tells tokens apart at the end.
 constexpr float kEmbeddingDeviation = 0.5f;
 
@@ -79,6 +82,10 @@ absl::Status CheckOptions(const SyntheticModelOptions& options) {
       options.n_experts_used > options.n_experts) {
     return absl::InvalidArgumentError(absl::StrCat("of ", options.n_experts, " experts ",
                                                    options.n_experts_used, " cannot be used"));
+  }
+  if (!(options.router_skew >= 0 && options.router_skew <= kMaxRouterSkew)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("routers can have a skew of 0 to ", kMaxRouterSkew));
   }
   return absl::OkStatus();
 }
@@ -180,18 +187,35 @@ absl::Status FillMatrix(const TensorSpec& spec, DataType type, float deviation,
   return absl::OkStatus();
 }
 
+// SyntheticModelOptions::router_skew: a row is an expert's.
+absl::Status FillRouter(const TensorSpec& spec, float deviation, double skew, RandomSource& random,
+                        const GgufTensorToWrite::Sink& sink) {
+  std::vector<size_t> ranks(static_cast<size_t>(spec.rows));
+  std::iota(ranks.begin(), ranks.end(), 0);
+  for (size_t i = ranks.size(); i > 1; --i) std::swap(ranks[i - 1], ranks[random.Next() % i]);
+  std::vector<float> row(static_cast<size_t>(spec.columns));
+  const auto bytes = std::as_writable_bytes(std::span(row));
+  for (const size_t rank : ranks) {
+    const double scale = std::pow(1.0 + static_cast<double>(rank), -skew);
+    FillRandomBlocks(DataType::kF32, deviation * static_cast<float>(scale), random, bytes);
+    RENGA_RETURN_IF_ERROR(sink(bytes));
+  }
+  return absl::OkStatus();
+}
+
 GgufTensorToWrite TensorToWrite(const TensorSpec& spec, DataType wanted, float deviation,
-                                uint64_t seed) {
+                                const SyntheticModelOptions& options) {
   const DataType type = TypeFor(spec, wanted);
   // A seed of its own for each tensor: its bytes do not depend on which others there are.
-  const std::string seed_text = absl::StrCat(seed, " ", spec.name);
+  const std::string seed_text = absl::StrCat(options.seed, " ", spec.name);
   const uint64_t tensor_seed = base::HashBytes(std::as_bytes(std::span(seed_text))).low;
   GgufTensorToWrite tensor{.name = spec.name, .type = type, .dims = {spec.columns}, .fill = {}};
   const int64_t matrices = std::max<int64_t>(spec.experts, 1);
   if (spec.rows > 1) tensor.dims.push_back(spec.rows / matrices);
   if (spec.experts > 0) tensor.dims.push_back(matrices);
-  tensor.fill = [=](const GgufTensorToWrite::Sink& sink) {
+  tensor.fill = [=, skew = options.router_skew](const GgufTensorToWrite::Sink& sink) {
     RandomSource random(tensor_seed);
+    if (IsRouter(spec) && skew > 0) return FillRouter(spec, deviation, skew, random, sink);
     if (!spec.must_be_f32) return FillMatrix(spec, type, deviation, random, sink);
     const std::vector<float> numbers = VectorNumbers(spec, random);
     return sink(std::as_bytes(std::span(numbers)));
@@ -246,7 +270,7 @@ absl::StatusOr<SyntheticModel> MakeSyntheticModel(const SyntheticModelOptions& o
   SyntheticModel model;
   model.metadata = MetadataOf(config, options);
   const auto add = [&](const TensorSpec& spec, DataType type, float deviation) {
-    model.tensors.push_back(TensorToWrite(spec, type, deviation, options.seed));
+    model.tensors.push_back(TensorToWrite(spec, type, deviation, options));
   };
   const TensorSpec embedding = EmbeddingTensor(config);
   const TensorSpec output = OutputTensor(config);

@@ -30,6 +30,9 @@ struct SyntheticModelOptions {
   int64_t d_ff = 512;          // of each expert, if there are any
   int64_t n_experts = 0;       // of each layer, in families that have experts
   int64_t n_experts_used = 0;  // by each token
+  // Routers with favourites: an expert's scores are (1 + rank)^-skew as large, by ranks that each
+  // layer draws, so that those of high rank are hardly ever the best. 0: experts are alike.
+  double router_skew = 0;
   int64_t vocab_size = 512;
   int64_t context_length = 512;
   bool tied_output = false;

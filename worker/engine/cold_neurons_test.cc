@@ -209,6 +209,7 @@ TEST_P(ColdNeuronsTest, WhatNeuronsGiveIsToldAndChangesNothing) {
     EXPECT_EQ(rows.size(), static_cast<size_t>(kColdTokens * kColdNeurons)) << layer;
     EXPECT_GT(std::set<float>(rows.begin(), rows.end()).size(), rows.size() / 2) << layer;
   }
+  EXPECT_THAT(shard->ObserveExperts(nullptr), StatusIs(absl::StatusCode::kUnimplemented));
   told.clear();
   ASSERT_OK(shard->ObserveNeurons(nullptr));
   EXPECT_THAT(Run(*shard), ::renga::testing::IsOkAndHolds(expected));

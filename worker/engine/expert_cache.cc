@@ -1,7 +1,6 @@
 #include "worker/engine/expert_cache.h"
 
 #include <algorithm>
-#include <cmath>
 #include <system_error>
 #include <utility>
 
@@ -16,10 +15,6 @@ namespace {
 
 // At one time: solid-state disks give more to several than to one.
 constexpr int kReaders = 4;
-// After so many steps a use counts half: some texts' length. Not tuned on a real model.
-constexpr double kHalfLifeSteps = 256;
-// Where the weight of a use begins anew, long before doubles end.
-constexpr double kLargestUse = 1e200;
 // What a read counts when the next one has come: some ten reads make the disk's speed.
 constexpr double kReadWeight = 0.9;
 
@@ -39,6 +34,7 @@ ExpertCache::ExpertCache(std::vector<Bundle> experts, int64_t layers,
       backend_(backend),
       source_(source),
       experts_(experts.size()),
+      uses_(experts.size()),
       in_place_(static_cast<size_t>(places.count)),
       may_go_(places.count) {
   for (size_t i = 0; i < experts.size(); ++i) {
@@ -163,7 +159,7 @@ size_t ExpertCache::FindPlace() {
     Expert* const other = in_place_[i];
     if (other == nullptr) return i;
     if (other->state != State::kHere || other->wanted) continue;
-    if (least == in_place_.size() || other->uses < in_place_[least]->uses) least = i;
+    if (least == in_place_.size() || UsesOf(*other) < UsesOf(*in_place_[least])) least = i;
   }
   Expert& gone = *in_place_[least];
   gone.matrices.clear();
@@ -202,15 +198,11 @@ void ExpertCache::Forget() {
 }
 
 void ExpertCache::CountUses(size_t layer, std::span<const ExpertRows> rows) {
-  if (layer <= last_layer_) use_ *= std::exp2(1 / kHalfLifeSteps);
+  if (layer <= last_layer_) uses_.BeginStep();
   last_layer_ = layer;
-  if (use_ > kLargestUse) {
-    for (Expert& expert : experts_) expert.uses /= kLargestUse;
-    use_ /= kLargestUse;
-  }
   for (const ExpertRows& used : rows) {
-    Expert& expert = experts_[layer * per_layer_ + static_cast<size_t>(used.expert)];
-    expert.uses += use_ * static_cast<double>(used.count);
+    uses_.Count(layer * per_layer_ + static_cast<size_t>(used.expert),
+                static_cast<double>(used.count));
   }
 }
 

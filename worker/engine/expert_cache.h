@@ -29,6 +29,7 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "model/expert_uses.h"
 #include "model/residency_plan.h"
 #include "worker/engine/bundle.h"
 #include "worker/engine/expert_choice.h"
@@ -98,7 +99,6 @@ class ExpertCache {
     absl::Status failure;  // of reading it, while kLacking
     bool wanted = false;   // by the present step, which has not released it
     bool handed_out = false;
-    double uses = 0;
     std::optional<size_t> place;  // from kOnItsWay to kHere
     std::vector<std::unique_ptr<kernels::WeightMatrix>> matrices;
   };
@@ -123,6 +123,10 @@ class ExpertCache {
   void Came(Expert& expert) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void DidNotCome(Expert& expert) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
+  double UsesOf(const Expert& expert) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return uses_.of(static_cast<size_t>(&expert - experts_.data()));
+  }
+
   // The engine's thread.
   void Forget() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void CountUses(size_t layer, std::span<const ExpertRows> rows)
@@ -144,13 +148,13 @@ class ExpertCache {
   std::optional<kernels::PageMemory> memory_;
 
   mutable absl::Mutex mutex_;
-  // `wanted`, `state`, `failure`, `uses` and `place` are guarded by mutex_.
+  // `wanted`, `state`, `failure` and `place` are guarded by mutex_.
   std::vector<Expert> experts_;
+  model::ExpertUses uses_ ABSL_GUARDED_BY(mutex_);         // by their numbers
   std::vector<Expert*> in_place_ ABSL_GUARDED_BY(mutex_);  // null: free
   std::deque<Expert*> asked_ ABSL_GUARDED_BY(mutex_);      // first come, first read
   std::vector<Expert*> wanted_ ABSL_GUARDED_BY(mutex_);    // in the order of Want
   size_t last_layer_ ABSL_GUARDED_BY(mutex_) = 0;
-  double use_ ABSL_GUARDED_BY(mutex_) = 1;       // what a use counts now
   int64_t ready_ ABSL_GUARDED_BY(mutex_) = 0;    // wanted, here, not handed out
   int64_t lacking_ ABSL_GUARDED_BY(mutex_) = 0;  // kLacking
   int64_t may_go_ ABSL_GUARDED_BY(mutex_) = 0;   // places that are free or whose expert may go

@@ -3,9 +3,11 @@
 #include "worker/engine/expert_cache.h"
 
 #include <atomic>
+#include <map>
 #include <memory>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "worker/engine/layer_stack.h"
@@ -95,6 +97,28 @@ TEST_F(ExpertCacheTest, SameBitsWhateverIsInMemory) {
       EXPECT_GT(Count(report.places, kAbsentExpert), 0);
     }
   }
+}
+
+TEST_F(ExpertCacheTest, WhatIsChosenIsToldAndChangesNothing) {
+  std::map<int, std::vector<std::pair<int64_t, ExpertRow>>> told;
+  for (const int percent : {100, 50}) {
+    ASSERT_OK_AND_ASSIGN(auto shard, Load(percent));
+    ASSERT_OK(shard->ObserveExperts([&](int64_t layer, std::span<const ExpertRow> chosen) {
+      for (const ExpertRow& row : chosen) told[percent].emplace_back(layer, row);
+    }));
+    ASSERT_NO_FATAL_FAILURE(ExpectSameBits(*shard));
+    ASSERT_OK(shard->ObserveExperts(nullptr));
+    ASSERT_NO_FATAL_FAILURE(ExpectSameBits(*shard));
+  }
+  // 29 tokens of two sequences.
+  EXPECT_EQ(told[100].size(), 29u * 2 * 4 * kUsed);
+  EXPECT_EQ(told[100], told[50]);
+  std::set<int64_t> layers;
+  for (const auto& [layer, row] : told[100]) {
+    layers.insert(layer);
+    EXPECT_TRUE(row.expert >= 0 && row.expert < kExperts && row.row >= 0 && row.row < 32);
+  }
+  EXPECT_EQ(layers, (std::set<int64_t>{0, 1, 2, 3}));
 }
 
 TEST_F(ExpertCacheTest, OnlyChosenExpertsAreReadAndOnlyOnce) {

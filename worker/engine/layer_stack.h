@@ -51,6 +51,8 @@ class LayerStack {
 
   // Shard::ObserveNeurons.
   absl::Status ObserveNeurons(NeuronObserver observer);
+  // Shard::ObserveExperts.
+  absl::Status ObserveExperts(ExpertObserver observer);
 
   // How many feed-forwards the last Run went without, as their matrices came too late.
   uint32_t left_out() const { return left_out_; }
@@ -214,6 +216,7 @@ class LayerStack {
   uint32_t left_out_ = 0;
   bool has_lanes_ = true;
   NeuronObserver observer_;
+  ExpertObserver expert_observer_;
   int down_ = -1;      // the tensor that multiplies what neurons give, with cold neurons
   int observed_ = -1;  // the tensor that multiplies what neurons give, with an observer
 };

@@ -1,5 +1,6 @@
 // How a layer's experts compute their rows.
 #include <algorithm>
+#include <utility>
 #include <vector>
 
 #include "base/status_macros.h"
@@ -10,10 +11,19 @@ namespace renga::engine {
 using kernels::RowsView;
 using model::Op;
 
+absl::Status LayerStack::ObserveExperts(ExpertObserver observer) {
+  if (!config_.has_experts()) {
+    return absl::UnimplementedError("this model has no experts: its tokens choose nothing");
+  }
+  expert_observer_ = std::move(observer);
+  return absl::OkStatus();
+}
+
 absl::Status LayerStack::RunExperts(const Layer& layer, const Op& op, const Call& call) {
   RENGA_ASSIGN_OR_RETURN(const std::vector<float> scores, Fetch(op.in2, call));
   const std::vector<ExpertRow> chosen =
       ChooseExperts(scores, config_.n_experts, config_.n_experts_used);
+  if (expert_observer_ != nullptr) expert_observer_(NumberOf(layer), chosen);
   // One row is every expert's input as it is.
   if (call.rows > 1) RENGA_RETURN_IF_ERROR(GatherRows(op, chosen, call));
   const std::vector<ExpertRows> groups = RowsByExpert(chosen);

@@ -347,6 +347,11 @@ class ShardImpl : public Shard {
     return layers_->ObserveNeurons(std::move(observer));
   }
 
+  absl::Status ObserveExperts(ExpertObserver observer) override {
+    if (layers_ == nullptr) return absl::FailedPreconditionError("this shard has no layers");
+    return layers_->ObserveExperts(std::move(observer));
+  }
+
   const model::ShardSpec& spec() const override { return spec_; }
   int64_t memory_bytes() const override { return reservation_.bytes(); }
   const std::vector<HeldMatrix>& newly_packed() const override { return newly_packed_; }

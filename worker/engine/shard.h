@@ -19,6 +19,7 @@
 #include "model/shard_spec.h"
 #include "model/step.h"
 #include "model/tokenizer.h"
+#include "worker/engine/expert_choice.h"
 #include "worker/engine/memory_budget.h"
 #include "worker/kernels/backend.h"
 
@@ -125,6 +126,9 @@ using LoadProgress = std::function<bool(int64_t done_bytes, int64_t total_bytes)
 // that brings them back to d_model), rows in the order of the step's.
 using NeuronObserver = std::function<void(int64_t layer, std::span<const float> rows)>;
 
+// Which experts of a layer of the model the step's rows have chosen, as ChooseExperts orders them.
+using ExpertObserver = std::function<void(int64_t layer, std::span<const ExpertRow> chosen)>;
+
 // Whether nobody wants the step's result any more. On the engine's thread; quick.
 using StepWatch = std::function<bool()>;
 
@@ -177,6 +181,10 @@ class Shard {
   // Tells `observer` of every step from now on; null: nobody. For studies: steps take longer with
   // it. kUnimplemented for a slice of layers, and where a part of them comes late.
   virtual absl::Status ObserveNeurons(NeuronObserver observer) = 0;
+
+  // Tells `observer` of every step from now on; null: nobody. kFailedPrecondition without layers,
+  // kUnimplemented where they have no experts.
+  virtual absl::Status ObserveExperts(ExpertObserver observer) = 0;
 
   // Forgets every sequence (a new epoch begins).
   virtual void ResetSequences() = 0;

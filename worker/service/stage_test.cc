@@ -60,6 +60,9 @@ class CountingShard : public engine::Shard {
   absl::Status ObserveNeurons(engine::NeuronObserver) override {
     return absl::UnimplementedError("not here");
   }
+  absl::Status ObserveExperts(engine::ExpertObserver) override {
+    return absl::UnimplementedError("not here");
+  }
   void ResetSequences() override {}
   const model::ShardSpec& spec() const override { return spec_; }
   int64_t memory_bytes() const override { return 0; }
