@@ -11,8 +11,9 @@
 
 namespace renga::model {
 
-// After so many steps a use counts half: some texts' length. Not tuned on a real model.
-inline constexpr double kExpertHalfLifeSteps = 256;
+// After so many steps a use counts half: some sentences' length. 32 and 64 gave the most hits over
+// all that was recorded (docs/regions.md), none of it of a real mixture.
+inline constexpr double kExpertHalfLifeSteps = 32;
 
 // Not thread-safe.
 class ExpertUses {
