@@ -221,6 +221,13 @@ std::optional<double> NumberOf(const json& object, const char* key) {
 
 }  // namespace
 
+void AddRegionsFlag(CLI::App& command, ApproximationFlags& flags) {
+  command.add_option("--regions", flags.regions,
+                     "JSON of `renga regions`: its hot rows come first with --approximate hot-rows "
+                     "and --near-rows (default: rows in the file's order); says which neurons are "
+                     "cold, and, to plans with --lazy, how many experts tokens miss");
+}
+
 void AddApproximationFlags(CLI::App& command, ApproximationFlags& flags) {
   command
       .add_option(
@@ -239,10 +246,7 @@ void AddApproximationFlags(CLI::App& command, ApproximationFlags& flags) {
       ->allow_extra_args(false);
   command.add_option("--approximate-at-most", flags.at_most,
                      "Approximate at most this share of tokens, e.g. 20% (default: 100%)");
-  command.add_option("--regions", flags.regions,
-                     "JSON of `renga regions`: its hot rows come first with --approximate hot-rows "
-                     "and --near-rows (default: rows in the file's order); says which neurons are "
-                     "cold");
+  AddRegionsFlag(command, flags);
 }
 
 static void AddLayers(const model::LayerSet& added, model::LayerSet& layers) {

@@ -24,6 +24,9 @@ struct ApproximationFlags {
   bool exact() const { return modes.empty(); }
 };
 
+// Adds --regions.
+void AddRegionsFlag(CLI::App& command, ApproximationFlags& flags);
+
 // Adds --approximate, --approximate-at-most and --regions.
 void AddApproximationFlags(CLI::App& command, ApproximationFlags& flags);
 

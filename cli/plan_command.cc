@@ -293,6 +293,7 @@ void AddPlanCommand(CLI::App& app, Invocation& invocation) {
                     "List the devices and links that are known by name");
   AddSimulationFlags(*command, *flags);
   AddPlanFlags(*command, flags->plan, /*with_sequences=*/true);
+  AddRegionsFlag(*command, flags->plan.approximation);
   AddReplicasFlag(*command, flags->plan);
   command->callback([flags, &invocation] {
     if (flags->model.empty() && !flags->devices) throw CLI::RequiredError("model");

@@ -8,6 +8,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "base/data_type.h"
+#include "base/file.h"
 #include "base/kv_type.h"
 #include "base/status_macros.h"
 #include "base/wire_type.h"
@@ -173,6 +174,18 @@ static absl::Status AddNearRows(const PlanFlags& flags, const model::ModelConfig
   return absl::OkStatus();
 }
 
+// What is known of how a mixture's experts are used.
+static absl::Status AddExpertHits(const PlanFlags& flags, const model::ModelConfig& config,
+                                  partition::PlanRequest& request) {
+  const std::string& path = flags.approximation.regions;
+  if (!config.has_experts() || path.empty()) return absl::OkStatus();
+  RENGA_ASSIGN_OR_RETURN(const std::string report, base::ReadFile(path));
+  absl::StatusOr<partition::ExpertHits> hits = partition::ParseExpertHits(report, config);
+  if (!hits.ok()) return base::Annotate(hits.status(), path);
+  request.expert_hits = std::make_shared<const partition::ExpertHits>(*std::move(hits));
+  return absl::OkStatus();
+}
+
 absl::StatusOr<partition::PlanRequest> ToPlanRequest(const PlanFlags& flags,
                                                      const model::ModelConfig& config) {
   const std::optional<base::DataType> kv_type = base::DataTypeFromName(flags.kv_type);
@@ -211,6 +224,7 @@ absl::StatusOr<partition::PlanRequest> ToPlanRequest(const PlanFlags& flags,
     return absl::InvalidArgumentError("--approximate missing does not go with --tensor-parallel");
   }
   RENGA_RETURN_IF_ERROR(AddNearRows(flags, config, request));
+  RENGA_RETURN_IF_ERROR(AddExpertHits(flags, config, request));
   if (request.approximation.cold_neurons != nullptr && flags.lazy) {
     return absl::InvalidArgumentError("--approximate cold-neurons does not go with --lazy");
   }

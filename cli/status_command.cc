@@ -131,6 +131,21 @@ std::string PlacesText(const std::string& places) {
   return absl::StrCat(text, "+", here, "/", here + away);
 }
 
+// What is read from disk for a step, and how that is known.
+std::string StreamedText(const nlohmann::json& worker, int64_t streamed) {
+  const std::string bytes = base::FormatByteSize(streamed);
+  if (!HasMovingExperts(worker.value("weight_places", ""))) {
+    return bytes + " read from disk for every step";
+  }
+  if (!worker.contains("expected_missed_bytes")) {
+    return bytes + " of experts a token misses if all are used alike, read from disk";
+  }
+  const auto expected = worker.value("expected_missed_bytes", int64_t{0});
+  return absl::StrCat(base::FormatByteSize(expected),
+                      " of experts a token misses by the measured usage (", bytes,
+                      " if all are used alike), read from disk");
+}
+
 // Where the weights of a worker's layers are, when it loads them lazily.
 void PrintResidency(const nlohmann::json& worker) {
   const auto pinned = worker.value("pinned_weight_bytes", int64_t{0});
@@ -138,11 +153,8 @@ void PrintResidency(const nlohmann::json& worker) {
   if (pinned == 0 && streamed == 0) return;
   std::printf("%s: %s of layers in memory", worker.value("name", "").c_str(),
               base::FormatByteSize(worker.value("pinned_now_bytes", int64_t{0})).c_str());
-  std::printf(" of %s that stay there, %s %s", base::FormatByteSize(pinned).c_str(),
-              base::FormatByteSize(streamed).c_str(),
-              HasMovingExperts(worker.value("weight_places", ""))
-                  ? "of experts a token misses if all are used alike, read from disk"
-                  : "read from disk for every step");
+  std::printf(" of %s that stay there, %s", base::FormatByteSize(pinned).c_str(),
+              StreamedText(worker, streamed).c_str());
   const double now = worker.value("streamed_bytes_per_second", 0.0);
   const double measured = worker.value("disk_bytes_per_second", 0.0);
   if (now > 0) {

@@ -51,6 +51,7 @@ nlohmann::json ToJson(const cluster::WorkerStatus& worker) {
     if (!worker.shard.head_rows.empty()) json["head_rows"] = ToJson(worker.shard.head_rows);
     if (worker.shard.embedding) json["embedding"] = true;
     json["planned_bytes"] = worker.planned_bytes;
+    if (worker.expected_missed_bytes) json["expected_missed_bytes"] = *worker.expected_missed_bytes;
     json["fetched_bytes"] = worker.load.fetched;
     json["cached_bytes"] = worker.load.cached;
     json["predicted_ms_per_token"] = worker.predicted_ms;

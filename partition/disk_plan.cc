@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <string>
 
 #include "absl/strings/str_format.h"
 #include "base/byte_size.h"
@@ -56,10 +57,11 @@ struct Reading {
   int64_t least_bytes = 0;
   // Of what is not in memory, the part that a token reads: all, or of experts those that it uses.
   double share = 1;
+  const ExpertHits* hits = nullptr;  // of experts, where that was measured
   // Nothing is read before its turn: nobody knows which experts it will be.
   bool ahead = true;
 };
-Reading ReadingOf(const ShardCosts& bytes) {
+Reading ReadingOf(const ShardCosts& bytes, const PlanRequest& request) {
   const model::ModelConfig& config = bytes.config();
   if (!config.has_experts()) {
     const int64_t ring = model::RingBytes(LargestCallBytes(bytes.footprint()));
@@ -72,7 +74,27 @@ Reading ReadingOf(const ShardCosts& bytes) {
   return {.ring_bytes = expert,
           .least_bytes = (config.n_experts_used + 1) * expert,
           .share = config.ExpertShare(),
+          .hits = request.expert_hits.get(),
           .ahead = false};
+}
+
+// What a token reads from disk when `on_disk` of `all` bytes that may be read are not in memory.
+double ReadBytes(const Reading& reading, double on_disk, double all) {
+  if (reading.hits == nullptr) return on_disk * reading.share;
+  return all * reading.share * MissedChoices(reading.hits, 1 - on_disk / all);
+}
+
+// How much may be on disk beside `memory` so that a token reads so many bytes; at most `most`. What
+// else lies in that memory is small beside experts.
+double OnDisk(const Reading& reading, double read, double memory, double most) {
+  if (reading.hits == nullptr) return read / reading.share;
+  double low = 0;
+  double high = most;
+  while (high - low > kPrecision * kPrecision * most) {
+    const double middle = (low + high) / 2;
+    (ReadBytes(reading, middle, memory + middle) > read ? high : low) = middle;
+  }
+  return high;
 }
 
 // What of a shard has to stay in memory, and what may be read again and again: layers, or only
@@ -98,13 +120,14 @@ ShardParts PartsOf(const ShardCosts& bytes, const model::ShardSpec& spec) {
 
 std::vector<WorkerProfile> Stretch(const std::vector<WorkerProfile>& workers,
                                    const std::vector<bool>& has_room, const Reading& reading,
-                                   double seconds) {
+                                   double seconds, int64_t whole) {
   std::vector<WorkerProfile> stretched = workers;
   for (size_t i = 0; i < workers.size(); ++i) {
     if (!has_room[i]) continue;
     const double disk_bytes = seconds * DiskShare(workers, has_room, i);
-    stretched[i].memory_bytes +=
-        static_cast<int64_t>(disk_bytes / reading.share) - reading.ring_bytes;
+    const double on_disk = OnDisk(reading, disk_bytes, static_cast<double>(workers[i].memory_bytes),
+                                  static_cast<double>(whole + reading.ring_bytes));
+    stretched[i].memory_bytes += static_cast<int64_t>(on_disk) - reading.ring_bytes;
   }
   return stretched;
 }
@@ -187,12 +210,30 @@ void AddSharedDisks(const std::vector<WorkerProfile>& workers, Plan& plan) {
   }
 }
 
+// In bytes for a token, of the workers that do not hold all of their experts.
+struct ExpertReads {
+  double expected = 0;
+  double if_alike = 0;
+  double chosen = 0;
+};
+std::string ExpertsNote(const ExpertReads& reads, bool measured) {
+  if (!measured) {
+    return "which experts a token uses is not known: all are taken to be used alike; where some "
+           "are used more, fewer are read (`renga regions` measures it, --regions tells it)";
+  }
+  return absl::StrFormat(
+      "by the usage that `renga regions` has measured a token misses %.0f %% of the experts that "
+      "it "
+      "chooses; if all were used alike, %.0f %%",
+      100 * reads.expected / reads.chosen, 100 * reads.if_alike / reads.chosen);
+}
+
 }  // namespace
 
 std::optional<std::vector<WorkerProfile>> StretchByDisks(const ShardCosts& bytes,
                                                          const std::vector<WorkerProfile>& workers,
                                                          const PlanRequest& request) {
-  const Reading reading = ReadingOf(bytes);
+  const Reading reading = ReadingOf(bytes, request);
   const int64_t ring_bytes = reading.ring_bytes;
   std::vector<bool> has_room;
   for (const WorkerProfile& worker : workers) {
@@ -209,7 +250,8 @@ std::optional<std::vector<WorkerProfile>> StretchByDisks(const ShardCosts& bytes
   // Each round gives up on workers that turn out too small for their part.
   for (size_t round = 0; round <= workers.size(); ++round) {
     const auto fits = [&](double seconds) {
-      const std::vector<WorkerProfile> stretched = Stretch(workers, has_room, reading, seconds);
+      const std::vector<WorkerProfile> stretched =
+          Stretch(workers, has_room, reading, seconds, whole);
       return PlanSearch(bytes, stretched, request).Fits();
     };
     if (!fits(longest)) return std::nullopt;
@@ -219,7 +261,7 @@ std::optional<std::vector<WorkerProfile>> StretchByDisks(const ShardCosts& bytes
       const double middle = (low + high) / 2;
       (fits(middle) ? high : low) = middle;
     }
-    std::vector<WorkerProfile> stretched = Stretch(workers, has_room, reading, high);
+    std::vector<WorkerProfile> stretched = Stretch(workers, has_room, reading, high, whole);
     const std::optional<Candidate> candidate = PlanSearch(bytes, stretched, request).Run();
     if (!candidate) return std::nullopt;
     const std::vector<size_t> overfull = Overfull(bytes, workers, *candidate, reading.least_bytes);
@@ -229,28 +271,31 @@ std::optional<std::vector<WorkerProfile>> StretchByDisks(const ShardCosts& bytes
   return std::nullopt;
 }
 
-void AddDisks(const ShardCosts& bytes, const std::vector<WorkerProfile>& workers, Plan& plan) {
-  const Reading reading = ReadingOf(bytes);
-  bool some_read = false;
+void AddDisks(const ShardCosts& bytes, const std::vector<WorkerProfile>& workers,
+              const PlanRequest& request, Plan& plan) {
+  const Reading reading = ReadingOf(bytes, request);
+  ExpertReads reads;
   for (size_t i = 0; i < workers.size(); ++i) {
     WorkerPlan& worker = plan.workers[i];
     const int64_t missing = worker.bytes.total() - workers[i].memory_bytes;
     if (worker.idle() || missing <= 0) continue;
-    const int64_t on_disk =
-        std::min(missing + reading.ring_bytes, PartsOf(bytes, worker.spec).layers);
-    worker.streamed_bytes = static_cast<int64_t>(static_cast<double>(on_disk) * reading.share);
+    const int64_t all = PartsOf(bytes, worker.spec).layers;
+    const int64_t on_disk = std::min(missing + reading.ring_bytes, all);
+    const double read = ReadBytes(reading, static_cast<double>(on_disk), static_cast<double>(all));
+    worker.streamed_bytes = static_cast<int64_t>(read);
+    worker.by_measured_usage = reading.hits != nullptr;
     worker.bytes.weights += reading.ring_bytes - on_disk;
-    some_read = true;
+    reads.expected += read;
+    reads.if_alike += static_cast<double>(on_disk) * reading.share;
+    reads.chosen += static_cast<double>(all) * reading.share;
     if (workers[i].disk_bytes_per_second <= 0) {
       plan.notes.push_back(
           absl::StrFormat("the disk of %s is not measured: taken for one of %.0f MB/s",
                           workers[i].id, kAssumedDiskBytesPerSecond / 1e6));
     }
   }
-  if (some_read && !reading.ahead) {
-    plan.notes.push_back(
-        "which experts a token uses is not known: all are taken to be used alike; where some are "
-        "used more, fewer are read");
+  if (reads.chosen > 0 && !reading.ahead) {
+    plan.notes.push_back(ExpertsNote(reads, reading.hits != nullptr));
   }
   AddWaiting(workers, reading, plan);
   AddSharedDisks(workers, plan);

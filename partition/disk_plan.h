@@ -26,7 +26,8 @@ std::optional<std::vector<WorkerProfile>> StretchByDisks(const ShardCosts& bytes
 // holds, and how long tokens take. A worker's disk reads while it computes, and fills its buffers
 // while the others do. Workers of one machine are taken to have one disk: each of them measured all
 // of its speed.
-void AddDisks(const ShardCosts& bytes, const std::vector<WorkerProfile>& workers, Plan& plan);
+void AddDisks(const ShardCosts& bytes, const std::vector<WorkerProfile>& workers,
+              const PlanRequest& request, Plan& plan);
 
 }  // namespace renga::partition
 

@@ -1,7 +1,9 @@
 // Plans for mixtures of experts: all of them are held, and few are read for a token.
+#include <memory>
 #include <string>
 #include <vector>
 
+#include "absl/strings/str_format.h"
 #include "base/testing/status_matchers.h"
 #include "partition/explain.h"
 #include "partition/planner_fixture.h"
@@ -11,6 +13,7 @@ namespace {
 
 using ::renga::testing::StatusIs;
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 // Layers of which some bytes are experts', two of eight for each token.
 TestModel MakeMixture(int64_t other_bytes, int64_t expert_bytes) {
@@ -115,6 +118,54 @@ TEST(ExpertsPlanTest, DisksBringTheExpertsThatATokenMisses) {
   request.objective = Objective::kManyStreams;
   ASSERT_OK_AND_ASSIGN(const Plan both, PlanFor(mixture, two, request));
   EXPECT_LT(both.times.stages[0].disk, plan.times.stages[0].disk);
+}
+
+TEST(ExpertsPlanTest, MeasuredUsageSaysWhatATokenMisses) {
+  const TestModel mixture = MakeMixture(4 * kMiB, 32 * kMiB);
+  WorkerProfile worker = Worker("a", 110, 1000);
+  worker.disk_bytes_per_second = 1e9;
+  PlanRequest request = OneStream(0);
+  request.lazy = true;
+  const std::vector<WorkerProfile> one = {worker};
+  ASSERT_OK_AND_ASSIGN(const Plan alike, PlanFor(mixture, one, request));
+  // A cache of half of the experts has nine tenths of what is chosen.
+  const ExpertHits hits = {.points = {{.share = 0.5, .hits = 0.9}, {.share = 1, .hits = 0.99}}};
+  request.expert_hits = std::make_shared<const ExpertHits>(hits);
+  ASSERT_OK_AND_ASSIGN(const Plan plan, PlanFor(mixture, one, request));
+  EXPECT_EQ(plan.workers[0].bytes.total(), alike.workers[0].bytes.total());
+  EXPECT_TRUE(plan.workers[0].by_measured_usage);
+  EXPECT_FALSE(alike.workers[0].by_measured_usage);
+  // Of 192 MiB of experts, by what was measured for so many of them; a token chooses a quarter.
+  const double all = 192.0 * kMiB;
+  const double on_disk = 4.0 * static_cast<double>(alike.workers[0].streamed_bytes);
+  const double missed = MissedChoices(&hits, 1 - on_disk / all);
+  EXPECT_NEAR(static_cast<double>(plan.workers[0].streamed_bytes), missed * all / 4, 1e3);
+  EXPECT_LT(plan.workers[0].streamed_bytes, alike.workers[0].streamed_bytes / 2);
+  EXPECT_NEAR(plan.times.stages[0].disk, missed * all / 4 / 1e6, 0.01);
+  const std::string text = ExplainPlan(plan, one);
+  EXPECT_THAT(text, HasSubstr(absl::StrFormat("misses %.0f %% of the experts", 100 * missed)));
+  EXPECT_THAT(text, Not(HasSubstr("taken to be used alike")));
+  // Of two machines each is planned by it, and what fits without disks is planned as ever.
+  WorkerProfile other = worker;
+  other.id = "b";
+  other.memory_bytes = 60 * kMiB;
+  const std::vector<WorkerProfile> two = {worker, other};
+  ASSERT_OK_AND_ASSIGN(const Plan both, PlanFor(mixture, two, request));
+  for (size_t i = 0; i < two.size(); ++i) {
+    EXPECT_LE(both.workers[i].bytes.total(), two[i].memory_bytes);
+  }
+  EXPECT_LT(both.workers[0].streamed_bytes, plan.workers[0].streamed_bytes);
+  ASSERT_OK_AND_ASSIGN(const Plan enough, PlanFor(mixture, {Worker("c", 1024, 10)}, request));
+  EXPECT_EQ(enough.workers[0].streamed_bytes, 0);
+  // A mixture that needs its disk for nearly everything is planned with any measurement.
+  for (const double share : {0.01, 0.5, 1.0}) {
+    for (const double there : {0.0, 0.5, 1.0}) {
+      request.expert_hits = std::make_shared<const ExpertHits>(
+          ExpertHits{.points = {{.share = share, .hits = there}}});
+      EXPECT_OK(PlanFor(mixture, one, request)) << share << " " << there;
+      EXPECT_OK(PlanFor(mixture, two, request)) << share << " " << there;
+    }
+  }
 }
 
 TEST(ExpertsPlanTest, LayersAreNeverCutForGroups) {

@@ -13,6 +13,7 @@
 #include "base/data_type.h"
 #include "model/footprint.h"
 #include "model/shard_spec.h"
+#include "partition/expert_hits.h"
 #include "partition/link_profile.h"
 
 namespace renga::partition {
@@ -114,6 +115,9 @@ struct PlanRequest {
   // Where the model is larger than what the workers offer together, they hold a part of it and read
   // the rest from their disks for every step.
   bool lazy = false;
+  // Which part of the experts that tokens choose is in memory when not all are, as measured. Null:
+  // all are taken to be used alike.
+  std::shared_ptr<const ExpertHits> expert_hits = nullptr;
   // The last plan of this model, if it is known: kept where it still fits and is nearly as good as
   // the best, so that speeds that are measured anew at each start do not move weights around.
   std::vector<PreviousShard> previous;
@@ -146,6 +150,7 @@ struct WorkerPlan {
   // Of its layers' weights, read from its disk for every step; not in `bytes`, which has the
   // buffers for it.
   int64_t streamed_bytes = 0;
+  bool by_measured_usage = false;  // streamed_bytes, by PlanRequest::expert_hits
   std::string idle_reason;
 
   bool idle() const { return spec.empty(); }

@@ -307,7 +307,7 @@ std::optional<Plan> MakeDiskPlan(const model::Model& model, const model::ModelFo
   const std::optional<Candidate> candidate = search.Run();
   if (!candidate) return std::nullopt;
   Plan plan = BuildPlan(search, *stretched, request, *candidate);
-  AddDisks(bytes, workers, plan);
+  AddDisks(bytes, workers, request, plan);
   if (request.embedding_stage > 0) {
     plan.notes.push_back(
         "the embedding stays with the coordinator: the workers have no room for all weights");

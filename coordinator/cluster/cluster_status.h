@@ -56,6 +56,9 @@ struct WorkerStatus {
   std::optional<uint32_t> worker_index;
   model::ShardSpec shard;
   int64_t planned_bytes = 0;
+  // Of experts that come and go, what a token misses by the usage that was measured; nullopt where
+  // that was not.
+  std::optional<int64_t> expected_missed_bytes = std::nullopt;
   double predicted_ms = 0;  // of a token's time
   LoadBytes load;
   WorkerTimes times;  // measured

@@ -122,7 +122,8 @@ Placement ToPlacement(const partition::Plan& plan, const std::vector<Member>& me
   }
   for (int index : order) {
     const partition::WorkerPlan& worker = plan.workers[index];
-    placement.workers.push_back({members[index], worker.spec, worker.bytes, worker.predicted_ms});
+    placement.workers.push_back({members[index], worker.spec, worker.bytes, worker.predicted_ms,
+                                 worker.streamed_bytes, worker.by_measured_usage});
   }
   for (size_t i = 0; i < members.size(); ++i) {
     const partition::WorkerPlan& worker = plan.workers[i];

@@ -26,6 +26,8 @@ struct PlacedWorker {
   model::ShardSpec spec;
   model::ShardBytes bytes;
   double predicted_ms = 0;
+  int64_t streamed_bytes = 0;  // partition::WorkerPlan's
+  bool by_measured_usage = false;
 };
 
 struct IdleWorker {

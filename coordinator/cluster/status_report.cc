@@ -39,6 +39,7 @@ void AddPart(const ReplicaView& view, uint32_t replica, const Member& member,
     status.shard = placed.spec;
     status.planned_bytes = placed.bytes.total();
     status.predicted_ms = placed.predicted_ms;
+    if (placed.by_measured_usage) status.expected_missed_bytes = placed.streamed_bytes;
     if (index < view.loads.size()) status.load = view.loads[index];
     if (index < view.times.workers.size()) status.times = view.times.workers[index];
   }

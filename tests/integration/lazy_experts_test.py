@@ -43,6 +43,19 @@ class LazyExpertsTest(LazyTest):
         self.assertIn("16 in each layer, a token uses 2", plan)
         self.assertIn("taken to be used alike", plan)
 
+    def test_status_tells_what_is_expected_by_measured_usage(self):
+        report = self.folder / "report"
+        self.renga_ok("regions", self.model, "-o", report, "-q", "--no-screen")
+        up, join = self.up(self.model, "--lazy", "--context", "256", "--regions", f"{report}.json")
+        self.worker(join, "a", HALF)
+        up.wait_for("ready")
+        worker = self.wait_until_pinned()
+        # Even random routers have favourites.
+        self.assertGreater(worker["expected_missed_bytes"], 0)
+        self.assertLess(worker["expected_missed_bytes"], worker["streamed_weight_bytes"])
+        text = self.renga_ok("status", "--http", f"127.0.0.1:{self.http}")
+        self.assertIn("of experts a token misses by the measured usage", text)
+
     def test_damage_on_disk_changes_no_token(self):
         up, join = self.up(self.model, "--lazy", "--context", "256")
         self.worker(join, "a", HALF)
