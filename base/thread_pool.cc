@@ -54,9 +54,11 @@ bool SpinUntil(std::chrono::microseconds limit, const Done& done) {
 // itself in while the loop is open. The caller waits just for those that did, so a thread that is
 // asleep, or not scheduled, never holds a loop up.
 //
-// Each thread has a run of neighbouring pieces, which it takes in order, so that memory that lies
-// in the order of the pieces is read in one go, and the same thread gets the same pieces the next
-// time. Who is done with his run, takes pieces from the end of others'.
+// Each thread has a run of neighbouring grains, which it takes in order, so that memory that lies
+// in the order of the grains is read in one go, and the same thread gets the same ones the next
+// time. Who is done with his run, takes grains from the end of others'. A piece is a quarter of
+// what is left of a run, so that few are taken, and none is large at the end, where others wait
+// for it.
 //
 // Who is in a loop is one word, state: the low bits count the threads inside, then one bit says
 // "open", the rest is the loop's number. The loop's description is written only while it is closed
@@ -71,9 +73,10 @@ struct ThreadPool::Impl {
   const std::function<void(int64_t, int64_t)>* body = nullptr;
   int64_t n = 0;
   int64_t grain = 1;
-  int64_t pieces = 0;
+  int64_t grains = 0;
+  int64_t most = 1;  // grains of a piece
 
-  // The pieces of a thread's run that are left: the first in the low half, the end in the high one.
+  // The grains of a thread's run that are left: the first in the low half, the end in the high one.
   struct alignas(64) Run {
     std::atomic<uint64_t> left{0};
   };
@@ -90,17 +93,22 @@ struct ThreadPool::Impl {
     return static_cast<uint64_t>(first) | static_cast<uint64_t>(end) << 32;
   }
 
-  // The first of a run's pieces that are left, or for others than its owner the last; -1 for none.
-  static int64_t TakePiece(Run& run, bool own) {
+  struct Piece {
+    int64_t first = 0;
+    int64_t end = 0;  // the same: none is left
+  };
+
+  // From the beginning of what is left of a run, or for others than its owner from the end.
+  Piece TakePiece(Run& run, bool own) const {
     uint64_t left = run.left.load(std::memory_order_relaxed);
     for (;;) {
       const auto first = static_cast<int64_t>(left & 0xffffffff);
       const auto end = static_cast<int64_t>(left >> 32);
-      if (first == end) return -1;
-      const uint64_t then = own ? RunOf(first + 1, end) : RunOf(first, end - 1);
-      if (run.left.compare_exchange_weak(left, then, std::memory_order_relaxed)) {
-        return own ? first : end - 1;
-      }
+      if (first == end) return {};
+      const int64_t count = std::clamp<int64_t>((end - first) / 4, 1, most);
+      const Piece piece = own ? Piece{first, first + count} : Piece{end - count, end};
+      const uint64_t then = own ? RunOf(piece.end, end) : RunOf(first, piece.first);
+      if (run.left.compare_exchange_weak(left, then, std::memory_order_relaxed)) return piece;
     }
   }
 
@@ -108,9 +116,10 @@ struct ThreadPool::Impl {
   void RunPieces(size_t self) {
     for (size_t i = 0; i < runs.size(); ++i) {
       Run& run = runs[(self + i) % runs.size()];
-      for (int64_t piece; (piece = TakePiece(run, i == 0)) >= 0;) {
-        const int64_t begin = piece * grain;
-        (*body)(begin, piece + 1 == pieces ? n : begin + grain);
+      for (;;) {
+        const Piece piece = TakePiece(run, i == 0);
+        if (piece.first == piece.end) break;
+        (*body)(piece.first * grain, piece.end == grains ? n : piece.end * grain);
       }
     }
   }
@@ -148,7 +157,7 @@ struct ThreadPool::Impl {
   void Open() {
     const auto count = static_cast<int64_t>(runs.size());
     for (int64_t i = 0; i < count; ++i) {
-      runs[static_cast<size_t>(i)].left.store(RunOf(pieces * i / count, pieces * (i + 1) / count),
+      runs[static_cast<size_t>(i)].left.store(RunOf(grains * i / count, grains * (i + 1) / count),
                                               std::memory_order_relaxed);
     }
     const uint32_t number = state.load(std::memory_order_relaxed) / kNumberOne + 1;
@@ -192,29 +201,32 @@ ThreadPool::~ThreadPool() {
 
 int ThreadPool::thread_count() const { return static_cast<int>(impl_->threads.size()) + 1; }
 
-void ThreadPool::ParallelFor(int64_t n, int64_t grain,
+void ThreadPool::ParallelFor(int64_t n, int64_t grain, int64_t most,
                              const std::function<void(int64_t, int64_t)>& body) {
   if (n <= 0) return;
   grain = std::max<int64_t>(1, grain);
-  // A run counts its pieces in 32 bits.
-  constexpr int64_t kMostPieces = int64_t{1} << 31;
-  if ((n - 1) / grain >= kMostPieces) {
-    const int64_t some = grain * kMostPieces;
-    ParallelFor(some, grain, body);
-    return ParallelFor(n - some, grain,
+  // A run counts its grains in 32 bits.
+  constexpr int64_t kMostGrains = int64_t{1} << 31;
+  if ((n - 1) / grain >= kMostGrains) {
+    const int64_t some = grain * kMostGrains;
+    ParallelFor(some, grain, most, body);
+    return ParallelFor(n - some, grain, most,
                        [&](int64_t begin, int64_t end) { body(begin + some, end + some); });
   }
-  const int64_t pieces = (n - 1) / grain + 1;
-  if (pieces == 1 || impl_->threads.empty()) {
-    for (int64_t begin = 0; begin < n; begin += std::min(grain, n - begin)) {
-      body(begin, begin + std::min(grain, n - begin));
+  const int64_t grains = (n - 1) / grain + 1;
+  most = std::max<int64_t>(1, most / grain);
+  if (grains == 1 || impl_->threads.empty()) {
+    const int64_t step = std::min(n, grain * most);
+    for (int64_t begin = 0; begin < n; begin += std::min(step, n - begin)) {
+      body(begin, begin + std::min(step, n - begin));
     }
     return;
   }
   impl_->body = &body;
   impl_->n = n;
   impl_->grain = grain;
-  impl_->pieces = pieces;
+  impl_->grains = grains;
+  impl_->most = most;
   impl_->Open();
   impl_->RunPieces(0);
   impl_->CloseAndWait();

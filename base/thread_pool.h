@@ -25,11 +25,17 @@ class ThreadPool {
 
   int thread_count() const;
 
-  // Calls body(begin, end) so that every index of [0, n) is in exactly one call, in pieces of at
-  // most `grain` indices, and returns when all are done. Which thread runs which piece is not
-  // fixed: bodies must write only what belongs to their indices. Where all threads are equally
-  // fast, each gets neighbouring pieces, in order.
-  void ParallelFor(int64_t n, int64_t grain, const std::function<void(int64_t, int64_t)>& body);
+  // Calls body(begin, end) so that every index of [0, n) is in exactly one call, and returns when
+  // all are done. Pieces begin at multiples of `grain` and have at most `most` indices (at least
+  // one grain): large ones while much is left, and single grains at the end, so that all threads
+  // end together. Which thread runs which piece is not fixed: bodies must write only what belongs
+  // to their indices. Where all threads are equally fast, each gets neighbouring pieces, in order.
+  void ParallelFor(int64_t n, int64_t grain, int64_t most,
+                   const std::function<void(int64_t, int64_t)>& body);
+  // All pieces of one grain.
+  void ParallelFor(int64_t n, int64_t grain, const std::function<void(int64_t, int64_t)>& body) {
+    ParallelFor(n, grain, grain, body);
+  }
 
  private:
   struct Impl;

@@ -2,6 +2,7 @@
 
 #include <sys/resource.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <limits>
@@ -31,6 +32,40 @@ TEST_P(ThreadPoolTest, RunsEveryIndexExactlyOnceInPiecesOfAtMostTheGrain) {
       EXPECT_EQ(hits, std::vector<int>(static_cast<size_t>(n), 1)) << n << " by " << grain;
     }
   }
+}
+
+TEST_P(ThreadPoolTest, PiecesAreWholeGrainsAndAtMostWhatIsAsked) {
+  ThreadPool pool(GetParam());
+  for (const int64_t n : {1, 5, 64, 1000, 1001}) {
+    for (const auto& [grain, most] :
+         {std::pair<int64_t, int64_t>{2, 16}, {3, 10}, {4, 1}, {1, 64}}) {
+      const int64_t longest = std::max(grain, most);
+      std::vector<int> hits(static_cast<size_t>(n), 0);
+      std::atomic<int> wrong{0};
+      pool.ParallelFor(n, grain, most, [&](int64_t begin, int64_t end) {
+        if (begin % grain != 0 || (end % grain != 0 && end != n)) ++wrong;
+        if (end <= begin || end - begin > longest) ++wrong;
+        for (int64_t i = begin; i < end; ++i) ++hits[static_cast<size_t>(i)];
+      });
+      EXPECT_EQ(wrong, 0) << n << " by " << grain << " to " << most;
+      EXPECT_EQ(hits, std::vector<int>(static_cast<size_t>(n), 1)) << n << " by " << grain;
+    }
+  }
+}
+
+// Whoever is late at the end holds the others up by one grain, not by a large piece.
+TEST_P(ThreadPoolTest, TheLastPiecesOfEveryRunAreSingleGrains) {
+  if (GetParam() == 1) return;
+  ThreadPool pool(GetParam());
+  std::atomic<int> singles{0};
+  std::atomic<int> large{0};
+  pool.ParallelFor(4000, 2, 64, [&](int64_t begin, int64_t end) {
+    if (end - begin == 2) ++singles;
+    if (end - begin == 64) ++large;
+  });
+  // A quarter of seven grains, or of fewer, is none.
+  EXPECT_GE(singles, 6 * GetParam());
+  EXPECT_GE(large, GetParam());
 }
 
 TEST_P(ThreadPoolTest, ManyShortLoopsOneAfterAnother) {

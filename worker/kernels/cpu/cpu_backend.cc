@@ -293,11 +293,11 @@ void CpuBackend::QuantizeRow(ConstRowsView in, int64_t row) {
 // All panels of all jobs are one loop, so that small matrices keep every thread busy too.
 void CpuBackend::RunJobs(int64_t tokens) {
   const int64_t panels = jobs_.back().first_panel + jobs_.back().panels;
-  // Small enough to share out evenly, large enough that taking a piece costs nothing. Even, because
-  // kernels take panels two at a time.
-  const int64_t pieces = static_cast<int64_t>(pool_.thread_count()) * 8;
-  const int64_t grain = std::clamp<int64_t>(panels / pieces / 2 * 2, 2, tokens == 1 ? 64 : 16);
-  pool_.ParallelFor(panels, grain, [&](int64_t begin, int64_t end) {
+  // Kernels take panels two at a time. Pieces of more would gain nothing, and a thread that others
+  // hold up keeps all that it has begun.
+  constexpr int64_t kGrain = 2;
+  const int64_t most = tokens == 1 ? 64 : 16;
+  pool_.ParallelFor(panels, kGrain, most, [&](int64_t begin, int64_t end) {
     for (const LinearJob& job : jobs_) {
       const int64_t from = std::max(begin, job.first_panel) - job.first_panel;
       const int64_t to = std::min(end, job.first_panel + job.panels) - job.first_panel;
