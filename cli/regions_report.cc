@@ -20,7 +20,8 @@ body { font: 15px/1.5 sans-serif; max-width: 60rem; margin: 2rem auto; padding: 
 h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2rem }
 svg { width: 100%; height: auto; background: #fafafa } svg text { font: 12px sans-serif; fill: #444 }
 table { border-collapse: collapse } td, th { padding: 2px 8px; text-align: right }
-td:first-child, th:first-child { text-align: left } .typical td { text-align: left; vertical-align: top }
+td { white-space: nowrap } td:first-child, th:first-child { text-align: left }
+.typical td { text-align: left; vertical-align: top; white-space: normal }
 .together td, .together th { padding: 2px 3px; font-size: 11px; white-space: nowrap }
 .note { color: #666 }
 </style></head><body>
