@@ -1,11 +1,14 @@
 #include "partition/cluster_file.h"
 
+#include <algorithm>
 #include <cmath>
+#include <initializer_list>
 #include <optional>
 #include <string>
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "base/byte_size.h"
 #include "base/status_macros.h"
 #include "nlohmann/json.hpp"
@@ -19,9 +22,26 @@ using Json = nlohmann::json;
 constexpr size_t kMaxMachines = 256;
 constexpr size_t kMaxLinks = 4096;
 constexpr double kMaxNumber = 1e9;
+constexpr std::initializer_list<absl::string_view> kSpeedKeys = {
+    "device", "memory", "gb_per_s", "prefill_gb_per_s", "disk_gb_per_s", "layer_us"};
+constexpr std::initializer_list<absl::string_view> kMachineKeys = {
+    "name",          "count",   "host", "device", "memory", "gb_per_s", "prefill_gb_per_s",
+    "disk_gb_per_s", "layer_us"};
 
 absl::Status Wrong(absl::string_view where, absl::string_view what) {
   return absl::InvalidArgumentError(absl::StrCat("the cluster file: ", where, " ", what));
+}
+
+// A misspelt key would be a setting that silently does nothing.
+absl::Status CheckKeys(const Json& json, std::initializer_list<absl::string_view> known,
+                       absl::string_view where) {
+  for (const auto& item : json.items()) {
+    if (std::find(known.begin(), known.end(), item.key()) != known.end()) continue;
+    return Wrong(where,
+                 absl::StrCat("has \"", item.key().substr(0, 40), "\", which means nothing; ",
+                              "known there: ", absl::StrJoin(known, ", ")));
+  }
+  return absl::OkStatus();
 }
 
 // A finite number above 0, or `otherwise` when the key is not there.
@@ -49,6 +69,7 @@ absl::StatusOr<LinkProfile> ReadLink(const Json& json, absl::string_view where) 
   if (!json.is_object()) {
     return Wrong(where, "is neither a link's name nor {\"latency_us\": ..., \"mb_per_s\": ...}");
   }
+  RENGA_RETURN_IF_ERROR(CheckKeys(json, {"latency_us", "mb_per_s"}, where));
   LinkProfile link;
   RENGA_ASSIGN_OR_RETURN(link.latency_us, Number(json, "latency_us", 0, where));
   RENGA_ASSIGN_OR_RETURN(const double mb_per_s, Number(json, "mb_per_s", 0, where));
@@ -88,6 +109,7 @@ absl::StatusOr<WorkerProfile> ReadMachine(const Json& json, absl::string_view wh
 absl::StatusOr<WorkerProfile> ReadHost(const Json& json, absl::string_view machine) {
   const std::string where = absl::StrCat("the host of ", machine);
   if (!json.is_object()) return Wrong(where, "is no object");
+  RENGA_RETURN_IF_ERROR(CheckKeys(json, kSpeedKeys, where));
   RENGA_ASSIGN_OR_RETURN(WorkerProfile host, ReadMachine(json, where));
   host.spare = true;
   return host;
@@ -105,6 +127,7 @@ absl::Status JoinLastTwo(Cluster& cluster) {
 absl::Status AddMachines(const Json& json, size_t number, Cluster& cluster) {
   const std::string where = absl::StrCat("machine ", number);
   if (!json.is_object()) return Wrong(where, "is no object");
+  RENGA_RETURN_IF_ERROR(CheckKeys(json, kMachineKeys, where));
   RENGA_ASSIGN_OR_RETURN(WorkerProfile worker, ReadMachine(json, where));
   std::string name = worker.id.empty() ? where : worker.id;
   if (json.contains("name")) {
@@ -141,7 +164,9 @@ absl::StatusOr<Names> NamesOf(const std::vector<WorkerProfile>& workers) {
   Names names = {{"coordinator", kCoordinator}};
   for (size_t i = 0; i < workers.size(); ++i) {
     if (!names.emplace(workers[i].id, static_cast<int>(i)).second) {
-      return Wrong("two machines", absl::StrCat("are called '", workers[i].id, "'"));
+      return Wrong("two machines",
+                   absl::StrCat("are called '", workers[i].id,
+                                "': give them a \"name\" each, or one a \"count\""));
     }
   }
   return names;
@@ -149,6 +174,7 @@ absl::StatusOr<Names> NamesOf(const std::vector<WorkerProfile>& workers) {
 
 absl::Status AddLink(const Json& json, const Names& names, size_t number, LinkTable& links) {
   const std::string where = absl::StrCat("link ", number);
+  if (json.is_object()) RENGA_RETURN_IF_ERROR(CheckKeys(json, {"between", "link"}, where));
   if (!json.is_object() || !json.contains("link") || !json.contains("between") ||
       !json["between"].is_array() || json["between"].size() != 2) {
     return Wrong(where, "is not {\"between\": [machine, machine], \"link\": ...}");
@@ -178,6 +204,7 @@ absl::StatusOr<Cluster> ParseCluster(absl::string_view text) {
       json["machines"].empty() || json["machines"].size() > kMaxMachines) {
     return Wrong("it", "is no JSON object with a list of 1 to 256 \"machines\"");
   }
+  RENGA_RETURN_IF_ERROR(CheckKeys(json, {"machines", "network", "links"}, "it"));
   Cluster cluster;
   size_t number = 0;
   for (const Json& machine : json["machines"]) {

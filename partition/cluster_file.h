@@ -7,8 +7,8 @@
 //              {"between": ["coordinator", "desk"], "link": {"latency_us": 20, "mb_per_s": 5000}}]}
 //
 // A machine is a device of the library, or a memory and a speed, or a device with either changed;
-// with a count, its machines are called "attic 1", "attic 2". "prefill_gb_per_s" and "layer_us" can
-// be given too (see WorkerProfile). "host" describes, like a machine, the memory beside the card of
+// with a count, its machines are called "attic 1", "attic 2". "prefill_gb_per_s", "disk_gb_per_s"
+// and "layer_us" can be given too (see WorkerProfile). "host" describes, like a machine, the memory beside the card of
 // each (`renga worker --host-memory`): a spare worker "attic 1 host" over the link "same-machine".
 // Links run both ways.
 #ifndef RENGA_PARTITION_CLUSTER_FILE_H_
@@ -30,7 +30,7 @@ struct Cluster {
 
 inline constexpr int64_t kMaxClusterFileBytes = int64_t{1} << 20;
 
-// kInvalidArgument says what is wrong with which machine or link; kNotFound for a device or link
+// kInvalidArgument says what is wrong with which machine or link, keys that mean nothing included; kNotFound for a device or link
 // that the library lacks.
 absl::StatusOr<Cluster> ParseCluster(absl::string_view json);
 

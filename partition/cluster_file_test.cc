@@ -12,6 +12,7 @@ namespace renga::partition {
 namespace {
 
 using ::renga::testing::StatusIs;
+using ::testing::AllOf;
 using ::testing::HasSubstr;
 
 TEST(ParseClusterTest, MachinesAndLinks) {
@@ -90,6 +91,28 @@ TEST(ParseClusterTest, SaysWhatIsWrong) {
   refuses(one + R"("links": {}})", "links");
   refuses(one + R"("links": [{"between": ["gtx-1650"], "link": "wifi"}]})", "between");
   refuses(one + R"("links": [{"between": ["gtx-1650", "x"], "link": "wifi"}]})", "does not name");
+}
+
+TEST(ParseClusterTest, KeysThatMeanNothingAreNamed) {
+  const auto names = [](const std::string& json, const std::string& where, const std::string& key,
+                        const std::string& known) {
+    EXPECT_THAT(ParseCluster(json),
+                StatusIs(absl::StatusCode::kInvalidArgument,
+                         AllOf(HasSubstr(where), HasSubstr(key), HasSubstr(known))))
+        << json;
+  };
+  names(R"({"machines": [{"device": "gtx-1650"}], "netwrk": "wifi"})", "it has", "\"netwrk\"",
+        "network");
+  names(R"({"machines": [{"device": "gtx-1650"}, {"device": "gtx-1050-ti", "cnt": 4}]})",
+        "machine 2", "\"cnt\"", "count");
+  names(
+      R"({"machines": [{"device": "gtx-1650", "host": {"memory": "1GiB", "gb_per_s": 9, "n": 1}}]})",
+      "host of machine 1", "\"n\"", "disk_gb_per_s");
+  names(R"({"machines": [{"device": "gtx-1650"}], "network": {"latency_ms": 3}})", "network",
+        "\"latency_ms\"", "latency_us");
+  names(R"({"machines": [{"device": "gtx-1650"}],
+            "links": [{"between": ["coordinator", "gtx-1650"], "speed": "wifi"}]})",
+        "link 1", "\"speed\"", "between");
 }
 
 TEST(ParseClusterTest, TheExampleIsRight) {

@@ -65,8 +65,20 @@ TEST(DiskPlanTest, OneWorkersDiskSetsThePace) {
   EXPECT_GT(worker.streamed_bytes, 400 * kDiskMiB);
   EXPECT_LT(worker.streamed_bytes, 600 * kDiskMiB);
   EXPECT_NEAR(plan.stream_ms, static_cast<double>(worker.streamed_bytes) / 1e6, 0.5);
-  EXPECT_THAT(ExplainPlan(plan, workers), AllOf(HasSubstr("bound by reading weights from disk"),
-                                                HasSubstr("of weights from disk for every step")));
+  const double disk_ms = plan.times.stages[0].disk;
+  EXPECT_GT(disk_ms, 400);
+  EXPECT_THAT(ExplainPlan(plan, workers),
+              AllOf(HasSubstr("bound by reading weights from disk"),
+                    HasSubstr("of weights from disk for every step"),
+                    HasSubstr(absl::StrFormat("waits %.2f ms for them", disk_ms))));
+}
+
+TEST(DiskPlanTest, SlowTokensAreNotRoundedAway) {
+  const std::vector<WorkerProfile> workers = {DiskWorker("a", 600, 0.02)};
+  ASSERT_OK_AND_ASSIGN(const Plan plan, LazyPlanFor(workers, Lazy()));
+  EXPECT_GT(plan.stream_ms, 20'000);
+  EXPECT_THAT(ExplainPlan(plan, workers),
+              HasSubstr(absl::StrFormat("(%.2g tok/s)", 1e3 / plan.stream_ms)));
 }
 
 TEST(DiskPlanTest, TheFasterDiskReadsMore) {

@@ -71,6 +71,11 @@ std::vector<int> BusyWorkers(const Plan& plan) {
   return busy;
 }
 
+// "13.9", and "0.071" where that would be 0.1.
+std::string PerSecond(double per_second) {
+  return absl::StrFormat(per_second < 1 ? "%.2g" : "%.1f", per_second);
+}
+
 // Where one stream's time goes, and the largest part of it.
 std::string TimesText(const Plan& plan) {
   double compute = 0;
@@ -96,8 +101,8 @@ std::string TimesText(const Plan& plan) {
       {"head", plan.times.head, "the output matrix"},
       {"coordinator", plan.times.coordinator, "the coordinator's own work"},
   };
-  std::string text = absl::StrFormat("one stream: %.2f ms per token (%.1f tok/s) =", plan.stream_ms,
-                                     1e3 / plan.stream_ms);
+  std::string text = absl::StrFormat("one stream: %.2f ms per token (%s tok/s) =", plan.stream_ms,
+                                     PerSecond(1e3 / plan.stream_ms));
   const Part* largest = &parts[0];
   const char* sign = " ";
   for (const Part& part : parts) {
@@ -109,9 +114,9 @@ std::string TimesText(const Plan& plan) {
   absl::StrAppendFormat(&text, "; bound by %s (%.0f %%)\n", largest->bound,
                         100 * largest->ms / plan.stream_ms);
   absl::StrAppendFormat(&text,
-                        "many streams: a step every %.2f ms (%.1f per second) while all stages are "
+                        "many streams: a step every %.2f ms (%s per second) while all stages are "
                         "busy, a token for each sequence in it\n",
-                        plan.slowest_ms, 1e3 / plan.slowest_ms);
+                        plan.slowest_ms, PerSecond(1e3 / plan.slowest_ms));
   return text;
 }
 
@@ -132,13 +137,24 @@ std::string IdleText(const Plan& plan, const std::vector<WorkerProfile>& workers
   return text;
 }
 
+// How long a worker's stage waits for its disk in a step.
+double DiskMs(const Plan& plan, size_t worker) {
+  for (size_t i = 0; i < plan.stages.size(); ++i) {
+    for (const StageMember& member : plan.stages[i].members) {
+      if (member.worker == static_cast<int>(worker)) return plan.times.stages[i].disk;
+    }
+  }
+  return 0;
+}
+
 // What is to be said of a pipeline below the table.
 void AppendParts(const Plan& plan, const std::vector<WorkerProfile>& workers, std::string& text) {
   for (size_t i = 0; i < plan.workers.size(); ++i) {
     if (plan.workers[i].streamed_bytes <= 0) continue;
     absl::StrAppend(&text, workers[i].id, " reads ",
                     base::FormatByteSize(plan.workers[i].streamed_bytes),
-                    " of weights from disk for every step\n");
+                    " of weights from disk for every step, and waits ",
+                    absl::StrFormat("%.2f", DiskMs(plan, i)), " ms for them\n");
   }
   if (plan.embedding_worker != kCoordinator) {
     absl::StrAppend(&text, workers[plan.embedding_worker].id,
@@ -155,6 +171,21 @@ void AppendParts(const Plan& plan, const std::vector<WorkerProfile>& workers, st
                           plan.bound_ms);
   }
   for (const std::string& note : plan.notes) absl::StrAppend(&text, "note: ", note, "\n");
+}
+
+// The same of replicas: neighbours of which the same is to be said are named together.
+void AppendPartsOfAll(const Replicas& replicas, const std::vector<WorkerProfile>& workers,
+                      std::string& text) {
+  std::vector<std::string> parts(replicas.plans.size());
+  for (size_t i = 0; i < parts.size(); ++i) AppendParts(replicas.plans[i], workers, parts[i]);
+  for (size_t first = 0, next = 0; first < parts.size(); first = next) {
+    while (next < parts.size() && parts[next] == parts[first]) ++next;
+    if (next - first == 1) {
+      absl::StrAppend(&text, "replica ", next, ":\n", parts[first]);
+    } else {
+      absl::StrAppend(&text, "replicas ", first + 1, " to ", next, ", each:\n", parts[first]);
+    }
+  }
 }
 
 }  // namespace
@@ -208,10 +239,7 @@ std::string ExplainReplicas(const Replicas& replicas, const std::vector<WorkerPr
     const std::string& reason = replicas.plans.front().workers[i].idle_reason;
     absl::StrAppend(&text, workers[i].id, "  idle: ", reason, "\n");
   }
-  for (size_t replica = 0; replica < replicas.plans.size(); ++replica) {
-    absl::StrAppend(&text, "replica ", replica + 1, ":\n");
-    AppendParts(replicas.plans[replica], workers, text);
-  }
+  AppendPartsOfAll(replicas, workers, text);
   absl::StrAppendFormat(&text, "all %d replicas: %.1f steps per second while all stages are busy\n",
                         replicas.plans.size(), replicas.steps_per_second);
   if (!replicas.exact) {

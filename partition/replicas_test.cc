@@ -155,7 +155,25 @@ TEST(ReplicasTest, LeftOverMemoryHoldsTheModelAgain) {
   ExpectSound(made, model.model);
   for (const Plan& plan : made.plans) EXPECT_EQ(plan.stages.size(), 2u);
   EXPECT_THAT(ExplainReplicas(made, workers),
-              AllOf(HasSubstr("replica 3:"), HasSubstr("all 3 replicas: ")));
+              AllOf(HasSubstr("replicas 1 to 3, each:"), HasSubstr("all 3 replicas: ")));
+}
+
+TEST(ReplicasTest, WhatIsTheSameOfNeighboursIsSaidOnce) {
+  const TestModel model = MakeTestModel(std::vector<int64_t>(4, 10 * kMebi), 2000);
+  const std::vector<WorkerProfile> workers = {Offer("fast", 100, 8), Offer("a", 100, 1),
+                                              Offer("b", 100, 1)};
+  ASSERT_OK_AND_ASSIGN(const Replicas made,
+                       PlanReplicas(model.model, model.footprint, workers, ReplicaRequest(3, 3)));
+  const std::string text = ExplainReplicas(made, workers);
+  EXPECT_THAT(text, AllOf(HasSubstr("replica 1:"), HasSubstr("replicas 2 to 3, each:")));
+  const auto count = [&](const std::string& what) {
+    size_t times = 0;
+    for (size_t at = text.find(what); at != std::string::npos; at = text.find(what, at + 1)) {
+      ++times;
+    }
+    return times;
+  };
+  EXPECT_EQ(count("one stream: "), 2u);
 }
 
 TEST(ReplicasTest, NoMoreReplicasThanSequences) {
