@@ -370,7 +370,11 @@ void SayApproximationCost(const cluster::ModelStore& store, const ApproximationF
     return;
   }
   std::vector<std::string> arguments;
-  for (const std::string& mode : flags.modes) arguments.push_back("--approximate " + mode);
+  for (const std::string& mode : flags.modes) {
+    arguments.push_back("--approximate " + mode);
+    // It is refused without, and what is in memory is never late.
+    if (absl::StartsWith(mode, kDeadline)) arguments.push_back("--lazy --memory SIZE");
+  }
   if (!flags.at_most.empty()) arguments.push_back("--approximate-at-most " + flags.at_most);
   if (!flags.regions.empty()) arguments.push_back("--regions " + flags.regions);
   std::fprintf(stderr,

@@ -129,6 +129,8 @@ class ApproximationTest(ProcessTest):
         self.assertEqual(told.returncode, 0, told.stderr)
         self.assertNotIn(b"approximated\n", told.stderr)
         self.assertIn(b"approximate (deadline=60000ms)", told.stderr)
+        # The command that measures it is one that works.
+        self.assertIn(b"--approximate deadline=60000ms --lazy --memory SIZE", told.stderr)
 
     def test_rows_come_from_a_report_of_the_same_model(self):
         report = self.folder / "regions.json"
