@@ -23,7 +23,7 @@ absl::StatusOr<std::unique_ptr<Draft>> Draft::Start(const ClusterFlags& large) {
   flags.devices.host_memory.clear();
   flags.plan = PlanFlags();
   flags.plan.context = large.plan.context;
-  flags.plan.sequences = large.plan.sequences;
+  flags.plan.sequences = SequencesOf(large.plan);
   flags.plan.speculation = "off";
   absl::StatusOr<std::unique_ptr<LocalCluster>> cluster = LocalCluster::Start(flags);
   RENGA_RETURN_IF_ERROR(

@@ -92,8 +92,11 @@ void AddPlanFlags(CLI::App& command, PlanFlags& flags, bool with_sequences) {
                    "Begin the next token with what the near rows say, before the others have "
                    "answered, and take it back where they disagree; the answer is the same");
   if (with_sequences) {
-    command.add_option("--sequences", flags.sequences, "Conversations answered at the same time")
-        ->capture_default_str()
+    command
+        .add_option("--sequences", flags.sequences,
+                    absl::StrCat("Conversations answered at the same time; others wait (default: "
+                                 "1; with --replicas ",
+                                 kDefaultServedSequences, ", or as many as replicas)"))
         ->check(CLI::Range(1, 4096));
   }
 }
@@ -112,6 +115,14 @@ void AddDraftModelFlag(CLI::App& command, PlanFlags& flags) {
       "--draft-model", flags.draft_model,
       "GGUF file of a small model with the same tokens, computed on this machine: it "
       "guesses where earlier text does not help, if that is faster");
+}
+
+int64_t SequencesOf(const PlanFlags& flags) {
+  if (flags.sequences > 0) return flags.sequences;
+  if (flags.replicas == "1") return 1;
+  int64_t replicas = 0;
+  if (!absl::SimpleAtoi(flags.replicas, &replicas)) return kDefaultServedSequences;  // "auto"
+  return std::clamp(replicas, kDefaultServedSequences, partition::kMaxReplicas);
 }
 
 absl::StatusOr<serving::SpeculationMode> ToSpeculationMode(const PlanFlags& flags) {
@@ -197,7 +208,7 @@ absl::StatusOr<partition::PlanRequest> ToPlanRequest(const PlanFlags& flags,
   partition::PlanRequest request;
   request.context_tokens =
       flags.context > 0 ? flags.context : std::min(config.context_length, kDefaultContext);
-  request.max_sequences = flags.sequences;
+  request.max_sequences = SequencesOf(flags);
   request.kv_type = *kv_type;
   RENGA_ASSIGN_OR_RETURN(request.wire_type, ParseWireType(flags.wire, config.d_model));
   request.head_blocks = flags.head_blocks;

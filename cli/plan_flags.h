@@ -15,8 +15,8 @@
 namespace renga::cli {
 
 struct PlanFlags {
-  int64_t context = 0;  // 0: the model's own, at most kDefaultContext
-  int64_t sequences = 1;
+  int64_t context = 0;    // 0: the model's own, at most kDefaultContext
+  int64_t sequences = 0;  // 0: as SequencesOf says
   int64_t head_blocks = 0;
   std::string kv_type = "F16";
   std::string speculation = "auto";
@@ -47,6 +47,11 @@ void AddReplicasFlag(CLI::App& command, PlanFlags& flags);
 
 // --draft-model, for commands that run the model.
 void AddDraftModelFlag(CLI::App& command, PlanFlags& flags);
+
+// How many conversations there are at one time: as --sequences says, else one; where --replicas
+// asks for several pipelines, which one conversation could not use, kDefaultServedSequences, or as
+// many as replicas.
+int64_t SequencesOf(const PlanFlags& flags);
 
 // kInvalidArgument when --speculation is none of its values.
 absl::StatusOr<serving::SpeculationMode> ToSpeculationMode(const PlanFlags& flags);
