@@ -1,26 +1,23 @@
 // renga plan: what would go where, before anything is bought or wired.
 #include <cstdio>
 #include <memory>
-#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
-#include "absl/strings/numbers.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "absl/strings/str_split.h"
-#include "base/byte_size.h"
-#include "base/file.h"
 #include "base/status_macros.h"
-#include "base/thread_pool.h"
 #include "cli/command.h"
 #include "cli/plan_flags.h"
+#include "cli/plan_json.h"
+#include "cli/planned_cluster.h"
 #include "model/architecture.h"
 #include "model/footprint.h"
 #include "model/gguf_file.h"
 #include "nlohmann/json.hpp"
-#include "partition/cluster_file.h"
 #include "partition/device_library.h"
 #include "partition/explain.h"
 #include "partition/known_models.h"
@@ -31,72 +28,42 @@
 namespace renga::cli {
 namespace {
 
-// Speed taken for a worker that states none: a small machine's memory bandwidth.
-constexpr double kAssumedGigabytesPerSecond = 10;
-
 struct PlanCommandFlags {
   std::string model;
-  std::vector<std::string> workers;
-  std::string cluster;
-  std::string network;
+  PlannedClusterFlags cluster;
   bool simulate = false;
   partition::SimulationRequest simulation;
   bool what_if = false;
   bool json = false;
   bool devices = false;
   PlanFlags plan;
+  std::string as_up;  // those of the flags that `renga up` needs to make the same plan
 };
 
-// "4GiB" or "4GiB@20": memory, and weights read per second in GB.
-absl::StatusOr<partition::WorkerProfile> ParseWorker(const std::string& text, size_t number) {
-  const std::vector<std::string> parts = absl::StrSplit(text, '@');
-  partition::WorkerProfile worker;
-  worker.id = absl::StrCat("worker ", number);
-  double gigabytes_per_second = kAssumedGigabytesPerSecond;
-  if (parts.size() > 2 ||
-      (parts.size() == 2 && (!absl::SimpleAtod(parts[1], &gigabytes_per_second) ||
-                             !(gigabytes_per_second > 0) || gigabytes_per_second > 1e6))) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("write a worker as MEMORY or MEMORY@GB_PER_S (4GiB@20), not '", text, "'"));
-  }
-  RENGA_ASSIGN_OR_RETURN(worker.memory_bytes, base::ParseByteSize(parts[0]));
-  worker.bytes_per_second = gigabytes_per_second * 1e9;
-  return worker;
-}
+struct ModelToPlan : partition::KnownModel {
+  bool is_file = false;
+};
 
-absl::StatusOr<partition::Cluster> ReadCluster(const PlanCommandFlags& flags) {
-  partition::Cluster cluster;
-  if (!flags.cluster.empty()) {
-    if (!flags.workers.empty()) {
-      return absl::InvalidArgumentError("--cluster and --worker describe the same thing: give one");
+// A GGUF file, or a model that is known by name, as it is held under the approximation.
+absl::StatusOr<ModelToPlan> ReadModel(const PlanCommandFlags& flags) {
+  const auto file = model::GgufFile::Open(flags.model);
+  if (absl::IsNotFound(file.status())) {
+    if (!flags.plan.approximation.exact()) {
+      return absl::InvalidArgumentError(
+          "--approximate can be planned for a GGUF file, not for a model that is known by name");
     }
-    RENGA_ASSIGN_OR_RETURN(const std::string text,
-                           base::ReadFile(flags.cluster, partition::kMaxClusterFileBytes));
-    RENGA_ASSIGN_OR_RETURN(cluster, partition::ParseCluster(text));
+    RENGA_ASSIGN_OR_RETURN(partition::KnownModel known, partition::FindKnownModel(flags.model));
+    return ModelToPlan{std::move(known)};
   }
-  for (const std::string& text : flags.workers) {
-    RENGA_ASSIGN_OR_RETURN(cluster.workers.emplace_back(),
-                           ParseWorker(text, cluster.workers.size() + 1));
-  }
-  if (cluster.workers.empty()) {
-    cluster.workers.push_back({.id = "this machine",
-                               .memory_bytes = base::AvailableMemoryBytes(),
-                               .bytes_per_second = kAssumedGigabytesPerSecond * 1e9});
-  }
-  if (!flags.network.empty()) {
-    RENGA_ASSIGN_OR_RETURN(cluster.links.default_link, partition::FindLink(flags.network));
-  }
-  return cluster;
-}
-
-// A GGUF file, or a model that is known by name.
-absl::StatusOr<partition::KnownModel> ReadModel(const std::string& name) {
-  const auto file = model::GgufFile::Open(name);
-  if (absl::IsNotFound(file.status())) return partition::FindKnownModel(name);
   RENGA_RETURN_IF_ERROR(file.status());
-  partition::KnownModel read;
+  ModelToPlan read;
+  read.is_file = true;
   RENGA_ASSIGN_OR_RETURN(read.model, model::ReadModel(**file));
   RENGA_ASSIGN_OR_RETURN(read.footprint, model::MeasureModel(**file, read.model));
+  RENGA_ASSIGN_OR_RETURN(const model::Approximation approximation,
+                         ToApproximation(flags.plan.approximation, read.model.config));
+  RENGA_RETURN_IF_ERROR(
+      model::CountApproximation(**file, read.model, approximation, read.footprint));
   return read;
 }
 
@@ -113,59 +80,6 @@ std::string SimulationText(const partition::SimulationRequest& asked,
       asked.streams, asked.prompt_tokens, asked.chunk_tokens, asked.answer_tokens, speculation,
       result.first_token_ms, result.ms_per_token, result.tokens_per_second,
       100 * result.busiest_stage);
-}
-
-// What lies on spare workers: weights that fit on no card.
-int64_t SpilledBytes(const partition::Plan& plan,
-                     const std::vector<partition::WorkerProfile>& workers) {
-  int64_t bytes = 0;
-  for (size_t i = 0; i < workers.size(); ++i) {
-    if (workers[i].spare) bytes += plan.workers[i].bytes.weights;
-  }
-  return bytes;
-}
-
-nlohmann::json ToJson(const partition::Plan& plan,
-                      const std::vector<partition::WorkerProfile>& workers) {
-  nlohmann::json json = {{"ms_per_token", plan.stream_ms},
-                         {"slowest_ms", plan.slowest_ms},
-                         {"bound_ms", plan.bound_ms},
-                         {"exact", plan.exact},
-                         {"head_ms", plan.times.head},
-                         {"head_blocks", plan.heads.size()},
-                         {"spilled_bytes", SpilledBytes(plan, workers)}};
-  json["stages"] = nlohmann::json::array();
-  for (size_t i = 0; i < plan.stages.size(); ++i) {
-    const partition::StageTimes& times = plan.times.stages[i];
-    json["stages"].push_back({{"workers", plan.stages[i].members.size()},
-                              {"layers", plan.stages[i].layers.size()},
-                              {"hop_ms", times.hop},
-                              {"compute_ms", times.compute},
-                              {"sums_ms", times.sums}});
-  }
-  return json;
-}
-
-// The first plan's figures, where there is one; those of each, and of all together, where there are
-// several.
-nlohmann::json ToJson(const partition::Replicas& replicas,
-                      const std::vector<partition::WorkerProfile>& workers,
-                      const std::vector<partition::SimulationResult>& simulated) {
-  const bool one = replicas.plans.size() == 1;
-  nlohmann::json json = one ? ToJson(replicas.plans[0], workers) : nlohmann::json::object();
-  json["replicas"] = replicas.plans.size();
-  json["steps_per_second"] = replicas.steps_per_second;
-  for (size_t i = 0; i < replicas.plans.size(); ++i) {
-    nlohmann::json of_one = one ? nlohmann::json() : ToJson(replicas.plans[i], workers);
-    nlohmann::json& target = one ? json : of_one;
-    if (i < simulated.size()) {
-      target["simulated"] = {{"first_token_ms", simulated[i].first_token_ms},
-                             {"ms_per_token", simulated[i].ms_per_token},
-                             {"tokens_per_second", simulated[i].tokens_per_second}};
-    }
-    if (!one) json["plans"].push_back(std::move(of_one));
-  }
-  return json;
 }
 
 // A run of each replica with its share of the streams.
@@ -209,31 +123,65 @@ absl::Status Plan(const PlanCommandFlags& flags) {
     std::fputs(partition::DescribeLibrary().c_str(), stdout);
     return absl::OkStatus();
   }
-  RENGA_ASSIGN_OR_RETURN(const partition::KnownModel read, ReadModel(flags.model));
+  RENGA_ASSIGN_OR_RETURN(const ModelToPlan read, ReadModel(flags));
   RENGA_ASSIGN_OR_RETURN(partition::PlanRequest request,
                          ToPlanRequest(flags.plan, read.model.config));
-  RENGA_ASSIGN_OR_RETURN(const partition::Cluster cluster, ReadCluster(flags));
-  request.links = cluster.links;
-  request.worth_dropping = 1;  // these speeds are not measured: they do not vary
-  RENGA_ASSIGN_OR_RETURN(
-      const partition::Replicas replicas,
-      partition::PlanReplicas(read.model, read.footprint, cluster.workers, request));
+  RENGA_ASSIGN_OR_RETURN(const PlannedCluster planned,
+                         ReadPlannedCluster(flags.cluster, read.footprint, flags.plan.lazy));
+  const std::vector<partition::WorkerProfile>& workers = planned.cluster.workers;
+  request.links = planned.cluster.links;
+  // Speeds that are not measured do not vary.
+  if (flags.cluster.running.empty()) request.worth_dropping = 1;
+  RENGA_ASSIGN_OR_RETURN(const partition::Replicas replicas,
+                         partition::PlanReplicas(read.model, read.footprint, workers, request));
   RENGA_ASSIGN_OR_RETURN(const std::vector<partition::SimulationResult> simulated,
-                         SimulateAll(flags, read, cluster.workers, request, replicas));
+                         SimulateAll(flags, read, workers, request, replicas));
+  std::vector<partition::Change> changes;
+  if (flags.what_if) {
+    RENGA_ASSIGN_OR_RETURN(
+        changes, partition::ExploreChanges(read.model, read.footprint, workers, request, replicas));
+  }
   if (flags.json) {
-    std::puts(ToJson(replicas, cluster.workers, simulated).dump().c_str());
+    nlohmann::json json = PlanJson(replicas, workers, simulated);
+    json["remarks"] = planned.remarks;
+    if (flags.what_if) json["what_if"] = ChangesJson(changes);
+    std::puts(json.dump().c_str());
     return absl::OkStatus();
   }
   std::fputs(partition::ExplainExperts(read.model, read.footprint).c_str(), stdout);
-  std::fputs(partition::ExplainReplicas(replicas, cluster.workers).c_str(), stdout);
+  std::fputs(partition::ExplainReplicas(replicas, workers).c_str(), stdout);
+  for (const std::string& remark : planned.remarks) std::printf("note: %s\n", remark.c_str());
+  std::printf("such a plan is made by: renga up %s%s\n",
+              read.is_file ? flags.model.c_str() : "MODEL.gguf", flags.as_up.c_str());
   PrintSimulations(flags, replicas, simulated);
   if (flags.what_if) {
-    RENGA_ASSIGN_OR_RETURN(
-        const std::vector<partition::Change> changes,
-        partition::ExploreChanges(read.model, read.footprint, cluster.workers, request, replicas));
     std::fputs(partition::ExplainChanges(replicas, request.objective, changes).c_str(), stdout);
   }
   return absl::OkStatus();
+}
+
+// Flags of `renga up` with which it makes the same plan for the same machines: those that were
+// given here, and those whose defaults there are others.
+std::string FlagsForUp(const CLI::App& plan, const CLI::App& up, const PlanFlags& flags) {
+  std::string text;
+  for (const CLI::Option* option : plan.get_options()) {
+    const std::string name = option->get_name();
+    const CLI::Option* const same = up.get_option_no_throw(name);
+    if (same == nullptr || !absl::StartsWith(name, "--")) continue;
+    if (name == "--help" || name == "--api-key") continue;
+    std::vector<std::string> values = option->results();
+    if (values.empty() && name == "--tensor-parallel") {
+      values = {absl::StrCat(flags.tensor_parallel)};
+    } else if (values.empty()) {
+      values = {option->get_default_str()};
+    }
+    if (option->count() == 0 && values.front() == same->get_default_str()) continue;
+    const bool is_flag = option->get_expected_max() == 0;
+    for (const std::string& value : values) {
+      absl::StrAppend(&text, " ", name, is_flag ? "" : " ", is_flag ? "" : value);
+    }
+  }
+  return text;
 }
 
 void AddSimulationFlags(CLI::App& command, PlanCommandFlags& flags) {
@@ -273,30 +221,30 @@ void AddPlanCommand(CLI::App& app, Invocation& invocation) {
       "  renga plan model.gguf --worker 4GiB@20 --worker 4GiB@20 --context 2048\n"
       "  renga plan llama-2-13b --worker 4GiB --lazy\n"
       "  renga plan llama-2-13b --cluster cluster.json --what-if --simulate --streams 4\n"
-      "  renga plan model.gguf --worker 4GiB --worker 4GiB --objective many-streams --replicas "
-      "auto "
-      "--sequences 8\n"
-      "A cluster file:\n"
+      "  renga plan model.gguf --running 127.0.0.1:8080 --what-if\n"
+      "  renga plan model.gguf --worker 4GiB --worker 4GiB --objective many-streams "
+      "--sequences 8 --replicas auto\n"
+      "A cluster file (docs/PLANNING.md has all that may be in it):\n"
       "  {\"machines\": [{\"device\": \"gtx-1050-ti\", \"count\": 4}], \"network\": \"1gbe\"}");
   command->add_option("model", flags->model,
                       "GGUF file, or a known model's name with a format (llama-2-13b:Q4_K_M)");
-  command->add_option(
-      "--worker", flags->workers,
-      "A machine as MEMORY or MEMORY@GB_PER_S; repeat for each (default: this one)");
-  command->add_option("--cluster", flags->cluster, "JSON file of machines and links, owned or not");
-  command->add_option("--network", flags->network,
-                      "Link between machines: 1gbe, 2.5gbe, 10gbe, wifi");
+  AddPlannedClusterFlags(*command, flags->cluster);
   command->add_flag("--what-if", flags->what_if,
-                    "What one more machine, one less, or faster links would give");
+                    "Also say what one more machine, one less, or faster links would give");
   command->add_flag("--json", flags->json, "The plan's figures as one line of JSON");
   command->add_flag("--devices", flags->devices,
                     "List the devices and links that are known by name");
   AddSimulationFlags(*command, *flags);
   AddPlanFlags(*command, flags->plan, /*with_sequences=*/true);
-  AddRegionsFlag(*command, flags->plan.approximation);
   AddReplicasFlag(*command, flags->plan);
-  command->callback([flags, &invocation] {
+  AddApproximationFlags(*command, flags->plan.approximation);
+  command->callback([flags, command, &invocation] {
     if (flags->model.empty() && !flags->devices) throw CLI::RequiredError("model");
+    // Layers of groups are not approximated.
+    if (!flags->plan.approximation.exact() && command->count("--tensor-parallel") == 0) {
+      flags->plan.tensor_parallel = 1;
+    }
+    flags->as_up = FlagsForUp(*command, *command->get_parent()->get_subcommand("up"), flags->plan);
     invocation.action = [flags] { return Plan(*flags); };
   });
 }

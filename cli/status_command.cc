@@ -5,16 +5,13 @@
 #include <memory>
 #include <string>
 
-// httplib.h defines what it needs of OpenSSL itself; plain HTTP is all that is used here.
-#include "httplib.h"
-
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "base/byte_size.h"
 #include "base/status_macros.h"
 #include "cli/command.h"
+#include "cli/fetch_status.h"
 #include "nlohmann/json.hpp"
-#include "transport/dialer.h"
 
 namespace renga::cli {
 namespace {
@@ -24,30 +21,6 @@ struct StatusFlags {
   std::string api_key;
   bool json = false;
 };
-
-absl::StatusOr<nlohmann::json> FetchStatus(const StatusFlags& flags) {
-  RENGA_ASSIGN_OR_RETURN(const transport::HostPort address, transport::ParseHostPort(flags.http));
-  httplib::Client client(address.host, address.port);
-  client.set_connection_timeout(5);
-  client.set_read_timeout(5);
-  httplib::Headers headers;
-  if (!flags.api_key.empty()) headers.emplace("Authorization", "Bearer " + flags.api_key);
-  const httplib::Result result = client.Get("/renga/status", headers);
-  if (!result) {
-    return absl::UnavailableError(
-        absl::StrCat("nobody answers at ", flags.http,
-                     ": is `renga up` or `renga serve` running there (--http)?"));
-  }
-  if (result->status != 200) {
-    return absl::UnavailableError(
-        absl::StrCat(flags.http, " answered with HTTP status ", result->status));
-  }
-  nlohmann::json status = nlohmann::json::parse(result->body, nullptr, /*allow_exceptions=*/false);
-  if (!status.is_object()) {
-    return absl::UnavailableError(absl::StrCat(flags.http, " is not a renga coordinator"));
-  }
-  return status;
-}
 
 std::string RangeText(const nlohmann::json& range) {
   if (!range.is_array() || range.size() != 2) return "-";
@@ -77,17 +50,57 @@ void PrintComparison(const std::string& what, const nlohmann::json& comparison) 
               comparison.value("predicted_ms", 0.0));
 }
 
-// Where a token's time goes on one replica: measured beside predicted.
-void PrintTimes(const nlohmann::json& status, const std::string& title) {
+// A sentence where much more time goes than was planned with. Small times vary by themselves.
+void PrintSlower(const std::string& what, const nlohmann::json& comparison,
+                 const std::string& why) {
+  constexpr double kMuchSlower = 1.5;
+  constexpr double kWorthSayingMs = 1;
+  const double measured = comparison.value("measured_ms", 0.0);
+  const double predicted = comparison.value("predicted_ms", 0.0);
+  if (predicted <= 0 || measured < kMuchSlower * predicted) return;
+  if (measured - predicted < kWorthSayingMs) return;
+  std::printf("%s takes %.1f times what was predicted: %s\n", what.c_str(), measured / predicted,
+              why.c_str());
+}
+
+std::string NamesText(const nlohmann::json& stage) {
+  std::string names;
+  for (const nlohmann::json& name : stage.value("workers", nlohmann::json::array())) {
+    absl::StrAppend(&names, names.empty() ? "" : " + ", name.get<std::string>());
+  }
+  return names;
+}
+
+// Of hops only the sum is measured.
+void PrintWhatIsSlower(const nlohmann::json& status, const nlohmann::json& stages) {
+  const nlohmann::json none = nlohmann::json::object();
+  nlohmann::json hops = {{"measured_ms", 0.0}, {"predicted_ms", 0.0}};
+  const auto add = [&](const nlohmann::json& hop) {
+    for (const char* key : {"measured_ms", "predicted_ms"}) {
+      hops[key] = hops[key].get<double>() + hop.value(key, 0.0);
+    }
+  };
+  for (const nlohmann::json& stage : stages) {
+    add(stage.value("hop", none));
+    PrintSlower(
+        absl::StrCat("computing layers ", RangeText(stage.value("layers", nlohmann::json())),
+                     " on ", NamesText(stage)),
+        stage.value("compute", none),
+        "several answers at once, a long context or another program take time there");
+  }
+  add(status.value("answer_hop", none));
+  PrintSlower("the network", hops, "a link is busy, or slower than when it was measured");
+}
+
+// Where a token's time goes on one replica: measured beside predicted, which is worth a sentence
+// where it was `planned_by_measure`.
+void PrintTimes(const nlohmann::json& status, const std::string& title, bool planned_by_measure) {
   const nlohmann::json stages = status.value("stage_times", nlohmann::json::array());
   if (stages.empty()) return;
   const nlohmann::json none = nlohmann::json::object();
   std::printf("\n%-40s %10s %10s\n", title.c_str(), "measured", "predicted");
   for (const nlohmann::json& stage : stages) {
-    std::string names;
-    for (const nlohmann::json& name : stage.value("workers", nlohmann::json::array())) {
-      absl::StrAppend(&names, names.empty() ? "" : " + ", name.get<std::string>());
-    }
+    const std::string names = NamesText(stage);
     PrintComparison(absl::StrCat("hop to ", names), stage.value("hop", none));
     const std::string layers = RangeText(stage.value("layers", nlohmann::json()));
     PrintComparison(absl::StrCat("layers ", layers, " on ", names), stage.value("compute", none));
@@ -96,16 +109,24 @@ void PrintTimes(const nlohmann::json& status, const std::string& title) {
   PrintComparison("hop back", status.value("answer_hop", none));
   PrintComparison("in all", {{"measured_ms", status.value("round_trip_ms_per_step", 0.0)},
                              {"predicted_ms", status.value("predicted_ms_per_token", 0.0)}});
+  if (planned_by_measure) PrintWhatIsSlower(status, stages);
   std::printf("\n");
 }
 
 void PrintReplicas(const nlohmann::json& status) {
   const nlohmann::json replicas = status.value("replicas", nlohmann::json::array());
+  // The speed of a worker alone on its machine is assumed.
+  const nlohmann::json workers = status.value("workers", nlohmann::json::array());
+  const bool measured =
+      std::all_of(workers.begin(), workers.end(),
+                  [](const nlohmann::json& worker) { return worker.contains("kernels"); });
   for (size_t i = 0; i < replicas.size(); ++i) {
-    PrintTimes(replicas[i], replicas.size() == 1
-                                ? "ms per token"
-                                : absl::StrCat("replica ", i + 1, " (",
-                                               replicas[i].value("state", ""), "): ms per token"));
+    PrintTimes(replicas[i],
+               replicas.size() == 1
+                   ? "ms per token"
+                   : absl::StrCat("replica ", i + 1, " (", replicas[i].value("state", ""),
+                                  "): ms per token"),
+               measured);
   }
 }
 
@@ -245,7 +266,7 @@ void PrintLinks(const nlohmann::json& status) {
 }
 
 absl::Status PrintStatus(const StatusFlags& flags) {
-  RENGA_ASSIGN_OR_RETURN(const nlohmann::json status, FetchStatus(flags));
+  RENGA_ASSIGN_OR_RETURN(const nlohmann::json status, FetchStatus(flags.http, flags.api_key));
   if (flags.json) {
     std::printf("%s\n", status.dump().c_str());
     return absl::OkStatus();

@@ -165,14 +165,20 @@ void SetGroupSums(partition::GroupSums wanted, Placement& placement) {
 
 }  // namespace
 
+partition::Cluster ToCluster(const std::vector<Member>& members,
+                             const model::ModelFootprint& footprint,
+                             const std::vector<LinkProfile>& links) {
+  return {.workers = ProfilesOf(members, footprint), .links = TableOf(links, members)};
+}
+
 absl::StatusOr<std::vector<Placement>> PlaceModel(const ModelStore& store,
                                                   const std::vector<Member>& measured_members,
                                                   partition::PlanRequest request,
                                                   const LastPlacement& last,
                                                   const std::vector<LinkProfile>& links) {
   const std::vector<Member> members = WithSettledSpeeds(measured_members, last);
-  const std::vector<partition::WorkerProfile> profiles = ProfilesOf(members, store.footprint());
-  request.links = TableOf(links, members);
+  const auto [profiles, table] = ToCluster(members, store.footprint(), links);
+  request.links = table;
   request.previous.clear();
   for (size_t i = 0; i < members.size(); ++i) {
     if (const LastShard* shard = FindLastShard(last, members[i], members)) {

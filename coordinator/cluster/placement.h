@@ -15,6 +15,7 @@
 #include "coordinator/cluster/model_store.h"
 #include "model/footprint.h"
 #include "model/shard_spec.h"
+#include "partition/cluster_file.h"
 #include "partition/plan.h"
 
 namespace renga::cluster {
@@ -58,6 +59,13 @@ struct Placement {
   std::string text;                   // for people
   std::vector<std::string> warnings;  // sentences
 };
+
+// The members, and the links between them that were measured, as planners see them. Pairs without a
+// measured link cost nothing. `footprint` is of the model that is planned: its formats decide how
+// fast a worker is.
+partition::Cluster ToCluster(const std::vector<Member>& members,
+                             const model::ModelFootprint& footprint,
+                             const std::vector<LinkProfile>& links);
 
 // Plans `request` for `members`, as they were placed last where that is nearly as good. A placement
 // for each replica; no member is in two. Errors are the planner's, sentences for users. `links` are
