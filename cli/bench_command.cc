@@ -235,6 +235,10 @@ void PrintRates(const BenchFlags& flags, const Rates& rates, size_t replicas, do
 }
 
 absl::Status Bench(BenchFlags flags) {
+  if (flags.prompt_tokens == 0 && flags.generated_tokens == 0 && !flags.hops) {
+    return absl::InvalidArgumentError(
+        "nothing to measure: neither a prompt (-p), nor an answer (-n), nor --hops");
+  }
   if (flags.copy > 0 && flags.depth == 0) flags.depth = 3 * flags.copy;
   if (flags.cluster.plan.context == 0) {
     flags.cluster.plan.context =

@@ -85,7 +85,7 @@ absl::StatusOr<std::unique_ptr<LocalCluster>> LocalCluster::Start(const ClusterF
     RENGA_RETURN_IF_ERROR(cluster->StartWorkersInProcess(flags, offers));
   }
   RENGA_RETURN_IF_ERROR(cluster->WaitUntilReady());
-  cluster->SayWhoIsIdle(flags);
+  cluster->SayWhatWasPlanned(flags);
   return cluster;
 }
 
@@ -176,9 +176,13 @@ absl::Status LocalCluster::WaitUntilReady() {
   return status;
 }
 
-void LocalCluster::SayWhoIsIdle(const ClusterFlags& flags) {
+void LocalCluster::SayWhatWasPlanned(const ClusterFlags& flags) {
   if (flags.quiet) return;
-  for (const cluster::WorkerStatus& worker : coordinator_->manager().Status().workers) {
+  const cluster::ClusterStatus status = coordinator_->manager().Status();
+  for (const std::string& warning : status.warnings) {
+    std::fprintf(stderr, "note: %s\n", warning.c_str());
+  }
+  for (const cluster::WorkerStatus& worker : status.workers) {
     if (worker.state != cluster::WorkerState::kIdle) continue;
     std::fprintf(stderr, "%s is idle: %s\n", worker.name.c_str(), worker.detail.c_str());
   }

@@ -39,7 +39,7 @@ class LocalCluster {
   absl::Status StartWorkerProcesses(const ClusterFlags& flags,
                                     const std::vector<DeviceOffer>& offers);
   absl::Status WaitUntilReady();
-  void SayWhoIsIdle(const ClusterFlags& flags);
+  void SayWhatWasPlanned(const ClusterFlags& flags);
 
   std::unique_ptr<Coordinator> coordinator_;
   std::vector<std::unique_ptr<worker::WorkerServer>> workers_;

@@ -31,9 +31,10 @@ void StatePrinter::Show(const cluster::ClusterStatus& status) {
     loading_.Finish();
   }
   absl::MutexLock lock(&mutex_);
-  if (status.epoch != last_epoch_ && !status.plan_text.empty()) {
-    last_epoch_ = status.epoch;
-    std::fputs(status.plan_text.c_str(), stdout);
+  // A load that failed is tried again and again with the same plan.
+  if (status.plan_text != last_plan_ && !status.plan_text.empty()) {
+    last_plan_ = status.plan_text;
+    std::fputs(last_plan_.c_str(), stdout);
   }
   // "loading ..." has its numbers in the bar.
   const std::string line =
@@ -41,7 +42,14 @@ void StatePrinter::Show(const cluster::ClusterStatus& status) {
   if (line == last_line_) return;
   last_line_ = line;
   std::printf("%s\n", line.c_str());
-  for (const std::string& warning : status.warnings) std::printf("warning: %s\n", warning.c_str());
+  if (status.warnings != last_warnings_) {
+    last_warnings_ = status.warnings;
+    // Some are notes of the plan.
+    for (const std::string& warning : last_warnings_) {
+      if (absl::StrContains(last_plan_, warning)) continue;
+      std::printf("warning: %s\n", warning.c_str());
+    }
+  }
   std::fflush(stdout);
 }
 

@@ -3,6 +3,7 @@
 #define RENGA_CLI_STATE_PRINTER_H_
 
 #include <string>
+#include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
@@ -14,7 +15,8 @@ namespace renga::cli {
 // Thread-safe.
 class StatePrinter {
  public:
-  explicit StatePrinter(bool quiet) : quiet_(quiet), reading_("reading", quiet), loading_("loading", quiet) {}
+  explicit StatePrinter(bool quiet)
+      : quiet_(quiet), reading_("reading", quiet), loading_("loading", quiet) {}
 
   // Prints a line when state or sentence changed, the plan when it is new, progress while loading.
   void Show(const cluster::ClusterStatus& status);
@@ -26,7 +28,8 @@ class StatePrinter {
   ProgressPrinter loading_;
   absl::Mutex mutex_;
   std::string last_line_ ABSL_GUARDED_BY(mutex_);
-  uint64_t last_epoch_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::string last_plan_ ABSL_GUARDED_BY(mutex_);
+  std::vector<std::string> last_warnings_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace renga::cli

@@ -38,7 +38,7 @@ struct WorkerFlags {
   std::string name;
   DeviceFlags devices;
   std::string memory_file;
-  std::string listen = "0.0.0.0:0";
+  std::string listen;  // empty: any port of all addresses, or of loopback where that is plain text
   int data_port = 0;
   std::string advertise;
   std::string model;
@@ -90,7 +90,11 @@ absl::StatusOr<OwnIdentity> GetIdentity(const WorkerFlags& flags, const std::str
 
 // Where the `number`-th worker of this process listens: the port that was asked for, and those
 // behind it.
-absl::StatusOr<std::string> ListenAddress(const std::string& asked, int number) {
+absl::StatusOr<std::string> ListenAddress(const WorkerFlags& flags, int number) {
+  // Plain text stays on this machine: then the line that `renga up --insecure` prints is enough.
+  const std::string& asked = !flags.listen.empty() ? flags.listen
+                             : flags.insecure      ? "127.0.0.1:0"
+                                                   : "0.0.0.0:0";
   RENGA_ASSIGN_OR_RETURN(const transport::HostPort address, transport::ParseHostPort(asked));
   if (address.port == 0 || number == 0) return asked;
   const std::string port = absl::StrCat(address.port);
@@ -119,7 +123,7 @@ absl::StatusOr<worker::WorkerOptions> ToOptions(const WorkerFlags& flags, const 
   options.memory_bytes = offer.memory_bytes;
   if (number == 0) options.memory_bytes_now = FollowedOffer(flags, offer);
   options.spare = offer.spare;
-  RENGA_ASSIGN_OR_RETURN(options.listen_address, ListenAddress(flags.listen, number));
+  RENGA_ASSIGN_OR_RETURN(options.listen_address, ListenAddress(flags, number));
   options.data_port = flags.data_port == 0 ? 0 : flags.data_port + number;
   options.advertise_host = flags.advertise;
   options.coordinator = {.address = flags.coordinator,
@@ -240,8 +244,9 @@ void AddWorkerCommand(CLI::App& app, Invocation& invocation) {
   command->add_option("-t,--threads", flags->threads, "Threads (default: all CPUs)")
       ->check(CLI::Range(1, 1024));
   command->add_option("--name", flags->name, "Name for people (default: the host's name)");
-  command->add_option("--listen", flags->listen, "HOST:PORT other workers reach this one at")
-      ->capture_default_str();
+  command->add_option("--listen", flags->listen,
+                      "HOST:PORT other workers reach this one at (default: 0.0.0.0:0, any port of "
+                      "all addresses; 127.0.0.1:0 with --insecure)");
   command
       ->add_option("--data-port", flags->data_port,
                    "Port where activations travel, beside that of --listen (default: any)")

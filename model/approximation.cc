@@ -51,8 +51,11 @@ absl::Status CheckLayerSet(const LayerSet& layers, const ModelConfig& config) {
   for (const int32_t layer : layers) {
     if (layer <= last || layer >= config.n_layers) {
       return absl::InvalidArgumentError(
-          absl::StrCat("layers to leave out are 0 to ", config.n_layers - 1,
-                       " of this model, in order, each once: not ", layer, " after ", last));
+          layer <= last
+              ? absl::StrCat("layers to leave out come in order, each once: not ", layer, " after ",
+                             last)
+              : absl::StrCat("there is no layer ", layer,
+                             " to leave out: this model has layers 0 to ", config.n_layers - 1));
     }
     last = layer;
   }

@@ -166,7 +166,12 @@ void AppendParts(const Plan& plan, const std::vector<WorkerProfile>& workers, st
       limits.kv_blocks * model::kKvBlockTokens, base::GetDataTypeInfo(limits.kv_type).name,
       limits.max_step_tokens, limits.max_step_outputs);
   text += TimesText(plan);
-  if (!plan.exact) {
+  if (plan.kept) {
+    absl::StrAppendFormat(&text,
+                          "kept as it was placed last, so that no weights move: no plan can take "
+                          "less than %.2f ms\n",
+                          plan.bound_ms);
+  } else if (!plan.exact) {
     absl::StrAppendFormat(&text, "not every plan was looked at: none can take less than %.2f ms\n",
                           plan.bound_ms);
   }

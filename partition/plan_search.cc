@@ -18,6 +18,9 @@ using model::Range;
 // The last plan is kept when it takes at most this much more than the best plan.
 constexpr double kWorthKeeping = 1.25;
 
+// Times closer than this are the same, added up in another order.
+constexpr double kNoDifference = 1e-9;
+
 // Several head blocks are messages more per token: worth it for this part of the time.
 constexpr double kWorthSpreading = 0.95;
 
@@ -122,6 +125,8 @@ std::optional<Candidate> PlanSearch::Run() {
   previous->found_ms = best->found_ms;
   previous->with_one_more = std::move(best->with_one_more);
   previous->bound_ms = best->bound_ms;
+  previous->kept = ValueOf(*previous).first > (1 + kNoDifference) * ValueOf(*best).first;
+  previous->exact = best->exact && !previous->kept;
   return previous;
 }
 

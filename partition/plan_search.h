@@ -27,6 +27,7 @@ struct Candidate {
   std::vector<double> with_one_more;
   double bound_ms = 0;
   bool exact = false;
+  bool kept = false;  // as Plan::kept
 };
 
 // What each of `worker_count` workers holds; empty specs for the idle.

@@ -199,6 +199,7 @@ Plan BuildPlan(const PlanSearch& search, const std::vector<WorkerProfile>& worke
   plan.slowest_ms = candidate.times.slowest;
   plan.bound_ms = candidate.bound_ms;
   plan.exact = candidate.exact;
+  plan.kept = candidate.kept;
   plan.workers.resize(workers.size());
   const std::vector<model::ShardSpec> specs = SpecsOf(candidate, workers.size());
   for (size_t i = 0; i < workers.size(); ++i) {

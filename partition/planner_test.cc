@@ -180,7 +180,8 @@ TEST(PlannerTest, GroupsWhereTheNetworkIsFastEnough) {
   fast.tensor_parallel = 3;
   fast.previous.clear();
   EXPECT_THAT(PlanFor(model, workers, fast),
-              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("groups of 3")));
+              StatusIs(absl::StatusCode::kInvalidArgument,
+                       HasSubstr("a group of 3 needs 3 workers, and there are 2")));
 }
 
 TEST(PlannerTest, TheEmbeddingGoesWhereItIsAskedForOrPays) {
@@ -306,6 +307,15 @@ TEST(PlannerTest, TheLastPlanIsKeptWhileItIsNearlyAsGood) {
   EXPECT_EQ(kept.workers[0].spec, first.workers[2].spec);
   EXPECT_EQ(kept.workers[1].spec, first.workers[0].spec);
   EXPECT_EQ(kept.workers[2].spec, first.workers[1].spec);
+  EXPECT_TRUE(kept.kept);
+  EXPECT_FALSE(kept.exact);
+  EXPECT_THAT(ExplainPlan(kept, later), AllOf(HasSubstr("kept as it was placed last"),
+                                              Not(HasSubstr("not every plan was looked at"))));
+  // It is the best one where nothing has changed.
+  ASSERT_OK_AND_ASSIGN(const Plan same, PlanFor(model, workers, request));
+  EXPECT_FALSE(same.kept);
+  EXPECT_TRUE(same.exact);
+  EXPECT_THAT(ExplainPlan(same, workers), Not(HasSubstr("no plan can take")));
 
   // Another worker, one less, too little memory, other head blocks, a worker grown slow: anew.
   const auto changes = [&](const std::vector<WorkerProfile>& now, const PlanRequest& asked) {

@@ -188,6 +188,14 @@ absl::Status ExplainRefusal(const model::Model& model, const model::ModelFootpri
   constexpr int64_t kNoLimit = std::numeric_limits<int64_t>::max() / 4;
   const std::optional<Candidate> by_speed = what_if.PlaceBySpeed(what_if.WorkersOffering(kNoLimit));
   if (!by_speed) {
+    const auto count = static_cast<int64_t>(workers.size());
+    if (request.tensor_parallel > count) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("a group of ", request.tensor_parallel, " needs ", request.tensor_parallel,
+                       " workers, and there ", count == 1 ? "is " : "are ", count,
+                       ": add workers, or ask for smaller groups (--tensor-parallel 0 takes what "
+                       "is fastest)"));
+    }
     if (request.tensor_parallel > 1) {
       return absl::InvalidArgumentError(absl::StrCat(
           "this model's layers cannot be divided over groups of ", request.tensor_parallel, " of ",

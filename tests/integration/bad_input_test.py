@@ -135,6 +135,20 @@ class BadInputTest(ProcessTest):
     def test_status_without_a_coordinator(self):
         self.assert_refused(self.renga("status", "--http", f"127.0.0.1:{free_port()}"))
 
+    def test_nothing_to_measure(self):
+        path, _, _ = golden("story-f32")
+        self.assert_refused(self.renga("bench", path, "-p", "0", "-n", "0"), "-p", "-n")
+
+    def test_more_than_there_is(self):
+        path, _, _ = golden("story-f32")
+        done = self.renga("run", path, "hi", "--workers", "2", "--tensor-parallel", "3")
+        self.assert_refused(done, "a group of 3 needs 3 workers, and there are 2")
+        done = self.renga("run", path, "hi", "--approximate", "without-layers=99")
+        self.assert_refused(done, "there is no layer 99", "layers 0 to ")
+        done = self.renga("run", path, "hi", "-n", "2", "--workers", "2", "--embedding", "7")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn(b"note: the embedding stays with the coordinator: stage 7", done.stderr)
+
     def test_wrong_flag_names_the_help(self):
         done = self.renga("run", "--no-such-flag")
         self.assertEqual(done.returncode, 2)

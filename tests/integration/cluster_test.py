@@ -8,7 +8,7 @@ import time
 import unittest
 
 from cluster_process import ClusterProcessTest
-from renga_process import LIMIT_S, ProcessTest, demo_model, golden
+from renga_process import LIMIT_S, ProcessTest, demo_model, free_port, golden
 
 
 def bytes_on_disk(folder):
@@ -39,6 +39,28 @@ class ClusterTest(ClusterProcessTest):
         self.assertEqual(layers[0][0], 0)
         self.assertEqual(layers[0][1], layers[1][0])
         self.assertEqual(layers[1][1], 5)
+
+    def test_the_line_of_an_insecure_coordinator_is_enough(self):
+        port, http = free_port(), free_port()
+        up = self.start("up", golden("story-f32")[0], "--insecure", "--memory", "0", "--listen",
+                        f"127.0.0.1:{port}", "--http", f"127.0.0.1:{http}")
+        line = up.wait_for("renga worker ").split("renga worker ")[1]
+        self.start("worker", *line.split(), "--memory", "64MiB")
+        up.wait_for("ready")
+
+    def test_a_load_that_fails_again_and_again_tells_its_plan_once(self):
+        up, join = self.up(demo_model(), "--lazy", "--context", "512")
+        # Less than the model, and no disk to read the rest from.
+        nowhere = self.folder / "file"
+        nowhere.write_text("no folder")
+        self.worker(join, "a", "100MiB", "--cache", nowhere)
+        up.wait_for("could not load its shard")
+        deadline = time.monotonic() + LIMIT_S
+        while up.output().count("loading") < 3:
+            self.assertLess(time.monotonic(), deadline, up.output())
+            time.sleep(0.1)
+        self.assertEqual(up.output().count("head rows"), 1, up.output())
+        self.assertEqual(up.output().count("is not measured"), 1, up.output())
 
     def test_the_embedding_on_any_worker_gives_the_same_text(self):
         for model in (golden("story-f32")[0], demo_model()):

@@ -306,7 +306,10 @@ void ShardHost::TellHolding(const LoadOrder& order, const proto::LoadProgress& p
   const bool kept = progress.total_bytes() == 0;
   const std::string line = absl::StrCat(
       "holding ", DescribeShard(order), ": fetched ", progress.fetched_bytes(), " bytes, ",
-      kept ? "held already" : absl::StrCat(progress.cached_bytes(), " from the cache"));
+      kept ? "held already" : absl::StrCat(progress.cached_bytes(), " from the cache"),
+      options_.local_model != nullptr && progress.fetched_bytes() > 0
+          ? "; the file of --model lacks some of these weights, or has other ones"
+          : "");
   RENGA_LOG(INFO) << line << ", " << base::FormatByteSize(shard_->memory_bytes()) << " in memory";
   if (options_.on_event) options_.on_event(line);
 }

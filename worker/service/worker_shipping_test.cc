@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
 #include "base/testing/status_matchers.h"
 #include "base/testing/temp_folder.h"
 #include "transport/dialer.h"
@@ -24,6 +25,7 @@ namespace {
 using ::renga::testing::StatusIs;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
+using ::testing::Not;
 using testing::SmallModel;
 using testing::TestCoordinator;
 using testing::WorkerDriver;
@@ -35,6 +37,10 @@ class WorkerShippingTest : public testing::WorkerTest {
     WorkerOptions options = Options();
     options.cache_directory = cache_;
     options.local_model_path = local_model_;
+    options.on_event = [this](const std::string& line) {
+      absl::MutexLock lock(&mutex_);
+      events_ += line + "\n";
+    };
     // Each reads and checks pieces of its own, of what is there.
     if (!local_model_.empty()) options.device.threads = 2;
     const auto worker = Start(options);
@@ -58,7 +64,16 @@ class WorkerShippingTest : public testing::WorkerTest {
   }
 
   std::string cache_ = renga::testing::NewTempFolder();
+  std::string Events() {
+    absl::MutexLock lock(&mutex_);
+    return events_;
+  }
+
   std::string local_model_;
+
+ private:
+  absl::Mutex mutex_;
+  std::string events_ ABSL_GUARDED_BY(mutex_);
 };
 
 TEST_F(WorkerShippingTest, ARestartShipsNothing) {
@@ -139,6 +154,7 @@ TEST_F(WorkerShippingTest, ALocalCopySavesTheNetwork) {
   ASSERT_OK_AND_ASSIGN(const auto progress, LoadOnce(OrderWhole(1)));
   EXPECT_EQ(progress.fetched_bytes(), 0);
   EXPECT_EQ(coordinator_.fetches(), 0);
+  EXPECT_THAT(Events(), AllOf(HasSubstr("holding"), Not(HasSubstr("--model"))));
 }
 
 TEST_F(WorkerShippingTest, ALocalCopyThatDiffersIsNotTrusted) {
@@ -152,6 +168,7 @@ TEST_F(WorkerShippingTest, ALocalCopyThatDiffersIsNotTrusted) {
   EXPECT_GE(progress.fetched_bytes(), int64_t{1} << 20);
   EXPECT_LE(progress.fetched_bytes(), tensor->byte_size);
   EXPECT_EQ(progress.cached_bytes(), progress.total_bytes() - progress.fetched_bytes());
+  EXPECT_THAT(Events(), HasSubstr("the file of --model lacks some of these weights, or has other"));
 }
 
 TEST_F(WorkerShippingTest, PiecesThatAreNotTheManifestsAreRefused) {
