@@ -132,7 +132,7 @@ void PrintReplicas(const nlohmann::json& status) {
 
 // Whether experts come and go: those that are here, and those that are not.
 bool HasMovingExperts(const std::string& places) {
-  return places.find_first_of("ca") != std::string::npos;
+  return places.find_first_of("can") != std::string::npos;
 }
 
 // Letters of one layer: experts that come and go are counted, long runs are written short.
@@ -148,7 +148,8 @@ std::string PlacesText(const std::string& places) {
   }
   if (!HasMovingExperts(places)) return text;
   const auto here = std::count(places.begin(), places.end(), 'c');
-  const auto away = std::count(places.begin(), places.end(), 'a');
+  const auto away = std::count_if(places.begin(), places.end(),
+                                  [](char place) { return place == 'a' || place == 'n'; });
   return absl::StrCat(text, "+", here, "/", here + away);
 }
 
@@ -188,6 +189,10 @@ void PrintResidency(const nlohmann::json& worker) {
   if (left_out > 0) {
     std::printf("; %lld feed-forwards came too late and were left out",
                 static_cast<long long>(left_out));
+  }
+  const auto to_come = worker.value("weight_bytes_to_come", int64_t{0});
+  if (to_come > 0) {
+    std::printf("; %s are not on its disk yet", base::FormatByteSize(to_come).c_str());
   }
   std::printf("\n");
 }

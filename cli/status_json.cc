@@ -35,6 +35,7 @@ nlohmann::json ToJson(const cluster::WorkerStatus& worker) {
       {"streamed_weight_bytes", worker.heartbeat.streamed_weight_bytes},
       {"streamed_bytes_per_second", worker.heartbeat.streamed_bytes_per_second},
       {"left_out", worker.heartbeat.left_out},
+      {"weight_bytes_to_come", worker.heartbeat.weight_bytes_to_come},
       {"weight_places", worker.heartbeat.weight_places},
       {"trouble", worker.heartbeat.trouble},
       {"heartbeat_age_s", absl::ToDoubleSeconds(worker.heartbeat_age)},

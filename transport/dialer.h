@@ -23,7 +23,7 @@ namespace renga::transport {
 class SocketCredentials;
 
 // Raised whenever a message changes its meaning.
-inline constexpr uint32_t kProtocolVersion = 8;
+inline constexpr uint32_t kProtocolVersion = 9;
 absl::string_view BuildVersion();
 
 // Pieces of tensors as shipped, hashed and cached.

@@ -194,7 +194,7 @@ absl::StatusOr<Heartbeat> CheckHeartbeat(const proto::Heartbeat& heartbeat) {
   for (const int64_t bytes :
        {heartbeat.memory_used_bytes(), heartbeat.resident_bytes(), heartbeat.pinned_weight_bytes(),
         heartbeat.pinned_now_bytes(), heartbeat.streamed_weight_bytes(),
-        heartbeat.memory_offered_bytes()}) {
+        heartbeat.memory_offered_bytes(), heartbeat.weight_bytes_to_come()}) {
     if (bytes >= 0 && bytes <= kMaxMemoryBytes) continue;
     return absl::InvalidArgumentError(
         absl::StrCat("a heartbeat with absurd memory: ", bytes, " bytes"));
@@ -211,7 +211,7 @@ absl::StatusOr<Heartbeat> CheckHeartbeat(const proto::Heartbeat& heartbeat) {
   }
   RENGA_RETURN_IF_ERROR(CheckText("device's trouble", heartbeat.trouble(), kMaxSentenceBytes));
   if (heartbeat.weight_places().size() > kMaxPlaces ||
-      heartbeat.weight_places().find_first_not_of("mdpsca") != std::string::npos) {
+      heartbeat.weight_places().find_first_not_of("mdpscan") != std::string::npos) {
     return absl::InvalidArgumentError("a heartbeat with places of weights that nobody knows");
   }
   return Heartbeat{.epoch = heartbeat.epoch(),
@@ -225,6 +225,7 @@ absl::StatusOr<Heartbeat> CheckHeartbeat(const proto::Heartbeat& heartbeat) {
                    .streamed_bytes_per_second = heartbeat.streamed_bytes_per_second(),
                    .left_out = heartbeat.left_out(),
                    .trouble = heartbeat.trouble(),
+                   .weight_bytes_to_come = heartbeat.weight_bytes_to_come(),
                    .weight_places = heartbeat.weight_places()};
 }
 

@@ -71,7 +71,8 @@ struct Heartbeat {
   double streamed_bytes_per_second = 0;  // of weights from disk, of late; 0: none came
   int64_t left_out = 0;      // feed-forwards that came after their deadline, each for every token
   std::string trouble = "";  // with its device, for people
-  std::string weight_places = "";  // as in proto::Heartbeat
+  int64_t weight_bytes_to_come = 0;  // not on the worker's machine yet
+  std::string weight_places = "";    // as in proto::Heartbeat
 };
 
 struct Member {

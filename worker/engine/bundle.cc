@@ -51,15 +51,22 @@ int64_t UnpackedBytes(const Bundle& bundle, const BundleFiles& files) {
   return bytes;
 }
 
+void AppendKeys(const Bundle& bundle, std::vector<MatrixKey>& keys) {
+  for (const BundleMatrix& matrix : bundle.matrices) keys.push_back(matrix.key);
+}
+
+std::string NoPlaceOnDisk(absl::string_view what) {
+  return absl::StrCat("weights that do not fit into memory need a place on disk, but ", what,
+                      " cannot be kept there");
+}
+
 absl::Status PackToDisk(const BundleMatrix& matrix, kernels::Backend& backend, WeightSource& source,
                         WeightLoader& loader, std::unique_ptr<PackedFile>& file, std::byte* room) {
   file = nullptr;
   RENGA_ASSIGN_OR_RETURN(const auto packed, loader.PackMatrix(matrix.tensor, matrix.part));
   const std::span<const std::byte> bytes = backend.BytesOf(*packed);
   RENGA_RETURN_IF_ERROR(
-      base::Annotate(source.KeepPacked(matrix.key, bytes),
-                     absl::StrCat("weights that do not fit into memory need a place on disk, but ",
-                                  matrix.tensor.name, " cannot be kept there")));
+      base::Annotate(source.KeepPacked(matrix.key, bytes), NoPlaceOnDisk(matrix.tensor.name)));
   file = source.OpenPacked(matrix.key, matrix.bytes);
   if (file == nullptr) {
     return absl::UnavailableError(

@@ -5,11 +5,13 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "model/architecture.h"
 #include "model/layer_slice.h"
 #include "worker/engine/shard.h"
@@ -40,6 +42,12 @@ BundleFiles OpenBundle(const Bundle& bundle, WeightSource& source);
 
 // Bytes of weights that packing what the disk lacks will read.
 int64_t UnpackedBytes(const Bundle& bundle, const BundleFiles& files);
+
+// Adds the bundle's matrices, in the order in which they are read.
+void AppendKeys(const Bundle& bundle, std::vector<MatrixKey>& keys);
+
+// What to say where `what` cannot be kept packed.
+std::string NoPlaceOnDisk(absl::string_view what);
 
 // Packs a matrix in memory and keeps it on disk; then `file` is it. Its bytes are copied to `room`
 // too, unless that is null. Errors of the source, its disk and the backend.

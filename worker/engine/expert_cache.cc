@@ -40,6 +40,7 @@ ExpertCache::ExpertCache(std::vector<Bundle> experts, int64_t layers,
   for (size_t i = 0; i < experts.size(); ++i) {
     experts_[i].bundle = std::move(experts[i]);
     experts_[i].files = OpenBundle(experts_[i].bundle, *source_);
+    experts_[i].packed = HasAll(experts_[i].files);
   }
 }
 
@@ -51,33 +52,49 @@ ExpertCache::~ExpertCache() {
   for (std::thread& reader : readers_) reader.join();
 }
 
-std::vector<size_t> ExpertCache::Ahead() const {
-  std::vector<size_t> ahead;
-  for (size_t i = 0; i < experts_.size(); ++i) {
-    if (!HasAll(experts_[i].files)) ahead.push_back(i);
-  }
-  if (source_->IsAtHand() && ahead.size() > 1) ahead.resize(1);
-  return ahead;
+const ExpertCache::Expert* ExpertCache::ToTry() const {
+  if (!source_->IsAtHand()) return nullptr;
+  const auto first = std::find_if(experts_.begin(), experts_.end(),
+                                  [](const Expert& expert) { return !HasAll(expert.files); });
+  return first == experts_.end() ? nullptr : &*first;
 }
 
 int64_t ExpertCache::UnpackedBytes() const {
-  int64_t bytes = 0;
-  for (const size_t i : Ahead()) {
-    bytes += engine::UnpackedBytes(experts_[i].bundle, experts_[i].files);
-  }
-  return bytes;
+  const Expert* const expert = ToTry();
+  return expert == nullptr ? 0 : engine::UnpackedBytes(expert->bundle, expert->files);
 }
 
-absl::Status ExpertCache::PackAhead(WeightLoader& loader) {
-  for (const size_t number : Ahead()) {
-    Expert& expert = experts_[number];
-    for (size_t i = 0; i < expert.files.size(); ++i) {
-      if (expert.files[i] != nullptr) continue;
-      RENGA_RETURN_IF_ERROR(
-          PackToDisk(expert.bundle.matrices[i], *backend_, *source_, loader, expert.files[i]));
+absl::Status ExpertCache::TryDisk(WeightLoader& loader) {
+  if (!source_->IsAtHand()) {
+    int64_t bytes = 0;
+    for (const Expert& expert : experts_) {
+      for (size_t i = 0; i < expert.files.size(); ++i) {
+        if (expert.files[i] == nullptr) bytes += expert.bundle.matrices[i].bytes;
+      }
     }
+    if (bytes == 0) return absl::OkStatus();
+    return base::Annotate(source_->PlanToKeep(bytes), NoPlaceOnDisk("experts"));
   }
+  const Expert* const first = ToTry();
+  if (first == nullptr) return absl::OkStatus();
+  Expert& expert = experts_[static_cast<size_t>(first - experts_.data())];
+  for (size_t i = 0; i < expert.files.size(); ++i) {
+    if (expert.files[i] != nullptr) continue;
+    RENGA_RETURN_IF_ERROR(
+        PackToDisk(expert.bundle.matrices[i], *backend_, *source_, loader, expert.files[i]));
+  }
+  absl::MutexLock lock(&mutex_);
+  expert.packed = true;
   return absl::OkStatus();
+}
+
+std::vector<MatrixKey> ExpertCache::Unpacked() const {
+  std::vector<MatrixKey> keys;
+  absl::MutexLock lock(&mutex_);
+  for (const Expert& expert : experts_) {
+    if (!expert.packed) AppendKeys(expert.bundle, keys);
+  }
+  return keys;
 }
 
 absl::Status ExpertCache::Start() {
@@ -99,7 +116,7 @@ ExpertCache::Report ExpertCache::report() const {
   absl::MutexLock lock(&mutex_);
   for (const Expert& expert : experts_) {
     const bool here = expert.state == State::kHere;
-    report.places += here ? kCached : kAbsentExpert;
+    report.places += here ? kCached : expert.packed ? kAbsentExpert : kUnpackedExpert;
     if (here) report.held_bytes += expert.bundle.RoomBytes();
   }
   if (recent_seconds_ > 0) report.read_per_second = recent_bytes_ / recent_seconds_;
@@ -207,6 +224,11 @@ void ExpertCache::CountUses(size_t layer, std::span<const ExpertRows> rows) {
 }
 
 void ExpertCache::Want(size_t layer, std::span<const ExpertRows> rows) {
+  Choose(layer, rows);
+  ExpectLacking();
+}
+
+void ExpertCache::Choose(size_t layer, std::span<const ExpertRows> rows) {
   absl::MutexLock lock(&mutex_);
   Forget();
   CountUses(layer, rows);
@@ -225,6 +247,17 @@ void ExpertCache::Want(size_t layer, std::span<const ExpertRows> rows) {
       asked_.push_back(&expert);
     }
   }
+}
+
+void ExpertCache::ExpectLacking() {
+  std::vector<MatrixKey> keys;
+  {
+    absl::MutexLock lock(&mutex_);
+    for (const Expert* const expert : wanted_) {
+      if (expert->state == State::kLacking) AppendKeys(expert->bundle, keys);
+    }
+  }
+  if (!keys.empty()) source_->Expect(keys);
 }
 
 void ExpertCache::Lack(Expert& expert, absl::Status failure) {
@@ -258,12 +291,17 @@ ExpertCache::Expert& ExpertCache::FirstLacking() {
 
 absl::Status ExpertCache::Pack(Expert& expert) {
   absl::Status failure;
+  {
+    absl::MutexLock lock(&mutex_);
+    failure = expert.failure;
+  }
+  // One that could not be read was not among those that the source was told of.
+  if (!failure.ok()) ExpectLacking();
   std::byte* room = nullptr;
   {
     absl::MutexLock lock(&mutex_);
     // A reader may have taken the place that there was.
     if (may_go_ == 0) return absl::OkStatus();
-    failure = expert.failure;
     --lacking_;
     room = TakePlace(expert);
   }
@@ -272,6 +310,7 @@ absl::Status ExpertCache::Pack(Expert& expert) {
   }
   const absl::Status status = PackInto(expert, room);
   absl::MutexLock lock(&mutex_);
+  expert.packed = HasAll(expert.files);
   if (status.ok()) {
     Came(expert);
     return status;

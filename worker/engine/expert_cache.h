@@ -9,7 +9,9 @@
 //
 // All of a step's missing experts of a layer are asked for at once and read by several threads,
 // while those that are there compute. One that the disk does not have yet, or has damaged, is
-// packed from the source by the engine's thread, into its place and onto the disk.
+// packed from the source by the engine's thread, into its place and onto the disk: those of one
+// layer are asked of the source together (WeightSource::Expect), so that what has to come from
+// another machine comes in one go.
 #ifndef RENGA_WORKER_ENGINE_EXPERT_CACHE_H_
 #define RENGA_WORKER_ENGINE_EXPERT_CACHE_H_
 
@@ -58,13 +60,13 @@ class ExpertCache {
   ExpertCache(const ExpertCache&) = delete;
   ExpertCache& operator=(const ExpertCache&) = delete;
 
-  // Bytes of weights that PackAhead will read.
+  // Bytes of weights that TryDisk will read.
   int64_t UnpackedBytes() const;
-  // Packs experts that the disk does not have yet, one matrix in memory at a time, and keeps them
-  // there: all of them where the source has to ship them, in the order in which it does that; else
-  // one, to hear of a disk that takes none, and each of the others when it is wanted.
+  // To hear now of a disk that will not take the experts that it does not have yet; they are packed
+  // when they are wanted. Where the model is at hand one of them is packed, one matrix in memory at
+  // a time; what has to be shipped for it is not shipped to try: there has to be room for all.
   // Errors of the source, its disk and the backend; kCancelled.
-  absl::Status PackAhead(WeightLoader& loader);
+  absl::Status TryDisk(WeightLoader& loader);
   // Takes the memory and starts to wait for wishes. kResourceExhausted without memory or threads.
   absl::Status Start();
 
@@ -82,6 +84,9 @@ class ExpertCache {
   // What Next has handed out may go. Waits for the device.
   absl::Status Release();
 
+  // Shard::Unpacked.
+  std::vector<MatrixKey> Unpacked() const;
+
   struct Report {
     int64_t held_bytes = 0;      // in memory now
     double read_per_second = 0;  // bytes, of late; 0: nothing was read yet
@@ -97,14 +102,15 @@ class ExpertCache {
     BundleFiles files;  // whose it is that brings it, while kOnItsWay
     State state = State::kAbsent;
     absl::Status failure;  // of reading it, while kLacking
+    bool packed = false;   // on disk: of each matrix there was a file
     bool wanted = false;   // by the present step, which has not released it
     bool handed_out = false;
     std::optional<size_t> place;  // from kOnItsWay to kHere
     std::vector<std::unique_ptr<kernels::WeightMatrix>> matrices;
   };
 
-  // Those that PackAhead packs, by their numbers.
-  std::vector<size_t> Ahead() const;
+  // The one that TryDisk packs; null: none.
+  const Expert* ToTry() const;
 
   // The readers.
   void ReadUntilEnd();
@@ -128,6 +134,7 @@ class ExpertCache {
   }
 
   // The engine's thread.
+  void Choose(size_t layer, std::span<const ExpertRows> rows);
   void Forget() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void CountUses(size_t layer, std::span<const ExpertRows> rows)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -137,6 +144,8 @@ class ExpertCache {
   // `failure`: of reading it, if that is why.
   void Lack(Expert& expert, absl::Status failure) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   Expert& FirstLacking() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Asks the source for all that are to be packed, in the order in which they will be.
+  void ExpectLacking();
   absl::Status Pack(Expert& expert);
   absl::Status PackInto(Expert& expert, std::byte* room);
   absl::StatusOr<std::vector<Here>> HandOut();
@@ -148,7 +157,7 @@ class ExpertCache {
   std::optional<kernels::PageMemory> memory_;
 
   mutable absl::Mutex mutex_;
-  // `wanted`, `state`, `failure` and `place` are guarded by mutex_.
+  // `wanted`, `state`, `packed`, `failure` and `place` are guarded by mutex_.
   std::vector<Expert> experts_;
   model::ExpertUses uses_ ABSL_GUARDED_BY(mutex_);         // by their numbers
   std::vector<Expert*> in_place_ ABSL_GUARDED_BY(mutex_);  // null: free

@@ -34,18 +34,41 @@ class ExpertCacheTest : public ResidencyTest {
             .seed = 3};
   }
 
-  // The shard's experts alone, packed, in so many places.
-  std::unique_ptr<ExpertCache> MakeCache(int64_t places) {
+  // With all experts on disk.
+  void SetUp() override {
+    ResidencyTest::SetUp();
+    const LoadProgress nobody;
+    WeightLoader loader(backend_.get(), disk_.get(), nobody, 0);
+    for (const Bundle& expert : Experts()) {
+      for (const BundleMatrix& matrix : expert.matrices) {
+        std::unique_ptr<PackedFile> file;
+        ASSERT_OK(PackToDisk(matrix, *backend_, *disk_, loader, file));
+      }
+    }
+  }
+
+  std::vector<Bundle> Experts() {
     auto bundles = LayerStack::Bundles(model_, whole_, *backend_, *disk_);
     EXPECT_OK(bundles.status());
     std::erase_if(*bundles, [](const Bundle& bundle) { return !bundle.is_expert; });
-    const int64_t bytes = bundles->front().RoomBytes();
-    auto cache = std::make_unique<ExpertCache>(std::move(*bundles), model_.config.n_layers,
+    return *std::move(bundles);
+  }
+
+  void EmptyDisk(bool at_hand) {
+    disk_ = std::make_unique<FakeDisk>(weights_.get());
+    disk_->at_hand = at_hand;
+  }
+
+  // The shard's experts alone, in so many places.
+  std::unique_ptr<ExpertCache> MakeCache(int64_t places) {
+    std::vector<Bundle> bundles = Experts();
+    const int64_t bytes = bundles.front().RoomBytes();
+    auto cache = std::make_unique<ExpertCache>(std::move(bundles), model_.config.n_layers,
                                                model::ExpertPlaces{.count = places, .bytes = bytes},
                                                backend_.get(), disk_.get());
     const LoadProgress nobody;
     WeightLoader loader(backend_.get(), disk_.get(), nobody, 0);
-    EXPECT_OK(cache->PackAhead(loader));
+    EXPECT_OK(cache->TryDisk(loader));
     EXPECT_OK(cache->Start());
     return cache;
   }
@@ -240,8 +263,7 @@ TEST_F(ExpertCacheTest, DamagedAndCutFilesArePackedAgain) {
 
 TEST_F(ExpertCacheTest, EndsTheStepWhenNothingHelpsAndGoesOnLater) {
   for (const bool at_hand : {false, true}) {
-    disk_ = std::make_unique<FakeDisk>(weights_.get());
-    disk_->at_hand = at_hand;
+    EmptyDisk(at_hand);
     ASSERT_OK_AND_ASSIGN(auto shard, Load(30));
     ASSERT_NO_FATAL_FAILURE(ExpectGoesOnAfterFaults(*shard));
   }
@@ -256,7 +278,7 @@ TEST_F(ExpertCacheTest, OfADiskThatCannotBeReadEachExpertIsPackedAgain) {
 }
 
 TEST_F(ExpertCacheTest, OfAModelAtHandExpertsArePackedWhenTheyAreWanted) {
-  disk_->at_hand = true;
+  EmptyDisk(/*at_hand=*/true);
   ASSERT_OK_AND_ASSIGN(auto shard, Load(75));
   EXPECT_EQ(disk_->files(), 3u) << "one, to try the disk";
   const int64_t expert_bytes = 3 * 256 * 256 * 34 / 32;
@@ -275,8 +297,7 @@ TEST_F(ExpertCacheTest, OfAModelAtHandExpertsArePackedWhenTheyAreWanted) {
 TEST_F(ExpertCacheTest, OfAModelAtHandTheBitsAreTheSameWhateverIsInMemoryOrOnDisk) {
   for (const int percent : {75, 50, 30}) {
     SCOPED_TRACE(percent);
-    disk_ = std::make_unique<FakeDisk>(weights_.get());
-    disk_->at_hand = true;
+    EmptyDisk(/*at_hand=*/true);
     ASSERT_OK_AND_ASSIGN(auto shard, Load(percent));
     for (int run = 0; run < 3; ++run) ASSERT_NO_FATAL_FAILURE(ExpectSameBits(*shard));
     shard.reset();
@@ -286,7 +307,7 @@ TEST_F(ExpertCacheTest, OfAModelAtHandTheBitsAreTheSameWhateverIsInMemoryOrOnDis
 }
 
 TEST_F(ExpertCacheTest, AfterAFailureTheSameExpertsCanBeAskedForAgain) {
-  disk_->at_hand = true;
+  EmptyDisk(/*at_hand=*/true);
   const auto cache = MakeCache(3);
   const std::vector<ExpertRows> rows = {{.expert = 5, .count = 1}};
   cache->Want(1, rows);
@@ -299,29 +320,150 @@ TEST_F(ExpertCacheTest, AfterAFailureTheSameExpertsCanBeAskedForAgain) {
 }
 
 TEST_F(ExpertCacheTest, OfAModelAtHandADiskThatTakesNothingIsNoticedAtOnce) {
-  disk_->at_hand = true;
+  EmptyDisk(/*at_hand=*/true);
   disk_->disk_failure = absl::ResourceExhaustedError("the disk is full");
   EXPECT_THAT(Load(50), StatusIs(absl::StatusCode::kResourceExhausted, HasSubstr("place on disk")));
 }
 
-TEST_F(ExpertCacheTest, PacksShippedExpertsBeforeItIsThereAndRefusesWhatCannotWork) {
+TEST_F(ExpertCacheTest, RefusesWhatCannotWork) {
+  EXPECT_THAT(Load(12), StatusIs(absl::StatusCode::kResourceExhausted, HasSubstr("experts")));
+  EXPECT_EQ(budget_->used_bytes(), 0);
+  EXPECT_THAT(Load(50, [](int64_t, int64_t) { return false; }),
+              StatusIs(absl::StatusCode::kCancelled));
+  ASSERT_OK_AND_ASSIGN(backend_, kernels::CreateBackend({.device = "reference"}));
+  EXPECT_THAT(Load(50), StatusIs(absl::StatusCode::kUnimplemented, HasSubstr("--lazy")));
+}
+
+// ---- A source that ships: nothing is at hand
+// -----------------------------------------------------
+
+constexpr int64_t kExpertBytes = 3 * 256 * 256 * 34 / 32;
+
+bool IsOfExperts(const std::string& tensor) { return tensor.find("_exps") != std::string::npos; }
+
+TEST_F(ExpertCacheTest, ShippedExpertsComeWhenTheyAreChosenThoseOfALayerTogether) {
+  EmptyDisk(/*at_hand=*/false);
+  std::atomic<int> expert_reads = 0;
+  disk_->before_source_read = [&](const std::string& tensor) {
+    if (IsOfExperts(tensor)) ++expert_reads;
+  };
   int64_t done = 0;
   int64_t total = 0;
-  ASSERT_OK_AND_ASSIGN(auto shard, Load(50, [&](int64_t d, int64_t t) {
+  ASSERT_OK_AND_ASSIGN(auto shard, Load(75, [&](int64_t d, int64_t t) {
                          done = d;
                          total = t;
                          return true;
                        }));
   EXPECT_EQ(done, total);
-  EXPECT_EQ(disk_->files(), 3u * kExperts * 4);
-  EXPECT_THAT(Load(12), StatusIs(absl::StatusCode::kResourceExhausted, HasSubstr("experts")));
-  EXPECT_EQ(budget_->used_bytes(), 0);
-  shard.reset();
-  disk_ = std::make_unique<FakeDisk>(weights_.get());
-  EXPECT_THAT(Load(50, [](int64_t, int64_t) { return false; }),
-              StatusIs(absl::StatusCode::kCancelled));
-  ASSERT_OK_AND_ASSIGN(backend_, kernels::CreateBackend({.device = "reference"}));
-  EXPECT_THAT(Load(50), StatusIs(absl::StatusCode::kUnimplemented, HasSubstr("--lazy")));
+  EXPECT_EQ(expert_reads, 0);
+  EXPECT_EQ(disk_->files(), 0u);
+  EXPECT_EQ(disk_->planned_bytes, 4 * kExperts * kExpertBytes);
+  EXPECT_EQ(shard->Unpacked().size(), 4u * kExperts * 3);
+  EXPECT_EQ(Count(shard->residency().places, kUnpackedExpert), 4 * kExperts);
+
+  std::vector<float> logits;
+  ASSERT_OK(Step(*shard, 0, 1, logits));
+  const int64_t here = Count(shard->residency().places, kCached);
+  EXPECT_GE(here, 4 * kUsed);
+  EXPECT_LE(here, 4 * 2 * kUsed);
+  EXPECT_EQ(disk_->kept_bytes, here * kExpertBytes);
+  EXPECT_EQ(disk_->streamed_bytes, 0);
+  EXPECT_EQ(Count(shard->residency().places, kUnpackedExpert), 4 * kExperts - here);
+  ASSERT_EQ(disk_->expected.size(), 4u) << "one request for each layer";
+  size_t asked = 0;
+  for (size_t layer = 0; layer < 4; ++layer) {
+    asked += disk_->expected[layer].size();
+    for (const MatrixKey& key : disk_->expected[layer]) {
+      EXPECT_THAT(key.tensor, HasSubstr(absl::StrCat("blk.", layer, ".ffn_")));
+    }
+  }
+  EXPECT_EQ(asked, static_cast<size_t>(here) * 3);
+  ASSERT_OK(Step(*shard, 1, 1, logits));
+  ASSERT_NO_FATAL_FAILURE(ExpectSameBits(*shard));
+  EXPECT_LE(disk_->kept_bytes, 4 * kExperts * kExpertBytes) << "one was packed twice";
+}
+
+TEST_F(ExpertCacheTest, OfAShippedModelTheBitsAreTheSameWhateverIsInMemoryOrOnDisk) {
+  for (const int percent : {75, 30}) {
+    SCOPED_TRACE(percent);
+    EmptyDisk(/*at_hand=*/false);
+    disk_->before_source_read = [](const std::string& tensor) {
+      if (IsOfExperts(tensor)) absl::SleepFor(absl::Microseconds(300));
+    };
+    ASSERT_OK_AND_ASSIGN(auto shard, Load(percent));
+    for (int run = 0; run < 2; ++run) ASSERT_NO_FATAL_FAILURE(ExpectSameBits(*shard));
+    shard.reset();
+    ASSERT_OK_AND_ASSIGN(shard, Load(percent));
+    ASSERT_NO_FATAL_FAILURE(ExpectSameBits(*shard));
+  }
+}
+
+TEST_F(ExpertCacheTest, WhatIsShippedWrongOrNotAtAllEndsTheStepAndTheNextTriesAgain) {
+  for (const absl::Status& failure :
+       {absl::UnavailableError("the coordinator is gone"),
+        absl::DeadlineExceededError("no piece has come"), absl::DataLossError("other bytes")}) {
+    for (const int after : {0, 1, 7, 20}) {
+      SCOPED_TRACE(absl::StrCat(after, " ", failure.ToString()));
+      EmptyDisk(/*at_hand=*/false);
+      ASSERT_OK_AND_ASSIGN(auto shard, Load(50));
+      // On one thread: that of the reads ahead.
+      int reads = 0;
+      disk_->before_source_read = [&](const std::string& tensor) {
+        if (IsOfExperts(tensor) && reads++ == after) disk_->source_failure = failure;
+      };
+      EXPECT_THAT(Feed(*shard), StatusIs(failure.code(), HasSubstr(failure.message())));
+      disk_->source_failure = absl::OkStatus();
+      ASSERT_NO_FATAL_FAILURE(ExpectSameBits(*shard));
+    }
+  }
+}
+
+TEST_F(ExpertCacheTest, DamagedOnesAreAskedForLikeThoseThatHaveToCome) {
+  EmptyDisk(/*at_hand=*/false);
+  const auto cache = MakeCache(6);
+  UseAll(*cache, 0, {1, 2});
+  // Others take their places.
+  UseAll(*cache, 3, {0, 1, 2, 3, 4, 5});
+  disk_->DamageEverything();
+  disk_->expected.clear();
+  EXPECT_EQ(UseAll(*cache, 0, {1, 4}).size(), 2u);
+  // How many at a time depends on when the damage was found.
+  std::set<int64_t> asked;
+  for (const auto& keys : disk_->expected) {
+    for (const MatrixKey& key : keys) {
+      if (key.tensor == "blk.0.ffn_gate_exps.weight") asked.insert(key.rows.begin / 256);
+    }
+  }
+  EXPECT_EQ(asked, std::set<int64_t>({1, 4}));
+}
+
+TEST_F(ExpertCacheTest, ADiskWithoutRoomForShippedExpertsIsRefusedBeforeAnyIsShipped) {
+  EmptyDisk(/*at_hand=*/false);
+  disk_->disk_failure = absl::ResourceExhaustedError("the disk is full");
+  EXPECT_THAT(Load(50), StatusIs(absl::StatusCode::kResourceExhausted,
+                                 ::testing::AllOf(HasSubstr("place on disk"),
+                                                  HasSubstr("the disk is full"))));
+  EXPECT_EQ(disk_->source_bytes, 0);
+}
+
+TEST_F(ExpertCacheTest, AStepThatNobodyWantsAnyMoreDoesNotWaitForFurtherExperts) {
+  EmptyDisk(/*at_hand=*/false);
+  ASSERT_OK_AND_ASSIGN(auto shard, Load(50));
+  std::atomic<int> expert_reads = 0;
+  disk_->before_source_read = [&](const std::string& tensor) {
+    if (IsOfExperts(tensor)) ++expert_reads;
+  };
+  model::Step step;
+  step.commands.push_back(
+      {.kind = model::KvCommand::Kind::kAppendBlocks, .sequence = 1, .blocks = {1}});
+  step.slots.push_back({.sequence = 1, .first_position = 0, .token_count = 16, .output_count = 1});
+  std::vector<float> rows(16 * 256, 0.5f);
+  for (size_t i = 0; i < rows.size(); ++i) rows[i] = static_cast<float>(i * 37 % 101) - 50;
+  // Nobody does since the first expert has begun to come.
+  ASSERT_OK(shard->RunLayers(step, rows, nullptr, [&] { return expert_reads > 0; }));
+  EXPECT_EQ(disk_->files(), 3u) << "the one that had begun";
+  disk_->before_source_read = nullptr;
+  ASSERT_NO_FATAL_FAILURE(ExpectSameBits(*shard));
 }
 
 }  // namespace

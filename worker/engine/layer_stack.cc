@@ -98,7 +98,8 @@ absl::Status LayerStack::Run(std::span<float> rows, std::span<const int64_t> pos
   Call call{.rows = static_cast<int64_t>(positions.size()),
             .positions = positions,
             .slots = slots,
-            .group = group};
+            .group = group,
+            .withdrawn = withdrawn ? &withdrawn : nullptr};
   const model::Approximation& approximation = limits_.approximation;
   const auto applies = [&](int64_t position) { return approximation.Applies(position); };
   if (late_.has_value()) {
@@ -113,9 +114,10 @@ absl::Status LayerStack::Run(std::span<float> rows, std::span<const int64_t> pos
   RENGA_RETURN_IF_ERROR(backend_->Upload(bytes, *activations_, activation_offsets_[0]));
   std::vector<Lane> lanes = LanesOf(call);
   begun_.clear();  // of a step that failed
-  // What comes from disk is read ahead in the order of use, which no step may leave.
+  // Layers that come from disk as a whole are read ahead in the order of use, which no step may
+  // leave. Beside experts that come and go there are none.
   const bool may_stop =
-      withdrawn && group == nullptr && lazy_.residency == nullptr && lazy_.experts == nullptr;
+      withdrawn && group == nullptr && (lazy_.residency == nullptr || lazy_.experts != nullptr);
   for (const Layer& layer : layers_) {
     if (may_stop && withdrawn()) return backend_->Synchronize();
     RENGA_RETURN_IF_ERROR(RunLayer(layer, lanes));

@@ -104,6 +104,7 @@ class LayerStack {
     std::span<const int64_t> positions = {};
     std::span<const kernels::SequenceSlot> slots = {};
     base::Communicator* group = nullptr;
+    const StepWatch* withdrawn = nullptr;  // null: nobody withdraws the step
     // Feed-forwards that come too late are left out: all rows may be approximated.
     bool may_leave_out = false;
     std::optional<absl::Time> deadline =

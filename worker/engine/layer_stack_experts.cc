@@ -44,6 +44,8 @@ absl::Status LayerStack::ComputeAsTheyCome(const Layer& layer, const Op& op,
                                            std::span<const ExpertRows> groups, const Call& call) {
   lazy_.experts->Want(static_cast<size_t>(&layer - layers_.data()), groups);
   while (true) {
+    // Others may have to come from another machine: nobody waits for them then.
+    if (call.withdrawn != nullptr && (*call.withdrawn)()) return absl::OkStatus();
     RENGA_ASSIGN_OR_RETURN(const std::vector<ExpertCache::Here> here, lazy_.experts->Next());
     if (here.empty()) return absl::OkStatus();
     std::vector<ComingExpert> experts;

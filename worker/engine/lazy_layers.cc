@@ -99,7 +99,7 @@ int64_t LazyLayers::UnpackedBytes() const {
 absl::Status LazyLayers::Pack(WeightLoader& loader) {
   if (residency == nullptr) return absl::OkStatus();
   RENGA_RETURN_IF_ERROR(residency->PackStreamed(loader));
-  return experts != nullptr ? experts->PackAhead(loader) : absl::OkStatus();
+  return experts != nullptr ? experts->TryDisk(loader) : absl::OkStatus();
 }
 
 absl::Status LazyLayers::Start() {

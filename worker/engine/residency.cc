@@ -277,6 +277,12 @@ absl::Status Residency::Adopt(Held& held, std::vector<kernels::PackedBytes> byte
 
 absl::Status Residency::PackPinned(Held& held) {
   WeightLoader loader(backend_, source_, kNoProgress, 0);
+  // An expert's matrices lie far apart in the model; others come in its order.
+  if (held.bundle.is_expert) {
+    std::vector<MatrixKey> keys;
+    AppendKeys(held.bundle, keys);
+    source_->Expect(keys);
+  }
   std::vector<std::unique_ptr<kernels::WeightMatrix>> packed;
   for (const BundleMatrix& matrix : held.bundle.matrices) {
     RENGA_ASSIGN_OR_RETURN(packed.emplace_back(), loader.PackMatrix(matrix.tensor, matrix.part));

@@ -38,11 +38,20 @@ class FakeDisk : public WeightSource {
     return file_->TensorType(name);
   }
   absl::Status Read(const std::string& name, int64_t offset, std::span<std::byte> out) override {
+    if (before_source_read) before_source_read(name);
     RENGA_RETURN_IF_ERROR(source_failure);
     source_bytes += static_cast<int64_t>(out.size());
     return file_->Read(name, offset, out);
   }
   bool IsAtHand() const override { return at_hand; }
+  void Expect(std::span<const MatrixKey> next) override {
+    expected.emplace_back(next.begin(), next.end());
+  }
+  absl::Status PlanToKeep(int64_t bytes) override {
+    RENGA_RETURN_IF_ERROR(disk_failure);
+    planned_bytes = bytes;
+    return absl::OkStatus();
+  }
   std::unique_ptr<PackedFile> OpenPacked(const MatrixKey& key, int64_t bytes) override {
     const auto found = kept_.find(NameOf(key));
     if (found == kept_.end()) return nullptr;
@@ -76,11 +85,15 @@ class FakeDisk : public WeightSource {
   // Nothing is held before so many are.
   std::atomic<int> hold_after_prefetched = 0;
   int64_t kept_bytes = 0;
-  bool at_hand = false;  // what is not on it
+  int64_t planned_bytes = 0;
+  std::vector<std::vector<MatrixKey>> expected;  // one for each call
+  bool at_hand = false;                          // what is not on it
   absl::Duration delay;
   // On the reader's thread, before a streamed matrix of the tensor is read; set while no shard is
   // there.
   std::function<void(const std::string& tensor)> before_read;
+  // Before bytes of the tensor come from the source.
+  std::function<void(const std::string& tensor)> before_source_read;
   absl::Status source_failure;
   absl::Status disk_failure;
 

@@ -365,6 +365,10 @@ class ShardImpl : public Shard {
     }
     return more;
   }
+  std::vector<MatrixKey> Unpacked() const override {
+    if (layers_ == nullptr || layers_->lazy().experts == nullptr) return {};
+    return layers_->lazy().experts->Unpacked();
+  }
   ResidencyReport residency() const override {
     return layers_ == nullptr ? ResidencyReport() : layers_->lazy().report();
   }

@@ -68,8 +68,17 @@ class WeightSource {
   virtual absl::Status Read(const std::string& name, int64_t offset, std::span<std::byte> out) = 0;
   // Whether several threads may Read at once, and gain by it.
   virtual bool ReadsAtOnce() const { return false; }
-  // Whether whatever is asked for comes soon, in any order: the model lies on this machine.
+  // Whether whatever is asked for comes soon: the model lies on this machine.
   virtual bool IsAtHand() const { return false; }
+  // Of these matrices all rows and columns are read next, in this order: what has to come from
+  // another machine begins to come, and comes without a pause. Takes the place of what was said
+  // before. Nothing that was not announced is refused for it.
+  virtual void Expect(std::span<const MatrixKey> /*next*/) {}
+  // So many bytes will be kept packed in time, so that room for them is left. kResourceExhausted
+  // when the disk has not so much, kFailedPrecondition when nothing is kept.
+  virtual absl::Status PlanToKeep(int64_t /*bytes*/) {
+    return absl::FailedPreconditionError("nothing is kept on disk");
+  }
   // The matrix as it was once packed into `bytes` bytes, in the layout of the backend that loads,
   // checked, or nothing.
   virtual std::optional<kernels::PackedBytes> FindPacked(const MatrixKey& /*key*/,
@@ -102,15 +111,18 @@ struct ResidencyReport {
   int64_t left_out = 0;
   // A letter for each bundle, in the order of use, as many for every layer.
   std::string places;
+  // Of its matrices, as the source has them: not on this machine yet.
+  int64_t to_come = 0;
 };
 
 // The letters of ResidencyReport::places.
-inline constexpr char kInMemory = 'm';      // and stays there
-inline constexpr char kComing = 'd';        // on disk; stays in memory once it has come
-inline constexpr char kToBePacked = 'p';    // the same, but made of pieces of the model first
-inline constexpr char kStreamed = 's';      // read from disk for every step
-inline constexpr char kCached = 'c';        // an expert in memory, as long as it is used often
-inline constexpr char kAbsentExpert = 'a';  // an expert on disk, read when a token chooses it
+inline constexpr char kInMemory = 'm';        // and stays there
+inline constexpr char kComing = 'd';          // on disk; stays in memory once it has come
+inline constexpr char kToBePacked = 'p';      // the same, but made of pieces of the model first
+inline constexpr char kStreamed = 's';        // read from disk for every step
+inline constexpr char kCached = 'c';          // an expert in memory, as long as it is used often
+inline constexpr char kAbsentExpert = 'a';    // an expert on disk, read when a token chooses it
+inline constexpr char kUnpackedExpert = 'n';  // the same, but made of pieces of the model first
 
 // When the weights of layers come into memory.
 enum class LoadMode {
@@ -159,9 +171,10 @@ class Shard {
   //
   // The members of a tensor-parallel group run the same steps in the same order, with the same rows
   // in and out; `group` joins their parts. null: this shard has whole layers.
-  // `withdrawn`, which may be null, is asked before each layer where none is read from disk. Once
-  // it says true nothing more is computed; `rows`, and what the step's positions hold, are then
-  // undefined, and the status is OK. Not in a group, whose members must agree.
+  // `withdrawn`, which may be null, is asked before each layer where no layer is read from disk as
+  // a whole, and between experts that have to come. Once it says true nothing more is computed;
+  // `rows`, and what the step's positions hold, are then undefined, and the status is OK. Not in a
+  // group, whose members must agree.
   virtual absl::Status RunLayers(const model::Step& step, std::span<float> rows,
                                  base::Communicator* group,
                                  const StepWatch& withdrawn = nullptr) = 0;
@@ -200,6 +213,9 @@ class Shard {
   // Brings some more of a lazy shard into memory, for when no step waits; false when nothing is
   // left to do here (what is on disk is read by another thread).
   virtual absl::StatusOr<bool> LoadMore() = 0;
+  // Experts' matrices that are not on disk as the backend packs them, in the order of the layers:
+  // those that come when a row chooses them.
+  virtual std::vector<MatrixKey> Unpacked() const = 0;
   // On any thread. An eager shard has no numbers.
   virtual ResidencyReport residency() const = 0;
 };

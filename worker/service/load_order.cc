@@ -159,7 +159,9 @@ absl::Status Need(const model::TensorSpec& spec, const model::Range& rows,
                   LoadOrder& order) {
   const auto found = order.tensors.find(spec.name);
   if (found == order.tensors.end()) return Wrong(absl::StrCat("tensor ", spec.name, " is missing"));
-  const ShippedTensor& tensor = found->second;
+  ShippedTensor& tensor = found->second;
+  tensor.rows = spec.rows;
+  tensor.of_experts = spec.experts > 0;
   const std::vector<int64_t>& shape = dims.at(spec.name);
   if (shape.empty() || !model::HasDims(spec, shape)) {
     return Wrong(absl::StrCat("tensor ", spec.name, " does not have the shape ", spec.columns,
@@ -201,7 +203,9 @@ absl::Status CheckTensors(const absl::flat_hash_map<std::string, std::vector<int
   }
   for (int64_t layer = order.spec.layers.begin; layer < order.spec.layers.end; ++layer) {
     for (const auto& spec : order.model.architecture->LayerTensors(config, layer)) {
+      const size_t before = order.needed.size();
       RENGA_RETURN_IF_ERROR(Need(spec, HeldRows(spec, order), dims, order));
+      if (order.needed.size() > before) order.needed.back().is_layers_matrix = !spec.must_be_f32;
     }
   }
   if (!order.spec.head_rows.empty()) {

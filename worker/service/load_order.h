@@ -26,6 +26,8 @@ struct ShippedTensor {
   uint32_t index = 0;  // in the whole model: what pieces are asked by
   base::DataType type = base::DataType::kInvalid;
   int64_t byte_size = 0;
+  int64_t rows = 1;                       // of its shape
+  bool of_experts = false;                // a matrix for each expert of a layer
   std::vector<base::ContentHash> pieces;  // of transport::kPieceBytes, the last may be shorter
 };
 
@@ -34,6 +36,7 @@ struct NeededPieces {
   std::string tensor;
   uint32_t first = 0;
   uint32_t count = 0;
+  bool is_layers_matrix = false;
 };
 
 struct RoutePeer {
@@ -69,7 +72,7 @@ struct LoadOrder {
   std::string model_id;       // 16 bytes
   model::Model model;
   absl::flat_hash_map<std::string, ShippedTensor> tensors;
-  std::vector<NeededPieces> needed;  // in the order the engine reads them
+  std::vector<NeededPieces> needed;  // in the order the engine reads them for an eager shard
   model::ShardSpec spec;
   model::RuntimeLimits limits;
   Routes routes;

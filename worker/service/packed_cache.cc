@@ -288,10 +288,14 @@ void PackedCache::RemoveEarlierLayouts() const {
   }
 }
 
+absl::Status PackedCache::CheckRoom(int64_t bytes) const {
+  RENGA_RETURN_IF_ERROR(base::CreateDirectories(directory_));
+  return CheckDiskSpace(directory_, bytes);
+}
+
 absl::Status PackedCache::Keep(const PackedId& id, std::span<const std::byte> bytes,
                                const std::function<bool()>& cancelled) {
-  RENGA_RETURN_IF_ERROR(base::CreateDirectories(directory_));
-  RENGA_RETURN_IF_ERROR(CheckDiskSpace(directory_, static_cast<int64_t>(bytes.size())));
+  RENGA_RETURN_IF_ERROR(CheckRoom(static_cast<int64_t>(bytes.size())));
   const std::string name = Name(id);
   const std::string path = absl::StrCat(directory_, "/", name);
   std::string temporary = absl::StrCat(path, ".XXXXXX");

@@ -63,6 +63,9 @@ class PackedCache {
   // Drops what the page cache holds of a matrix that was kept.
   void DropPages(const PackedId& id) const;
 
+  // Whether so many bytes of matrices may still be kept. kResourceExhausted as Keep has it, errors
+  // of the disk.
+  absl::Status CheckRoom(int64_t bytes) const;
   // Keeps a matrix. kCancelled when `cancelled` says so, kResourceExhausted when less than 2 GiB
   // (or a tenth, if that is less) of the disk would be left; errors of the disk.
   absl::Status Keep(const PackedId& id, std::span<const std::byte> bytes,

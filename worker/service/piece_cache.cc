@@ -47,7 +47,7 @@ std::vector<bool> ReadStoredPieces(const std::string& path) {
 }  // namespace
 
 PieceCache::PieceCache(const std::string& directory, absl::string_view model_id)
-    : enabled_(!directory.empty()),
+    : keeps_(!directory.empty()),
       directory_(directory.empty()
                      ? ""
                      : absl::StrCat(directory, "/shards/", absl::BytesToHexString(model_id))) {}
@@ -63,7 +63,7 @@ std::vector<bool>& PieceCache::Stored(uint32_t tensor) {
 }
 
 bool PieceCache::MayHave(uint32_t tensor, uint32_t piece) {
-  if (!enabled_) return false;
+  if (directory_.empty()) return false;
   const std::vector<bool>& stored = Stored(tensor);
   return piece < stored.size() && stored[piece];
 }
@@ -101,9 +101,11 @@ void PieceCache::Forget(uint32_t tensor, uint32_t piece) {
 }
 
 void PieceCache::Write(uint32_t tensor, uint32_t piece, std::span<const std::byte> bytes) {
-  if (!enabled_) return;
+  if (!keeps_) return;
   absl::Status status = base::CreateDirectories(directory_);
-  if (status.ok()) status = CheckDiskSpace(directory_, static_cast<int64_t>(bytes.size()));
+  if (status.ok()) {
+    status = CheckDiskSpace(directory_, left_bytes_ + static_cast<int64_t>(bytes.size()));
+  }
   if (status.ok()) {
     const auto file = Open(tensor, base::RandomAccessFile::Mode::kReadWrite);
     status = file.ok() ? (*file)->WriteAt(int64_t{piece} * kPieceBytes, bytes) : file.status();
@@ -115,7 +117,7 @@ void PieceCache::Write(uint32_t tensor, uint32_t piece, std::span<const std::byt
     return;
   }
   RENGA_LOG(WARNING) << "going on without a cache of the model: " << status.message();
-  enabled_ = false;
+  keeps_ = false;
 }
 
 bool PieceCache::GiveWay() {
@@ -123,10 +125,11 @@ bool PieceCache::GiveWay() {
   if (directory_.empty() || !std::filesystem::exists(directory_, error)) return false;
   RENGA_LOG(WARNING) << "the disk is full: removing the model's pieces at " << directory_
                      << ", which can be fetched again";
-  enabled_ = false;
+  keeps_ = false;
   file_.reset();
   stored_.clear();
-  return std::filesystem::remove_all(directory_, error) > 0 && !error;
+  const std::string removed = std::exchange(directory_, "");
+  return std::filesystem::remove_all(removed, error) > 0 && !error;
 }
 
 }  // namespace renga::worker

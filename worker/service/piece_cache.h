@@ -35,9 +35,13 @@ class PieceCache {
   absl::Status ReadStored(uint32_t tensor, uint32_t piece, std::string& bytes);
   // The piece on disk is not what it should be.
   void Forget(uint32_t tensor, uint32_t piece);
-  // Keeps a verified piece. When the disk is full (CheckDiskSpace) or refuses, this warns once and
-  // keeps nothing from then on.
+  // Keeps a verified piece. When the disk is full (CheckDiskSpace, with LeaveRoom) or refuses, this
+  // warns once and keeps no more from then on; what it has stays.
   void Write(uint32_t tensor, uint32_t piece, std::span<const std::byte> bytes);
+  // Whether it keeps more.
+  bool keeps() const { return keeps_; }
+  // So many bytes of the disk are wanted for something that comes before pieces.
+  void LeaveRoom(int64_t bytes) { left_bytes_ = bytes; }
   // Removes all pieces of the model and keeps none from then on: the disk is wanted for what cannot
   // be fetched again. False when there is nothing to gain by it.
   bool GiveWay();
@@ -48,8 +52,9 @@ class PieceCache {
   // The tensor's file; only the one used last stays open.
   absl::StatusOr<base::RandomAccessFile*> Open(uint32_t tensor, base::RandomAccessFile::Mode mode);
 
-  bool enabled_;
+  bool keeps_;
   std::string directory_;  // "": none
+  int64_t left_bytes_ = 0;
   // Per tensor that was asked about: which pieces have data on disk.
   absl::flat_hash_map<uint32_t, std::vector<bool>> stored_;
   std::unique_ptr<base::RandomAccessFile> file_;

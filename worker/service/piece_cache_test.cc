@@ -102,5 +102,21 @@ TEST(PieceCacheTest, AFullDiskEndsTheCacheNotTheLoad) {
   EXPECT_FALSE(cache.MayHave(1, 0));
 }
 
+TEST(PieceCacheTest, LeavesRoomForWhatComesFirstAndKeepsWhatItHas) {
+  const std::string folder = renga::testing::NewTempFolder();
+  PieceCache cache(folder, std::string(16, '\x02'));
+  const std::vector<std::byte> bytes(1000, std::byte{7});
+  cache.Write(0, 0, bytes);
+  EXPECT_TRUE(cache.keeps());
+  cache.LeaveRoom(int64_t{1} << 60);
+  cache.Write(0, 1, bytes);
+  EXPECT_FALSE(cache.keeps());
+  EXPECT_FALSE(cache.MayHave(0, 1));
+  EXPECT_TRUE(cache.MayHave(0, 0));
+  std::vector<std::byte> read(1000);
+  ASSERT_OK(cache.Read(0, 0, read));
+  EXPECT_EQ(read, bytes);
+}
+
 }  // namespace
 }  // namespace renga::worker

@@ -152,8 +152,11 @@ void ShardHost::Load(proto::LoadRequest request, std::shared_ptr<LoadStream> str
     }
     if (ticket_ != nullptr) ticket_->Cancel();
     ticket_ = ticket;
-    // The plan it belongs to is over; its members may be gone.
-    if (group_ != nullptr && request.epoch() > loaded_epoch_) group_->Cancel();
+    // The plan they belong to is over: its members may be gone, and nobody waits for its steps.
+    if (request.epoch() > loaded_epoch_) {
+      if (group_ != nullptr) group_->Cancel();
+      if (cancelled_weights_ != nullptr) cancelled_weights_->Cancel();
+    }
   }
   stream->SetOnCancel([ticket] { ticket->Cancel(); });
   jobs_.Push([this, request = std::move(request), ticket, stream = std::move(stream)] {
@@ -175,21 +178,21 @@ bool ShardHost::Holds(const LoadOrder& order) const {
 
 absl::Status ShardHost::DoLoad(const proto::LoadRequest& request, LoadTicket& ticket,
                                LoadStream& stream) {
-  RENGA_ASSIGN_OR_RETURN(const LoadOrder order, FromProto(request));
-  if (order.epoch <= newest_epoch_) {
-    return absl::AbortedError(
-        absl::StrCat("epoch ", order.epoch, " is not newer than ", newest_epoch_));
-  }
+  const absl::StatusOr<LoadOrder> checked = CheckOrder(request);
+  if (checked.ok()) DropStage();
+  ResumeFetching(ticket);
+  RENGA_RETURN_IF_ERROR(checked.status());
+  const LoadOrder& order = *checked;
   newest_epoch_ = order.epoch;
-  DropStage();
   outbox_.Begin(order.epoch);
   proto::LoadProgress ready;
   if (Holds(order)) {
     shard_->ResetSequences();
   } else {
     RENGA_RETURN_IF_ERROR(LoadShard(order, ticket, stream, ready));
-    PushLoadMore();
   }
+  // Also of a shard that is kept, whose loading may have been interrupted.
+  if (saver_ == nullptr) PushLoadMore();
   RENGA_RETURN_IF_ERROR(JoinGroup(order));
   StartStage(order);
   TellHolding(order, ready);
@@ -197,6 +200,18 @@ absl::Status ShardHost::DoLoad(const proto::LoadRequest& request, LoadTicket& ti
   ready.set_memory_bytes(shard_->memory_bytes());
   stream.Write(ready);
   return absl::OkStatus();
+}
+
+absl::StatusOr<LoadOrder> ShardHost::CheckOrder(const proto::LoadRequest& request) const {
+  RENGA_ASSIGN_OR_RETURN(LoadOrder order, FromProto(request));
+  if (order.epoch > newest_epoch_) return order;
+  return absl::AbortedError(
+      absl::StrCat("epoch ", order.epoch, " is not newer than ", newest_epoch_));
+}
+
+void ShardHost::ResumeFetching(const LoadTicket& ticket) {
+  absl::MutexLock lock(&mutex_);
+  if (weights_ != nullptr && ticket_.get() == &ticket && !stopped_) weights_->Resume();
 }
 
 absl::Status ShardHost::LoadShard(const LoadOrder& order, LoadTicket& ticket, LoadStream& stream,
@@ -211,14 +226,17 @@ absl::Status ShardHost::LoadShard(const LoadOrder& order, LoadTicket& ticket, Lo
     holders.push_back(options_.dialer->Dial(holder.address, transport::ChannelPurpose::kShards));
   }
   weights_ = std::make_unique<ShippedWeights>(
-      order_.get(),
-      ShippedWeights::Places{.local_model = options_.local_model,
-                             .cache_directory = options_.cache_directory,
-                             .screen = OpenScreen(options_.screen_directory, order),
-                             .packed = packed_.get(),
-                             .coordinator = options_.dialer->Dial(
-                                 options_.coordinator, transport::ChannelPurpose::kShards),
-                             .holders = std::move(holders)});
+      order_.get(), ShippedWeights::Places{
+                        .local_model = options_.local_model,
+                        .cache_directory = options_.cache_directory,
+                        .screen = OpenScreen(options_.screen_directory, order),
+                        .packed = packed_.get(),
+                        .channels = {.coordinator = options_.dialer->Dial(
+                                         options_.coordinator, transport::ChannelPurpose::kShards),
+                                     .holders = std::move(holders)},
+                        // Other devices load all of their layers at once.
+                        .lazy = order.mode == engine::LoadMode::kLazy &&
+                                !options_.backend->layout_name().empty()});
   ShippedWeights& weights = *weights_;
   ticket.SetWeights(&weights);
   absl::Time next_report = absl::InfinitePast();
@@ -250,9 +268,13 @@ absl::Status ShardHost::LoadShard(const LoadOrder& order, LoadTicket& ticket, Lo
   last.set_cached_bytes(weights.cached_bytes());
   packed_->RememberChecked();
   if (order_->mode == engine::LoadMode::kEager) weights_.reset();
+  if (std::vector<engine::MatrixKey> unpacked = shard_->Unpacked(); !unpacked.empty()) {
+    collector_ = std::make_unique<PieceCollector>(weights_.get(), weights_->Lacking(unpacked));
+  }
   ++shards_loaded_;
   absl::MutexLock lock(&mutex_);
   reported_shard_ = shard_.get();
+  reported_collector_ = collector_.get();
   cancelled_weights_ = weights_.get();
   return stopped_ ? absl::CancelledError("the worker is leaving") : absl::OkStatus();
 }
@@ -269,10 +291,12 @@ void ShardHost::LoadMore() {
     if (absl::IsCancelled(more.status())) return;
     // Steps ask for what they need themselves, and say so when it does not come.
     RENGA_LOG(WARNING) << "loading stands still: " << more.status().message();
+    if (collector_ != nullptr) collector_->Begin();
   } else if (*more) {
     PushLoadMore();
-  } else {
+  } else if (saver_ == nullptr) {
     StartSaver();
+    if (collector_ != nullptr) collector_->Begin();
   }
 }
 
@@ -286,15 +310,20 @@ void ShardHost::StartSaver() {
 
 engine::ResidencyReport ShardHost::residency() const {
   absl::MutexLock lock(&mutex_);
-  return reported_shard_ != nullptr ? reported_shard_->residency() : engine::ResidencyReport();
+  if (reported_shard_ == nullptr) return {};
+  engine::ResidencyReport report = reported_shard_->residency();
+  if (reported_collector_ != nullptr) report.to_come = reported_collector_->missing_bytes();
+  return report;
 }
 
 void ShardHost::DropShard() {
   {
     absl::MutexLock lock(&mutex_);
     reported_shard_ = nullptr;
+    reported_collector_ = nullptr;
     cancelled_weights_ = nullptr;
   }
+  collector_.reset();
   saver_.reset();
   shard_.reset();
   weights_.reset();
@@ -385,8 +414,11 @@ void ShardHost::DropStage() {
 void ShardHost::Unload(uint64_t epoch, std::function<void()> done) {
   {
     absl::MutexLock lock(&mutex_);
-    // A step may wait for members that are gone.
-    if (group_ != nullptr && epoch == loaded_epoch_) group_->Cancel();
+    // A step may wait for members that are gone, or for weights.
+    if (epoch == loaded_epoch_) {
+      if (group_ != nullptr) group_->Cancel();
+      if (cancelled_weights_ != nullptr) cancelled_weights_->Cancel();
+    }
   }
   jobs_.Push([this, epoch, done = std::move(done)] {
     if (stage_ != nullptr && stage_->epoch() == epoch) {
@@ -403,9 +435,11 @@ void ShardHost::RunFrame(proto::StepFrame frame, std::function<void()> done) {
               arrival = Clock::now()]() mutable {
     const auto queued =
         std::chrono::duration_cast<std::chrono::microseconds>(Clock::now() - arrival);
+    if (collector_ != nullptr) collector_->StepBegins();
     if (stage_ != nullptr && stage_->Run(std::move(frame), static_cast<uint64_t>(queued.count()))) {
       ++steps_done_;
     }
+    if (collector_ != nullptr) collector_->StepEnds();
     done();
   });
 }

@@ -14,6 +14,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "proto/worker.pb.h"
 #include "transport/dialer.h"
@@ -27,6 +28,7 @@
 #include "worker/service/local_model.h"
 #include "worker/service/packed_cache.h"
 #include "worker/service/packed_saver.h"
+#include "worker/service/piece_collector.h"
 #include "worker/service/result_outbox.h"
 #include "worker/service/server_stream.h"
 #include "worker/service/shipped_weights.h"
@@ -95,6 +97,8 @@ class ShardHost {
   void RunJobs();
   // Whether shard_ does for an order, as it is.
   bool Holds(const LoadOrder& order) const;
+  // kInvalidArgument, kUnimplemented; kAborted for an old epoch.
+  absl::StatusOr<LoadOrder> CheckOrder(const proto::LoadRequest& request) const;
   absl::Status DoLoad(const proto::LoadRequest& request, LoadTicket& ticket, LoadStream& stream);
   // Fills `last` with what came from where.
   absl::Status LoadShard(const LoadOrder& order, LoadTicket& ticket, LoadStream& stream,
@@ -108,6 +112,8 @@ class ShardHost {
   void PushLoadMore();
   void LoadMore();
   void StartSaver();
+  // What a newer load had interrupted may go on, unless an even newer one is waiting.
+  void ResumeFetching(const LoadTicket& ticket);
 
   const Options options_;
   ResultOutbox outbox_;
@@ -120,9 +126,10 @@ class ShardHost {
   mutable absl::Mutex mutex_;
   std::shared_ptr<LoadTicket> ticket_ ABSL_GUARDED_BY(mutex_);  // of the newest load
   bool stopped_ ABSL_GUARDED_BY(mutex_) = false;
-  // shard_ and weights_, for others than the engine's thread.
+  // shard_, weights_ and collector_, for others than the engine's thread.
   const engine::Shard* reported_shard_ ABSL_GUARDED_BY(mutex_) = nullptr;
   ShippedWeights* cancelled_weights_ ABSL_GUARDED_BY(mutex_) = nullptr;
+  const PieceCollector* reported_collector_ ABSL_GUARDED_BY(mutex_) = nullptr;
   // Of stage_, which the engine's thread may be waiting in: Cancel is for the others.
   std::shared_ptr<StageGroup> group_ ABSL_GUARDED_BY(mutex_);
   std::shared_ptr<WithdrawnSteps> withdrawn_ ABSL_GUARDED_BY(mutex_);  // of stage_
@@ -137,7 +144,9 @@ class ShardHost {
   uint64_t shards_loaded_ = 0;
   int64_t offered_bytes_ = 0;           // the budget that shard_ was loaded within
   std::unique_ptr<PackedSaver> saver_;  // uses packed_ and shard_
-  std::unique_ptr<Stage> stage_;        // uses shard_
+  std::unique_ptr<PieceCollector>
+      collector_;                 // uses weights_; null: all of the shard comes at once
+  std::unique_ptr<Stage> stage_;  // uses shard_
 
   std::thread thread_;  // last: it uses the rest
 };

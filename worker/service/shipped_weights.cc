@@ -4,9 +4,8 @@
 #include <cstring>
 #include <utility>
 
+#include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
-#include "absl/time/time.h"
 #include "base/content_hash.h"
 #include "base/log.h"
 #include "base/status_macros.h"
@@ -17,17 +16,12 @@ namespace {
 
 using transport::kPieceBytes;
 
-// A stream that breaks is opened again at the piece where it broke; this often in a row without a
-// single piece.
-constexpr int kFetchAttempts = 5;
-constexpr absl::Duration kFirstFetchRetryDelay = absl::Milliseconds(100);
-// Another worker is asked for so many pieces at a time, and when they do not come meanwhile the
-// coordinator is: before it gives up on a load that does not go on.
-constexpr size_t kHolderPieces = 16;
-constexpr absl::Duration kHolderPatience = absl::Seconds(15);
-
 bool IsPiece(const ShippedTensor& tensor, uint32_t piece, std::span<const std::byte> bytes) {
   return base::HashBytes(bytes) == tensor.pieces[piece];
+}
+
+absl::Status NothingIsKept() {
+  return absl::FailedPreconditionError("this worker keeps nothing on disk (--no-packed-cache)");
 }
 
 class CachedMatrix : public engine::PackedFile {
@@ -64,31 +58,44 @@ PackedId PackedIdOf(const LoadOrder& order, const engine::MatrixKey& key) {
 ShippedWeights::ShippedWeights(const LoadOrder* order, const Places& places)
     : order_(order),
       local_model_(places.local_model),
+      lazy_(places.lazy),
       screen_(places.screen),
       packed_(places.packed),
-      cache_(places.cache_directory, order->model_id) {
-  for (size_t i = 0; i < std::min(places.holders.size(), order->piece_holders.size()); ++i) {
-    const PieceHolder& holder = order->piece_holders[i];
-    suppliers_.push_back(
-        {.fetcher = std::make_unique<PieceFetcher>(places.holders[i], order->model_id),
-         .holder = &holder,
-         .tensors = {holder.tensors.begin(), holder.tensors.end()}});
+      cache_(places.cache_directory, order->model_id),
+      in_order_(order, places.channels),
+      chosen_(order, places.channels),
+      spare_(order, places.channels) {
+  for (const auto& [name, tensor] : order_->tensors) {
+    tensors_[tensor.index] = &tensor;
+    names_[tensor.index] = &name;
   }
-  suppliers_.push_back(
-      {.fetcher = std::make_unique<PieceFetcher>(places.coordinator, order->model_id),
-       .tensors = {}});
-  for (const NeededPieces& needed : order_->needed) {
-    const uint32_t index = order_->tensors.at(needed.tensor).index;
-    position_[index] = sequence_.size() - needed.first;  // may wrap; undone by adding the piece
+  std::vector<NeededPieces> in_order = order_->needed;
+  if (lazy_) {
+    std::stable_partition(in_order.begin(), in_order.end(),
+                          [](const NeededPieces& needed) { return !needed.is_layers_matrix; });
+  }
+  for (const NeededPieces& needed : in_order) {
+    const ShippedTensor& tensor = order_->tensors.at(needed.tensor);
+    if (ComesWhenChosen(tensor)) continue;
+    position_[tensor.index] = sequence_.size() - needed.first;  // may wrap; undone by the piece
     for (uint32_t i = 0; i < needed.count; ++i) {
-      sequence_.push_back(
-          {.id = {.tensor = index, .piece = needed.first + i}, .tensor_name = &needed.tensor});
+      sequence_.push_back({.tensor = tensor.index, .piece = needed.first + i});
     }
   }
 }
 
 void ShippedWeights::Cancel() {
-  for (Supplier& supplier : suppliers_) supplier.fetcher->Cancel();
+  for (PieceSuppliers* road : {&in_order_, &chosen_, &spare_}) road->SetCancelled(true);
+}
+
+void ShippedWeights::Resume() {
+  for (PieceSuppliers* road : {&in_order_, &chosen_, &spare_}) road->SetCancelled(false);
+}
+
+void ShippedWeights::CancelBringing() { spare_.SetCancelled(true); }
+
+bool ShippedWeights::ComesWhenChosen(const ShippedTensor& tensor) const {
+  return lazy_ && tensor.of_experts;
 }
 
 absl::StatusOr<base::DataType> ShippedWeights::TensorType(const std::string& name) {
@@ -117,7 +124,7 @@ std::unique_ptr<engine::PackedFile> ShippedWeights::OpenPacked(const engine::Mat
 absl::Status ShippedWeights::KeepPacked(const engine::MatrixKey& key,
                                         std::span<const std::byte> bytes) {
   if (!packed_->enabled()) {
-    return absl::FailedPreconditionError("this worker keeps nothing on disk (--no-packed-cache)");
+    return NothingIsKept();
   }
   const PackedId id = PackedIdOf(*order_, key);
   const auto keep = [&] { return packed_->Keep(id, bytes, [] { return false; }); };
@@ -127,8 +134,24 @@ absl::Status ShippedWeights::KeepPacked(const engine::MatrixKey& key,
     if (cache_.GiveWay()) kept = keep();
   }
   RENGA_RETURN_IF_ERROR(kept);
+  {
+    absl::MutexLock lock(&mutex_);
+    to_keep_ = std::max<int64_t>(0, to_keep_ - static_cast<int64_t>(bytes.size()));
+    cache_.LeaveRoom(to_keep_);
+  }
   // It is read past the page cache.
   packed_->DropPages(id);
+  return absl::OkStatus();
+}
+
+absl::Status ShippedWeights::PlanToKeep(int64_t bytes) {
+  if (!packed_->enabled()) return NothingIsKept();
+  absl::Status room = packed_->CheckRoom(bytes);
+  absl::MutexLock lock(&mutex_);
+  if (absl::IsResourceExhausted(room) && cache_.GiveWay()) room = packed_->CheckRoom(bytes);
+  RENGA_RETURN_IF_ERROR(room);
+  to_keep_ = bytes;
+  cache_.LeaveRoom(to_keep_);
   return absl::OkStatus();
 }
 
@@ -179,14 +202,13 @@ absl::Status ShippedWeights::LoadPiece(const std::string& name, const ShippedTen
     cached_bytes_ += static_cast<int64_t>(out.size());
     return absl::OkStatus();
   }
-  absl::MutexLock lock(&mutex_);
   if (ReadCached(tensor, piece, out)) {
     cached_bytes_ += static_cast<int64_t>(out.size());
     return absl::OkStatus();
   }
   RENGA_RETURN_IF_ERROR(base::Annotate(Fetch(tensor, piece, out), absl::StrCat("tensor ", name)));
   fetched_bytes_ += static_cast<int64_t>(out.size());
-  cache_.Write(tensor.index, piece, out);
+  WriteCached({.tensor = tensor.index, .piece = piece}, out);
   return absl::OkStatus();
 }
 
@@ -215,6 +237,7 @@ bool ShippedWeights::IsForeign(const std::string& name) const {
 
 bool ShippedWeights::ReadCached(const ShippedTensor& tensor, uint32_t piece,
                                 std::span<std::byte> out) {
+  absl::MutexLock lock(&mutex_);
   if (!cache_.MayHave(tensor.index, piece)) return false;
   const absl::Status status = cache_.Read(tensor.index, piece, out);
   if (status.ok() && IsPiece(tensor, piece, out)) return true;
@@ -224,87 +247,117 @@ bool ShippedWeights::ReadCached(const ShippedTensor& tensor, uint32_t piece,
   return false;
 }
 
-ShippedWeights::Supplier& ShippedWeights::SupplierOf(uint32_t tensor) {
-  return *std::find_if(suppliers_.begin(), suppliers_.end(), [&](const Supplier& supplier) {
-    return supplier.holder == nullptr || supplier.tensors.contains(tensor);
-  });
+void ShippedWeights::WriteCached(const PieceId& piece, std::span<const std::byte> bytes) {
+  absl::MutexLock lock(&mutex_);
+  cache_.Write(piece.tensor, piece.piece, bytes);
+}
+
+bool ShippedWeights::IsHere(const PieceId& piece) {
+  const std::string& name = *names_.at(piece.tensor);
+  const bool local = local_model_ != nullptr && !IsForeign(name) &&
+                     local_model_->Has(name, tensors_.at(piece.tensor)->byte_size);
+  return local || cache_.MayHave(piece.tensor, piece.piece);
+}
+
+void ShippedWeights::TakeLacking(std::span<const PieceId> pieces,
+                                 absl::FunctionRef<bool(const PieceId&)> take) {
+  for (const PieceId& piece : pieces) {
+    bool here = false;
+    {
+      absl::MutexLock lock(&mutex_);
+      here = IsHere(piece);
+    }
+    if (!here && !take(piece)) return;
+  }
 }
 
 absl::Status ShippedWeights::Fetch(const ShippedTensor& tensor, uint32_t piece,
                                    std::span<std::byte> out) {
-  while (true) {
-    Supplier& supplier = SupplierOf(tensor.index);
-    if (supplier.holder == nullptr) return FetchFromCoordinator(tensor, piece, out);
-    const bool under_way = supplier.fetcher->Expected() != nullptr;
-    const absl::Status status = FetchOnce(supplier, tensor, piece, out);
-    if (status.ok() || absl::IsCancelled(status)) return status;
-    if (absl::IsNotFound(status)) {
-      supplier.tensors.erase(tensor.index);
-      continue;
-    }
-    // Of a shard that loads while it answers nobody reads for long.
-    if (under_way && absl::IsDeadlineExceeded(status)) continue;
-    RENGA_LOG(WARNING) << "asking the coordinator for pieces that the worker at "
-                       << supplier.holder->address.address << " may keep: " << status.message();
-    supplier.tensors.clear();
-  }
+  if (ComesWhenChosen(tensor)) return FetchChosen(tensor, piece, out);
+  const auto found = position_.find(tensor.index);
+  const size_t next = found == position_.end() ? sequence_.size() : found->second + piece + 1;
+  const auto rest = std::span<const PieceId>(sequence_).subspan(next);
+  return in_order_.Fetch(
+      tensor, piece, [&](auto take) { TakeLacking(rest, take); }, out);
 }
 
-absl::Status ShippedWeights::FetchFromCoordinator(const ShippedTensor& tensor, uint32_t piece,
-                                                  std::span<std::byte> out) {
-  absl::Status status;
-  absl::Duration delay = kFirstFetchRetryDelay;
-  for (int attempt = 0; attempt < kFetchAttempts; ++attempt) {
-    if (attempt > 0) {
-      absl::SleepFor(delay);
-      delay *= 2;
+absl::Status ShippedWeights::FetchChosen(const ShippedTensor& tensor, uint32_t piece,
+                                         std::span<std::byte> out) {
+  std::shared_ptr<const std::vector<PieceId>> expected;
+  std::span<const PieceId> rest;  // of what was not announced nobody knows what follows
+  {
+    absl::MutexLock lock(&expected_mutex_);
+    expected = expected_;
+    if (expected != nullptr) {
+      const auto pending = std::span<const PieceId>(*expected).subspan(expected_done_);
+      const auto found = std::find(pending.begin(), pending.end(),
+                                   PieceId{.tensor = tensor.index, .piece = piece});
+      if (found != pending.end()) {
+        rest = pending.subspan(static_cast<size_t>(found - pending.begin()) + 1);
+        expected_done_ = expected->size() - rest.size();
+      }
     }
-    status = FetchOnce(suppliers_.back(), tensor, piece, out);
-    if (!absl::IsUnavailable(status)) return status;
   }
-  return status;
+  return chosen_.Fetch(
+      tensor, piece, [&](auto take) { TakeLacking(rest, take); }, out);
 }
 
-absl::Status ShippedWeights::FetchOnce(Supplier& supplier, const ShippedTensor& tensor,
-                                       uint32_t piece, std::span<std::byte> out) {
-  const PieceId id = {.tensor = tensor.index, .piece = piece};
-  PieceFetcher& fetcher = *supplier.fetcher;
-  const PieceId* expected = fetcher.Expected();
-  if (expected == nullptr || *expected != id) {
-    fetcher.Begin(WantedFrom(id, supplier), supplier.holder == nullptr
-                                                ? absl::InfiniteFuture()
-                                                : absl::Now() + kHolderPatience);
+std::vector<PieceId> ShippedWeights::PiecesOf(const engine::MatrixKey& matrix) const {
+  const ShippedTensor& tensor = order_->tensors.at(matrix.tensor);
+  // By its share of the tensor's rows: the order's shapes have been checked.
+  const int64_t row_bytes = tensor.byte_size / tensor.rows;
+  const auto first = static_cast<uint32_t>(matrix.rows.begin * row_bytes / kPieceBytes);
+  const auto last = static_cast<uint32_t>((matrix.rows.end * row_bytes - 1) / kPieceBytes);
+  std::vector<PieceId> pieces;
+  for (uint32_t piece = first; piece <= last; ++piece) {
+    pieces.push_back({.tensor = tensor.index, .piece = piece});
   }
-  RENGA_ASSIGN_OR_RETURN(const std::string data, fetcher.Next());
-  if (data.size() != out.size()) {
-    return absl::DataLossError(
-        absl::StrCat("piece ", piece, " came with ", data.size(), " bytes, not ", out.size()));
+  return pieces;
+}
+
+std::vector<PieceId> ShippedWeights::Lacking(std::span<const engine::MatrixKey> matrices) {
+  std::vector<PieceId> lacking;
+  absl::flat_hash_set<std::pair<uint32_t, uint32_t>> seen;
+  for (const engine::MatrixKey& matrix : matrices) {
+    TakeLacking(PiecesOf(matrix), [&](const PieceId& piece) {
+      if (seen.insert({piece.tensor, piece.piece}).second) lacking.push_back(piece);
+      return true;
+    });
   }
-  std::memcpy(out.data(), data.data(), data.size());
-  if (!IsPiece(tensor, piece, out)) {
-    return absl::DataLossError(
-        absl::StrCat("piece ", piece,
-                     " came with other bytes than the manifest says: has the model file "
-                     "changed under the coordinator?"));
+  return lacking;
+}
+
+void ShippedWeights::Expect(std::span<const engine::MatrixKey> next) {
+  const auto expected = std::make_shared<const std::vector<PieceId>>(Lacking(next));
+  {
+    absl::MutexLock lock(&expected_mutex_);
+    expected_ = expected;
+    expected_done_ = 0;
   }
+  if (expected->empty()) return;
+  const PieceId& first = expected->front();
+  const auto rest = std::span<const PieceId>(*expected).subspan(1);
+  chosen_.Ask(*tensors_.at(first.tensor), first.piece, [&](auto take) { TakeLacking(rest, take); });
+}
+
+int64_t ShippedWeights::SizeOf(const PieceId& piece) const {
+  return LoadOrder::PieceSize(*tensors_.at(piece.tensor), piece.piece);
+}
+
+absl::Status ShippedWeights::Bring(std::span<const PieceId> pieces) {
+  const PieceId& piece = pieces.front();
+  {
+    absl::MutexLock lock(&mutex_);
+    if (IsHere(piece)) return absl::OkStatus();
+    if (!cache_.keeps()) return absl::ResourceExhaustedError("the disk takes no more pieces");
+  }
+  std::vector<std::byte> bytes(static_cast<size_t>(SizeOf(piece)));
+  RENGA_RETURN_IF_ERROR(spare_.Fetch(
+      *tensors_.at(piece.tensor), piece.piece,
+      [&](auto take) { TakeLacking(pieces.subspan(1), take); }, bytes));
+  fetched_bytes_ += static_cast<int64_t>(bytes.size());
+  WriteCached(piece, bytes);
   return absl::OkStatus();
-}
-
-std::vector<PieceId> ShippedWeights::WantedFrom(PieceId first, const Supplier& supplier) {
-  const size_t most = supplier.holder == nullptr ? sequence_.size() : kHolderPieces;
-  std::vector<PieceId> wanted = {first};
-  const auto found = position_.find(first.tensor);
-  if (found == position_.end()) return wanted;
-  for (size_t i = found->second + first.piece + 1; i < sequence_.size() && wanted.size() < most;
-       ++i) {
-    const OrderedPiece& next = sequence_[i];
-    if (&SupplierOf(next.id.tensor) != &supplier) continue;
-    const ShippedTensor& tensor = order_->tensors.at(*next.tensor_name);
-    const bool local = local_model_ != nullptr && !IsForeign(*next.tensor_name) &&
-                       local_model_->Has(*next.tensor_name, tensor.byte_size);
-    if (!local && !cache_.MayHave(next.id.tensor, next.id.piece)) wanted.push_back(next.id);
-  }
-  return wanted;
 }
 
 }  // namespace renga::worker

@@ -2,6 +2,10 @@
 // on-disk cache, on the disk of another worker, or at the coordinator. Every piece is verified by
 // its hash before a byte of it is used, so an interrupted shipping resumes, damage on disk is
 // noticed and fetched again, and a restart ships nothing, all by the same rule.
+//
+// Pieces come by three roads, each with streams of its own (piece_suppliers.h): what a shard reads
+// in a known order, in one stream from its beginning to its end; of a lazy shard the experts that
+// rows have chosen, as Expect announces them; and what nobody waits for (Bring).
 #ifndef RENGA_WORKER_SERVICE_SHIPPED_WEIGHTS_H_
 #define RENGA_WORKER_SERVICE_SHIPPED_WEIGHTS_H_
 
@@ -16,6 +20,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
@@ -25,6 +30,7 @@
 #include "worker/service/packed_cache.h"
 #include "worker/service/piece_cache.h"
 #include "worker/service/piece_fetcher.h"
+#include "worker/service/piece_suppliers.h"
 
 namespace renga::worker {
 
@@ -41,20 +47,23 @@ class ShippedWeights : public engine::WeightSource {
     // Of the head of the order's model; null: none.
     std::shared_ptr<const engine::ScreenFile> screen = nullptr;
     PackedCache* packed = nullptr;  // of the layout of the backend that loads; outlives this
-    std::shared_ptr<grpc::Channel> coordinator;
-    // To order->piece_holders, in their order.
-    std::vector<std::shared_ptr<grpc::Channel>> holders = {};
+    PieceSuppliers::Channels channels;
+    // The shard is lazy: matrices of layers are read after everything else, those of experts as
+    // Expect says.
+    bool lazy = false;
   };
   // `order` outlives this.
   ShippedWeights(const LoadOrder* order, const Places& places);
 
   absl::StatusOr<base::DataType> TensorType(const std::string& name) override;
-  // kUnavailable when the coordinator is needed and stays away; kDataLoss when what it sends is
-  // not what its manifest says; kCancelled.
+  // PieceSuppliers::Fetch's errors.
   absl::Status Read(const std::string& name, int64_t offset, std::span<std::byte> out) override;
 
   bool ReadsAtOnce() const override { return IsAtHand(); }
   bool IsAtHand() const override { return local_model_ != nullptr; }
+  void Expect(std::span<const engine::MatrixKey> next) override;
+  // As much of the disk as is still to be kept is left by pieces.
+  absl::Status PlanToKeep(int64_t bytes) override;
 
   std::optional<kernels::PackedBytes> FindPacked(const engine::MatrixKey& key,
                                                  int64_t bytes) override;
@@ -65,7 +74,21 @@ class ShippedWeights : public engine::WeightSource {
                                                  int64_t bytes) override;
   absl::Status KeepPacked(const engine::MatrixKey& key, std::span<const std::byte> bytes) override;
 
+  // Reads fail from now on (kCancelled), those that are under way too.
   void Cancel();
+  // And no more.
+  void Resume();
+
+  // Of these matrices the pieces that are not on this machine, in order, each once.
+  std::vector<PieceId> Lacking(std::span<const engine::MatrixKey> matrices);
+  // Fetches the first of `pieces`, which the order has, into the on-disk cache, unless it is there.
+  // Those behind it are asked for too, and come when they are the first. PieceSuppliers::Fetch's
+  // errors; kResourceExhausted when the disk takes no more pieces. For one thread, beside reads.
+  absl::Status Bring(std::span<const PieceId> pieces);
+  // Makes Bring fail, now and from now on.
+  void CancelBringing();
+  int64_t SizeOf(const PieceId& piece) const;
+
   int64_t fetched_bytes() const { return fetched_bytes_; }
   // From the cache, packed or not, or the local model.
   int64_t cached_bytes() const { return cached_bytes_; }
@@ -82,43 +105,44 @@ class ShippedWeights : public engine::WeightSource {
   // Whether the local model's bytes of the tensor were others than the order's.
   bool IsForeign(const std::string& name) const;
   bool ReadCached(const ShippedTensor& tensor, uint32_t piece, std::span<std::byte> out)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Who sends pieces.
-  struct Supplier {
-    std::unique_ptr<PieceFetcher> fetcher;
-    const PieceHolder* holder = nullptr;  // null: the coordinator, which has all
-    // Of a holder, as far as it is still asked for them; guarded by mutex_.
-    absl::flat_hash_set<uint32_t> tensors;
-  };
-  // The holder that is asked for the tensor, or the coordinator.
-  Supplier& SupplierOf(uint32_t tensor) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  absl::Status Fetch(const ShippedTensor& tensor, uint32_t piece, std::span<std::byte> out)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  absl::Status FetchFromCoordinator(const ShippedTensor& tensor, uint32_t piece,
-                                    std::span<std::byte> out) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  absl::Status FetchOnce(Supplier& supplier, const ShippedTensor& tensor, uint32_t piece,
-                         std::span<std::byte> out) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // The wanted piece, and after it everything in order that this supplier will be asked for.
-  std::vector<PieceId> WantedFrom(PieceId first, const Supplier& supplier)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+      ABSL_LOCKS_EXCLUDED(mutex_);
+  void WriteCached(const PieceId& piece, std::span<const std::byte> bytes)
+      ABSL_LOCKS_EXCLUDED(mutex_);
+  // Whether the piece need not be fetched, as far as is known without reading it.
+  bool IsHere(const PieceId& piece) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Whether a tensor's pieces come as Expect announces them; others come in sequence_.
+  bool ComesWhenChosen(const ShippedTensor& tensor) const;
+  absl::Status Fetch(const ShippedTensor& tensor, uint32_t piece, std::span<std::byte> out);
+  absl::Status FetchChosen(const ShippedTensor& tensor, uint32_t piece, std::span<std::byte> out);
+  // Hands on those of the pieces that are not here, until `take` says no.
+  void TakeLacking(std::span<const PieceId> pieces, absl::FunctionRef<bool(const PieceId&)> take)
+      ABSL_LOCKS_EXCLUDED(mutex_);
+  // Those that a matrix lies in.
+  std::vector<PieceId> PiecesOf(const engine::MatrixKey& matrix) const;
 
   const LoadOrder* const order_;
   const LocalModel* const local_model_;
+  const bool lazy_;
   const std::shared_ptr<const engine::ScreenFile> screen_;
   mutable absl::Mutex foreign_mutex_;
   // Tensors whose local bytes are another model's.
   absl::flat_hash_set<std::string> foreign_ ABSL_GUARDED_BY(foreign_mutex_);
   PackedCache* const packed_;
-  absl::Mutex mutex_;  // of what is not local; taken after part_mutex_
+  absl::Mutex mutex_;  // taken after part_mutex_
   PieceCache cache_ ABSL_GUARDED_BY(mutex_);
-  std::vector<Supplier> suppliers_;  // the coordinator last; who they are does not change
-  // Every piece the shard reads, in order, and where each tensor's begin in that list.
-  struct OrderedPiece {
-    PieceId id;
-    const std::string* tensor_name;
-  };
-  std::vector<OrderedPiece> sequence_;
+  int64_t to_keep_ ABSL_GUARDED_BY(mutex_) = 0;  // packed bytes that the disk still has to take
+  PieceSuppliers in_order_;
+  PieceSuppliers chosen_;
+  PieceSuppliers spare_;
+  absl::flat_hash_map<uint32_t, const ShippedTensor*> tensors_;  // by index, and their names
+  absl::flat_hash_map<uint32_t, const std::string*> names_;
+  // Every piece that comes in the order of loading, and where each tensor's begin in that list.
+  std::vector<PieceId> sequence_;
   absl::flat_hash_map<uint32_t, size_t> position_;  // by tensor index, of its piece 0
+  // As announced and not here then, and how many of them were asked for by Read.
+  absl::Mutex expected_mutex_;
+  std::shared_ptr<const std::vector<PieceId>> expected_ ABSL_GUARDED_BY(expected_mutex_);
+  size_t expected_done_ ABSL_GUARDED_BY(expected_mutex_) = 0;
   // The piece that was last read in part: the next read often begins in it.
   absl::Mutex part_mutex_;
   std::vector<std::byte> piece_ ABSL_GUARDED_BY(part_mutex_);

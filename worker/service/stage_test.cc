@@ -68,6 +68,7 @@ class CountingShard : public engine::Shard {
   int64_t memory_bytes() const override { return 0; }
   const std::vector<engine::HeldMatrix>& newly_packed() const override { return none_; }
   absl::StatusOr<bool> LoadMore() override { return false; }
+  std::vector<engine::MatrixKey> Unpacked() const override { return {}; }
   engine::ResidencyReport residency() const override { return {}; }
 
  private:

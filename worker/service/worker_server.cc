@@ -337,6 +337,7 @@ class WorkerServerImpl : public WorkerServer {
     heartbeat.set_streamed_bytes_per_second(residency.streamed_per_second);
     heartbeat.set_left_out(residency.left_out);
     heartbeat.set_weight_places(residency.places);
+    heartbeat.set_weight_bytes_to_come(residency.to_come);
     if (memory_watch_.has_value()) heartbeat.set_trouble(memory_watch_->Look(absl::Now()));
     return heartbeat;
   }

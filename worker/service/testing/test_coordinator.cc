@@ -98,6 +98,7 @@ struct TestCoordinator::State {
   int cut_after ABSL_GUARDED_BY(mutex) = -1;
   absl::Status cut_status ABSL_GUARDED_BY(mutex);
   int stall_after ABSL_GUARDED_BY(mutex) = -1;
+  bool stalls_all ABSL_GUARDED_BY(mutex) = false;
   bool damage ABSL_GUARDED_BY(mutex) = false;
   int pieces_sent ABSL_GUARDED_BY(mutex) = 0;
   int fetches ABSL_GUARDED_BY(mutex) = 0;
@@ -229,6 +230,7 @@ class TestCoordinator::Pieces : public proto::Pieces::Service {
     for (const proto::PieceRange& range : request->ranges()) {
       for (uint32_t i = 0; i < range.piece_count(); ++i) {
         proto::Piece piece = MakePiece(*model, range.tensor(), range.first_piece() + i);
+        while (StallsAll() && !context->IsCancelled()) absl::SleepFor(absl::Milliseconds(1));
         if (Stalls()) {
           while (!context->IsCancelled()) absl::SleepFor(absl::Milliseconds(1));
         }
@@ -251,6 +253,11 @@ class TestCoordinator::Pieces : public proto::Pieces::Service {
     piece.set_piece(number);
     piece.set_data(std::string(reinterpret_cast<const char*>(part.data()), part.size()));
     return piece;
+  }
+
+  bool StallsAll() {
+    absl::MutexLock lock(&state_->mutex);
+    return state_->stalls_all;
   }
 
   bool Stalls() {
@@ -322,6 +329,11 @@ void TestCoordinator::CutFetchAfter(int pieces, const absl::Status& status) {
 void TestCoordinator::StallFetchAfter(int pieces) {
   absl::MutexLock lock(&state_->mutex);
   state_->stall_after = pieces;
+}
+
+void TestCoordinator::StallFetches(bool stall) {
+  absl::MutexLock lock(&state_->mutex);
+  state_->stalls_all = stall;
 }
 
 void TestCoordinator::DamagePieces(bool damage) {

@@ -70,6 +70,8 @@ class TestCoordinator {
   void CutFetchAfter(int pieces, const absl::Status& status = absl::UnavailableError("cut"));
   // A Fetch stream says nothing more after so many pieces. Used up once.
   void StallFetchAfter(int pieces);
+  // While this is so, Fetch streams say nothing.
+  void StallFetches(bool stall);
   // Pieces are sent with a changed byte.
   void DamagePieces(bool damage);
 

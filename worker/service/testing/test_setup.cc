@@ -33,6 +33,25 @@ const TestModel& SmallModel() {
   return *model;
 }
 
+const TestModel& SmallMixture() {
+  static const TestModel* const model = [] {
+    model::SyntheticModelOptions options;
+    options.n_layers = 2;
+    options.d_model = 128;
+    options.n_heads = 4;
+    options.n_kv_heads = 2;
+    options.d_ff = 1536;
+    options.n_experts = 6;
+    options.n_experts_used = 2;
+    options.vocab_size = 1000;
+    options.context_length = 256;
+    const std::string path = renga::testing::NewTempFolder() + "/mixture.gguf";
+    if (!model::WriteSyntheticModel(path, options).ok()) std::abort();
+    return new TestModel(path);
+  }();
+  return *model;
+}
+
 model::RuntimeLimits SmallLimits() {
   return {.kv_blocks = 8,
           .max_step_tokens = 32,

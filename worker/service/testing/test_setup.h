@@ -19,6 +19,10 @@ namespace renga::worker::testing {
 // several pieces.
 const TestModel& SmallModel();
 
+// The same of 2 layers with 6 experts, of which a token uses 2: 27 MiB of experts, whose matrices
+// begin and end anywhere in pieces.
+const TestModel& SmallMixture();
+
 model::RuntimeLimits SmallLimits();
 model::ShardSpec WholeSpec(const TestModel& model);
 

@@ -18,8 +18,12 @@ std::vector<std::string> Events::lines() const {
   return lines_;
 }
 
-WorkerTest::WorkerTest()
-    : coordinator_({.model = &SmallModel()}), dialer_(transport::CreateInsecureLoopbackDialer()) {}
+WorkerTest::WorkerTest() : WorkerTest(SmallModel()) {}
+
+WorkerTest::WorkerTest(const TestModel& model)
+    : model_(model),
+      coordinator_({.model = &model}),
+      dialer_(transport::CreateInsecureLoopbackDialer()) {}
 
 WorkerOptions WorkerTest::Options() {
   WorkerOptions options;
@@ -47,9 +51,9 @@ transport::PeerAddress WorkerTest::AddressOf(WorkerServer& worker, const std::st
   return {.address = absl::StrCat("127.0.0.1:", worker.data_port()), .name = name};
 }
 
-proto::LoadRequest WorkerTest::Order(uint64_t epoch, const model::ShardSpec& spec) {
-  proto::LoadRequest request = SmallModel().MakeRequest(epoch, spec, SmallLimits());
-  if (spec.layers.end == SmallModel().model().config.n_layers) {
+proto::LoadRequest WorkerTest::Order(uint64_t epoch, const model::ShardSpec& spec) const {
+  proto::LoadRequest request = model_.MakeRequest(epoch, spec, SmallLimits());
+  if (spec.layers.end == model_.model().config.n_layers) {
     SetPeer(0, {.address = "inproc:itself", .name = "itself"}, *request.add_heads());
   } else if (!spec.layers.empty()) {
     SetPeer(1, {.address = "127.0.0.1:1", .name = "nobody"}, *request.add_next_stage());
@@ -57,8 +61,8 @@ proto::LoadRequest WorkerTest::Order(uint64_t epoch, const model::ShardSpec& spe
   return request;
 }
 
-proto::LoadRequest WorkerTest::OrderWhole(uint64_t epoch) {
-  return Order(epoch, WholeSpec(SmallModel()));
+proto::LoadRequest WorkerTest::OrderWhole(uint64_t epoch) const {
+  return Order(epoch, WholeSpec(model_));
 }
 
 void SetPeer(uint32_t index, const transport::PeerAddress& address, proto::Peer& peer) {

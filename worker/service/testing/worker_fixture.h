@@ -1,4 +1,4 @@
-// A coordinator that ships the small model, and workers that join it over plain loopback: what the
+// A coordinator that ships a small model, and workers that join it over plain loopback: what the
 // tests of the worker as a whole begin with. For tests only.
 #ifndef RENGA_WORKER_SERVICE_TESTING_WORKER_FIXTURE_H_
 #define RENGA_WORKER_SERVICE_TESTING_WORKER_FIXTURE_H_
@@ -34,6 +34,7 @@ class Events {
 class WorkerTest : public ::testing::Test {
  protected:
   WorkerTest();
+  explicit WorkerTest(const TestModel& model);
 
   // One thread, 256 MiB, any loopback port, no cache, plain text; events go to events_.
   WorkerOptions Options();
@@ -42,11 +43,12 @@ class WorkerTest : public ::testing::Test {
   // Its data port. The name in a certificate is not checked here.
   static transport::PeerAddress AddressOf(WorkerServer& worker, const std::string& name = "w");
 
-  // An order of the small model for worker 0: as the last stage it answers for its own head block,
+  // An order of the model for worker 0: as the last stage it answers for its own head block,
   // as an earlier one it sends to a worker that is not there.
-  static proto::LoadRequest Order(uint64_t epoch, const model::ShardSpec& spec);
-  static proto::LoadRequest OrderWhole(uint64_t epoch);
+  proto::LoadRequest Order(uint64_t epoch, const model::ShardSpec& spec) const;
+  proto::LoadRequest OrderWhole(uint64_t epoch) const;
 
+  const TestModel& model_;
   TestCoordinator coordinator_;
   const std::unique_ptr<transport::Dialer> dialer_;
   Events events_;
