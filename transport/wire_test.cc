@@ -383,7 +383,7 @@ TEST(WireTest, LayersWithoutPartsComeBackAndWrongOnesAreRefused) {
   for (const int32_t layer : {-1, 0, 1, 4}) {
     proto::Approximation wrong = good;
     wrong.add_without_feed_forward(layer);  // below 0, not in order, twice, beyond the last
-    EXPECT_THAT(FromProto(wrong, config), StatusIs(kInvalid, HasSubstr("layers to leave out")));
+    EXPECT_THAT(FromProto(wrong, config), StatusIs(kInvalid, HasSubstr("to leave out")));
   }
   proto::Approximation wrong = good;
   wrong.add_without_attention(1);
