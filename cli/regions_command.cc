@@ -186,6 +186,19 @@ absl::StatusOr<FeedForwardReport> StudyFeedForwards(const cluster::ModelStore& s
                                experts.recommended_experts, experts.layers * experts.experts)};
 }
 
+// Minutes of measuring should not end with a folder that cannot be written to: it is made, and
+// tried, first.
+absl::Status PrepareFolderOf(const std::string& output) {
+  const std::filesystem::path folder = std::filesystem::path(output).parent_path();
+  if (!folder.empty()) RENGA_RETURN_IF_ERROR(base::CreateDirectories(folder.string()));
+  const std::string trial = output + ".trial";
+  RENGA_RETURN_IF_ERROR(base::Annotate(base::WriteFileAtomically(trial, ""),
+                                       "the report needs a place that can be written to (-o)"));
+  std::error_code ignored;
+  std::filesystem::remove(trial, ignored);
+  return absl::OkStatus();
+}
+
 absl::Status WriteReport(const std::string& output, const partition::RegionReport& report,
                          const ReportedModel& model, const RowText& text,
                          const FeedForwardReport& feed_forwards) {
@@ -204,6 +217,7 @@ absl::Status Regions(const RegionsFlags& flags) {
   store_options.threads = flags.threads;
   RENGA_ASSIGN_OR_RETURN(const auto store, cluster::ModelStore::Open(flags.model, store_options));
   RENGA_ASSIGN_OR_RETURN(const auto tokenizer, model::Tokenizer::Create(store->file().metadata()));
+  RENGA_RETURN_IF_ERROR(PrepareFolderOf(flags.output));
   const int threads = flags.threads > 0 ? flags.threads : base::UsableCpuCount();
   RENGA_ASSIGN_OR_RETURN(const auto tracer, TextTracer::Create(*store, *tokenizer, flags.device,
                                                                threads, memory_bytes));

@@ -98,6 +98,19 @@ class LazyHeadTest(ProcessTest):
         self.check_same_tokens(model, 60, (1, 1, 1, 1, 1, 0))
         self.check_what_all_rows_have_a_part_in(model)
 
+    def test_a_report_has_its_folder_before_anything_is_measured(self):
+        model, _, _ = golden("story-f32")
+        out = self.folder / "new" / "folder" / "report"
+        self.renga_ok("regions", model, "-o", out, "-q", "--no-screen")
+        self.assertEqual(sorted(path.name for path in out.parent.iterdir()),
+                         ["report.html", "report.json"])
+        (self.folder / "file").write_text("")
+        done = self.renga("regions", model, "-o", self.folder / "file" / "report", "-q")
+        self.assertEqual(done.returncode, 1)
+        said = done.stderr.decode()
+        self.assertIn(str(self.folder / "file"), said)
+        self.assertEqual(len(said.splitlines()), 1, said)
+
     def check_what_all_rows_have_a_part_in(self, model):
         top_p = ["--temperature", "0.8", "--top-p", "0.9", "--seed", "7"]
         whole, stderr = self.answer(model, 20, *top_p)
