@@ -47,7 +47,8 @@ class ClusterManager : public PipelineSource {
     int expected_workers = 0;
     // How long a lost worker of a plan may take to come back before the plan is made without it.
     absl::Duration rejoin_grace = absl::Seconds(3);
-    // A step that takes longer breaks the pipeline, so that nothing waits for ever.
+    // A step that takes longer breaks the pipeline, so that nothing waits for ever. While weights
+    // come to the worker that is at it, it may take its time: this counts from the last of them.
     absl::Duration step_deadline = absl::Minutes(10);
     // A load without any progress for this long has failed.
     absl::Duration load_stall_limit = absl::Minutes(2);

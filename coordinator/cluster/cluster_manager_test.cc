@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "base/testing/status_matchers.h"
@@ -62,6 +63,7 @@ class ClusterManagerTest : public ::testing::Test {
     options.expected_workers = expected_workers;
     options.rejoin_grace = rejoin_grace;
     options.load_stall_limit = load_stall_limit_;
+    options.step_deadline = step_deadline_;
     manager_ = std::make_unique<ClusterManager>(std::move(options));
   }
   absl::Status WaitUntilReady() { return manager_->WaitUntilReady(absl::Seconds(20), nullptr); }
@@ -110,6 +112,7 @@ class ClusterManagerTest : public ::testing::Test {
   std::vector<std::unique_ptr<FakeWorker>> workers_;
   transport::InProcessDialer dialer_{nullptr};
   absl::Duration load_stall_limit_ = absl::Seconds(30);
+  absl::Duration step_deadline_ = absl::Seconds(30);
   int64_t head_blocks_ = 2;
   int64_t min_replicas_ = 1;
   int64_t max_replicas_ = 1;
@@ -235,6 +238,29 @@ TEST_F(ClusterManagerTest, ALostWorkerFailsStepsAtOnceAndIsNamed) {
   ExpectItWorks();
   EXPECT_GT(manager_->Status().epoch, pipeline->epoch());
   EXPECT_EQ(manager_->Status().workers.size(), 2u);
+}
+
+// Its heartbeats say that weights came for the step; those of another plan say nothing.
+TEST_F(ClusterManagerTest, WhatWorkersTellOfTheirWeightsCountsForTheStepsDeadline) {
+  FakeWorker& a = AddWorker("w-a");
+  a.set_misbehaviour(Misbehaviour::kSilent);
+  step_deadline_ = absl::Seconds(2);
+  for (const bool of_this_plan : {false, true}) {
+    SCOPED_TRACE(of_this_plan);
+    StartManager(1);
+    const Member member = Join(a);
+    ASSERT_OK(WaitUntilReady());
+    ASSERT_OK_AND_ASSIGN(const auto pipeline, manager_->CurrentPipeline());
+    auto future = DecodeOn(*pipeline);
+    const Heartbeat heartbeat = {.epoch = pipeline->epoch() - (of_this_plan ? 0 : 1),
+                                 .step = 1,
+                                 .weight_bytes_brought = 1000};
+    ASSERT_TRUE(membership_.Heard(member.id, member.incarnation, heartbeat));
+    const absl::Status status = future.get().status();
+    EXPECT_THAT(status, StatusIs(absl::StatusCode::kUnavailable, HasSubstr("within 2s")));
+    EXPECT_EQ(absl::StrContains(status.message(), "after the last weights"), of_this_plan);
+    manager_ = nullptr;
+  }
 }
 
 TEST_F(ClusterManagerTest, AWorkerThatLeavesIsNotCalledLost) {

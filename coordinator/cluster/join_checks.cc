@@ -191,10 +191,10 @@ absl::StatusOr<JoinRequest> CheckHello(const proto::Hello& hello, const HelloSou
 }
 
 absl::StatusOr<Heartbeat> CheckHeartbeat(const proto::Heartbeat& heartbeat) {
-  for (const int64_t bytes :
-       {heartbeat.memory_used_bytes(), heartbeat.resident_bytes(), heartbeat.pinned_weight_bytes(),
-        heartbeat.pinned_now_bytes(), heartbeat.streamed_weight_bytes(),
-        heartbeat.memory_offered_bytes(), heartbeat.weight_bytes_to_come()}) {
+  for (const int64_t bytes : {heartbeat.memory_used_bytes(), heartbeat.resident_bytes(),
+                              heartbeat.pinned_weight_bytes(), heartbeat.pinned_now_bytes(),
+                              heartbeat.streamed_weight_bytes(), heartbeat.memory_offered_bytes(),
+                              heartbeat.weight_bytes_to_come(), heartbeat.weight_bytes_brought()}) {
     if (bytes >= 0 && bytes <= kMaxMemoryBytes) continue;
     return absl::InvalidArgumentError(
         absl::StrCat("a heartbeat with absurd memory: ", bytes, " bytes"));
@@ -226,6 +226,8 @@ absl::StatusOr<Heartbeat> CheckHeartbeat(const proto::Heartbeat& heartbeat) {
                    .left_out = heartbeat.left_out(),
                    .trouble = heartbeat.trouble(),
                    .weight_bytes_to_come = heartbeat.weight_bytes_to_come(),
+                   .step = heartbeat.step(),
+                   .weight_bytes_brought = heartbeat.weight_bytes_brought(),
                    .weight_places = heartbeat.weight_places()};
 }
 

@@ -72,6 +72,8 @@ struct Heartbeat {
   int64_t left_out = 0;      // feed-forwards that came after their deadline, each for every token
   std::string trouble = "";  // with its device, for people
   int64_t weight_bytes_to_come = 0;  // not on the worker's machine yet
+  uint64_t step = 0;                 // that it is at; 0: none
+  int64_t weight_bytes_brought = 0;  // pieces that have come for its shard, as it needed them
   std::string weight_places = "";    // as in proto::Heartbeat
 };
 

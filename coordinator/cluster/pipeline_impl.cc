@@ -1,7 +1,6 @@
 #include "coordinator/cluster/pipeline_impl.h"
 
 #include <algorithm>
-#include <chrono>
 #include <deque>
 #include <optional>
 #include <thread>
@@ -23,10 +22,6 @@
 
 namespace renga::cluster {
 namespace {
-
-absl::Duration SteadyNow() {
-  return absl::FromChrono(std::chrono::steady_clock::now().time_since_epoch());
-}
 
 // What Submit's caller got wrong, if anything.
 absl::Status CheckStep(const model::Step& step, size_t token_count,
@@ -93,6 +88,7 @@ class PipelineImpl::Core {
   uint64_t Submit(model::Step step, std::span<const model::TokenId> tokens, Callback done,
                   EarlyCallback early);
   void Withdraw(std::span<const uint64_t> numbers);
+  void Heard(uint32_t worker, const StepTracker::Progress& progress);
   void Break(const absl::Status& why);
 
   absl::Status status() const {
@@ -224,6 +220,11 @@ void PipelineImpl::Core::Stop() {
   }
 }
 
+void PipelineImpl::Core::Heard(uint32_t worker, const StepTracker::Progress& progress) {
+  absl::MutexLock lock(&mutex_);
+  tracker_.Heard(worker, progress, options_.clock());
+}
+
 void PipelineImpl::Core::Break(const absl::Status& why) {
   absl::MutexLock lock(&mutex_);
   BreakLocked(why);
@@ -232,7 +233,7 @@ void PipelineImpl::Core::Break(const absl::Status& why) {
 void PipelineImpl::Core::BreakLocked(const absl::Status& why) {
   if (!status_.ok()) return;
   status_ = why;
-  for (FinishedStep& finished : tracker_.FailAll(why, SteadyNow())) {
+  for (FinishedStep& finished : tracker_.FailAll(why, options_.clock())) {
     finished_.push_back(std::move(finished));
   }
 }
@@ -256,7 +257,7 @@ uint64_t PipelineImpl::Core::Submit(model::Step step, std::span<const model::Tok
     finished_.push_back(std::move(refused));
     return 0;
   }
-  tracker_.Begin(step, std::move(done), SteadyNow(), std::move(early));
+  tracker_.Begin(step, std::move(done), options_.clock(), std::move(early));
   *frame->mutable_step() = transport::ToProto(step);
   for (size_t i = 0; i < senders_.size(); ++i) {
     const bool last = i + 1 == senders_.size();
@@ -285,7 +286,7 @@ void PipelineImpl::Core::Arrived(uint32_t worker, absl::StatusOr<StepAnswer> ans
     if (arrived_.size() > 2 * options_.workers.size() * transport::kEdgeWindowFrames) {
       BreakLocked(LossOf(worker, absl::InternalError("it sends more answers than were asked")));
     } else {
-      arrived_.push_back({worker, std::move(answer), SteadyNow()});
+      arrived_.push_back({worker, std::move(answer), options_.clock()});
     }
   }
   DeliverAll();
@@ -339,12 +340,14 @@ void PipelineImpl::Core::WaitForWork() {
   // A step that is sent meanwhile wakes nobody: its deadline is looked at after the next interval.
   const absl::Duration interval = std::min(options_.step_deadline, absl::Seconds(1));
   if (mutex_.AwaitWithTimeout(absl::Condition(this, &Core::HasWork), interval)) return;
-  if (SteadyNow() - tracker_.oldest_begin() < options_.step_deadline) return;
+  const StepTracker::Standstill standstill = tracker_.standstill();
+  if (options_.clock() - standstill.since < options_.step_deadline) return;
   std::vector<std::string> names;
   for (uint32_t worker : tracker_.SilentOnOldest()) names.push_back(options_.workers[worker].name);
-  BreakLocked(absl::UnavailableError(absl::StrCat("a step was not answered within ",
-                                                  absl::FormatDuration(options_.step_deadline),
-                                                  " by worker ", absl::StrJoin(names, ", "))));
+  BreakLocked(absl::UnavailableError(
+      absl::StrCat("a step was not answered within ", absl::FormatDuration(options_.step_deadline),
+                   standstill.weights_came ? " after the last weights had come" : "", " by worker ",
+                   absl::StrJoin(names, ", "))));
 }
 
 void PipelineImpl::Core::JudgeAnswers() {
@@ -424,6 +427,9 @@ uint64_t PipelineImpl::Submit(model::Step step, std::vector<model::TokenId> toke
   return core_->Submit(std::move(step), tokens, std::move(done), std::move(early));
 }
 void PipelineImpl::Withdraw(std::span<const uint64_t> numbers) { core_->Withdraw(numbers); }
+void PipelineImpl::Heard(uint32_t worker, const StepTracker::Progress& progress) {
+  core_->Heard(worker, progress);
+}
 void PipelineImpl::Break(const absl::Status& why) { core_->Break(why); }
 PipelineTimes PipelineImpl::times() const { return core_->times(); }
 

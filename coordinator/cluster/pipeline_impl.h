@@ -14,8 +14,10 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "coordinator/cluster/membership.h"
 #include "coordinator/cluster/pipeline.h"
 #include "coordinator/cluster/step_times.h"
+#include "coordinator/cluster/step_tracker.h"
 #include "model/architecture.h"
 #include "model/block_rows.h"
 #include "model/shard_spec.h"
@@ -44,7 +46,9 @@ struct PipelineOptions {
   std::function<absl::StatusOr<std::vector<float>>(std::span<const model::TokenId>)> embed;
   // The worker whose head block is told to EarlyCallbacks; none: nobody's.
   std::optional<uint32_t> near_head = std::nullopt;
+  // A step that nothing is known to go on with for so long breaks the pipeline.
   absl::Duration step_deadline = absl::InfiniteDuration();
+  Membership::Clock clock = Membership::SteadyClock();  // of step_deadline and all measured times
   // Once, on a thread of the pipeline, after it broke. It may run after everybody else has
   // forgotten the pipeline.
   std::function<void()> on_broken;
@@ -71,6 +75,8 @@ class PipelineImpl : public Pipeline {
                   EarlyCallback early) override;
   void Withdraw(std::span<const uint64_t> numbers) override;
 
+  // What a worker (by its index) told of itself lately, of this epoch.
+  void Heard(uint32_t worker, const StepTracker::Progress& progress);
   // From now on every step fails with `why`. The first reason stays.
   void Break(const absl::Status& why);
   PipelineTimes times() const;

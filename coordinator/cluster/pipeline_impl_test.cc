@@ -1,5 +1,6 @@
 #include "coordinator/cluster/pipeline_impl.h"
 
+#include <atomic>
 #include <cmath>
 #include <future>
 #include <memory>
@@ -7,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "base/testing/status_matchers.h"
 #include "coordinator/cluster/head_merge.h"
 #include "coordinator/cluster/testing/fake_workers.h"
@@ -70,6 +72,7 @@ class PipelineImplTest : public ::testing::Test {
     options.stages = {{0}, {1}};
     options.embed = RowsOf;
     options.step_deadline = step_deadline;
+    if (clock_) options.clock = clock_;
     options.on_broken = [this] { broken_.set_value(); };
     for (uint32_t i = 0; i < workers_.size(); ++i) {
       options.workers.push_back({.id = workers_[i]->id(),
@@ -127,6 +130,8 @@ class PipelineImplTest : public ::testing::Test {
   FakeWorkers fakes_;
   std::vector<std::unique_ptr<FakeWorker>> workers_;
   std::vector<model::Range> head_rows_;
+  Membership::Clock clock_;  // empty: the real one
+  std::atomic<int64_t> now_ms_ = 0;
   std::promise<void> broken_;
   std::shared_ptr<PipelineImpl> pipeline_;
 };
@@ -229,6 +234,24 @@ TEST_F(PipelineImplTest, AnswersOfAnotherEpochCountForNothing) {
   EXPECT_THAT(RunWith(Misbehaviour::kWrongEpoch),
               StatusIs(absl::StatusCode::kUnavailable,
                        AllOf(HasSubstr("not answered within 300ms"), HasSubstr("name-of-w-c"))));
+}
+
+// On a clock that is moved by hand: two thirds of the deadline pass at a time.
+TEST_F(PipelineImplTest, AStepMayTakeItsTimeWhileWeightsComeForIt) {
+  clock_ = [this] { return absl::Milliseconds(now_ms_.load()); };
+  workers_[2]->set_misbehaviour(Misbehaviour::kSilent);
+  Start(absl::Milliseconds(30));
+  auto future = Send(SomeStep(1), SomeTokens(6, 0));
+  for (int64_t come = 1; come < 6; ++come) {
+    pipeline_->Heard(0, {.step = 1, .weight_bytes = come});
+    now_ms_ += 20;
+  }
+  ASSERT_OK(pipeline_->status());
+  now_ms_ += 20;
+  EXPECT_THAT(future.get(),
+              StatusIs(absl::StatusCode::kUnavailable,
+                       AllOf(HasSubstr("within 30ms after the last weights had come by"),
+                             HasSubstr("name-of-w-c"))));
 }
 
 TEST_F(PipelineImplTest, AFailedStepNamesTheWorkerAndEndsTheEpoch) {

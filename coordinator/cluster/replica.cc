@@ -158,14 +158,23 @@ void Replica::StartPipeline(absl::Duration now) {
   ready_at_ = now;
 }
 
+void Replica::TellProgress(uint32_t worker, const Heartbeat& heartbeat) {
+  if (heartbeat.epoch != epoch_) return;
+  pipeline_->Heard(worker,
+                   {.step = heartbeat.step, .weight_bytes = heartbeat.weight_bytes_brought});
+}
+
 std::optional<Replica::End> Replica::CheckPipeline(const std::vector<Member>& members) {
   bool left = false;
-  for (const PlacedWorker& placed : placement_->workers) {
+  for (uint32_t worker = 0; worker < placement_->workers.size(); ++worker) {
+    const PlacedWorker& placed = placement_->workers[worker];
     if (const std::optional<Loss> loss = LossOf(members, placed.member)) {
       pipeline_->Break(absl::UnavailableError(loss->sentence));
       left = left || loss->left;
     } else if (const auto why = OtherOffer(members, placed, placement_->lazy)) {
       pipeline_->Break(absl::AbortedError(*why));
+    } else {
+      TellProgress(worker, FindMember(members, placed.member)->last_heartbeat);
     }
   }
   const absl::Status status = pipeline_->status();

@@ -72,6 +72,7 @@ class Replica {
   std::optional<End> CheckLoads(const std::vector<Member>& members, absl::Duration now);
   std::optional<End> CheckPipeline(const std::vector<Member>& members);
   bool Stalled(size_t worker, absl::Duration now);
+  void TellProgress(uint32_t worker, const Heartbeat& heartbeat);
   void StartPipeline(absl::Duration now);
 
   const Options options_;

@@ -21,7 +21,10 @@ void AddTimings(const std::vector<StageTiming>& from, std::vector<StageTiming>& 
 }  // namespace
 
 StepTracker::StepTracker(std::vector<model::BlockRows> head_rows, std::optional<uint32_t> near)
-    : head_rows_(std::move(head_rows)), near_(near), last_answered_(head_rows_.size(), 0) {
+    : head_rows_(std::move(head_rows)),
+      near_(near),
+      last_answered_(head_rows_.size(), 0),
+      weight_bytes_(head_rows_.size(), 0) {
   for (uint32_t worker = 0; worker < head_rows_.size(); ++worker) {
     if (head_rows_[worker].empty()) continue;
     heads_.push_back(worker);
@@ -131,8 +134,17 @@ std::vector<FinishedStep> StepTracker::FailAll(const absl::Status& status, absl:
   return finished;
 }
 
-absl::Duration StepTracker::oldest_begin() const {
-  return pending_.empty() ? absl::InfiniteDuration() : pending_.begin()->second.begin;
+void StepTracker::Heard(uint32_t worker, const Progress& progress, absl::Duration now) {
+  const bool more = progress.weight_bytes > weight_bytes_[worker];
+  weight_bytes_[worker] = progress.weight_bytes;
+  // Another step's weights say nothing of this one, whose worker may stand still.
+  if (more && !pending_.empty() && progress.step == pending_.begin()->first) fed_at_ = now;
+}
+
+StepTracker::Standstill StepTracker::standstill() const {
+  if (pending_.empty()) return {.since = absl::InfiniteDuration()};
+  const absl::Duration begin = pending_.begin()->second.begin;
+  return {.since = std::max(begin, fed_at_), .weights_came = fed_at_ > begin};
 }
 
 std::vector<uint32_t> StepTracker::SilentOnOldest() const {

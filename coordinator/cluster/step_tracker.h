@@ -77,8 +77,21 @@ class StepTracker {
   // Ends every step that is on its way with `status`.
   std::vector<FinishedStep> FailAll(const absl::Status& status, absl::Duration now);
 
-  // When the oldest pending step began; InfiniteDuration when there is none.
-  absl::Duration oldest_begin() const;
+  // What a worker told of itself: the step that it is at (0: none), and how much of the model has
+  // come to it so far.
+  struct Progress {
+    uint64_t step = 0;
+    int64_t weight_bytes = 0;
+  };
+  void Heard(uint32_t worker, const Progress& progress, absl::Duration now);
+
+  // Since when nothing is known to go on with the oldest pending step. A worker that is at it and
+  // gets weights goes on; what came for a step before it held up this one too.
+  struct Standstill {
+    absl::Duration since;       // InfiniteDuration when no step is pending
+    bool weights_came = false;  // the last ones then; else the step began
+  };
+  Standstill standstill() const;
   // Workers with a head that have not answered the oldest pending step.
   std::vector<uint32_t> SilentOnOldest() const;
 
@@ -104,7 +117,10 @@ class StepTracker {
   int64_t vocabulary_ = 0;
   std::vector<uint32_t> heads_;          // worker indices, ascending by rows
   std::vector<uint64_t> last_answered_;  // by worker index
+  std::vector<int64_t> weight_bytes_;    // by worker index, as heard
   uint64_t last_number_ = 0;
+  // When it was heard that weights had come for the oldest step of that time.
+  absl::Duration fed_at_ = -absl::InfiniteDuration();
   std::map<uint64_t, Pending> pending_;
   std::vector<EarlyAnswer> early_;
 };

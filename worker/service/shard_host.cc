@@ -316,6 +316,12 @@ engine::ResidencyReport ShardHost::residency() const {
   return report;
 }
 
+ShardHost::Progress ShardHost::progress() const {
+  absl::MutexLock lock(&mutex_);
+  return {.step = step_,
+          .weight_bytes = cancelled_weights_ == nullptr ? 0 : cancelled_weights_->read_bytes()};
+}
+
 void ShardHost::DropShard() {
   {
     absl::MutexLock lock(&mutex_);
@@ -436,9 +442,11 @@ void ShardHost::RunFrame(proto::StepFrame frame, std::function<void()> done) {
     const auto queued =
         std::chrono::duration_cast<std::chrono::microseconds>(Clock::now() - arrival);
     if (collector_ != nullptr) collector_->StepBegins();
+    step_ = frame.step().number();
     if (stage_ != nullptr && stage_->Run(std::move(frame), static_cast<uint64_t>(queued.count()))) {
       ++steps_done_;
     }
+    step_ = 0;
     if (collector_ != nullptr) collector_->StepEnds();
     done();
   });

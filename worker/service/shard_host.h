@@ -90,6 +90,12 @@ class ShardHost {
   uint64_t steps_done() const { return steps_done_; }
   // Of the shard that is held; zeros without one.
   engine::ResidencyReport residency() const;
+  // Whether the engine's thread goes on.
+  struct Progress {
+    uint64_t step = 0;         // that it is at; 0: none
+    int64_t weight_bytes = 0;  // ShippedWeights::read_bytes of the shard that is held
+  };
+  Progress progress() const;
 
  private:
   class LoadTicket;
@@ -122,6 +128,7 @@ class ShardHost {
   std::atomic<size_t> max_frame_bytes_ = 0;
   std::atomic<uint64_t> loaded_epoch_ = 0;
   std::atomic<uint64_t> steps_done_ = 0;
+  std::atomic<uint64_t> step_ = 0;  // that is run; 0: none
 
   mutable absl::Mutex mutex_;
   std::shared_ptr<LoadTicket> ticket_ ABSL_GUARDED_BY(mutex_);  // of the newest load

@@ -198,17 +198,15 @@ absl::Status ShippedWeights::KeepPiece(const std::string& name, const ShippedTen
 
 absl::Status ShippedWeights::LoadPiece(const std::string& name, const ShippedTensor& tensor,
                                        uint32_t piece, std::span<std::byte> out) {
-  if (ReadLocal(name, tensor, piece, out)) {
-    cached_bytes_ += static_cast<int64_t>(out.size());
-    return absl::OkStatus();
+  const auto bytes = static_cast<int64_t>(out.size());
+  if (ReadLocal(name, tensor, piece, out) || ReadCached(tensor, piece, out)) {
+    cached_bytes_ += bytes;
+  } else {
+    RENGA_RETURN_IF_ERROR(base::Annotate(Fetch(tensor, piece, out), absl::StrCat("tensor ", name)));
+    fetched_bytes_ += bytes;
+    WriteCached({.tensor = tensor.index, .piece = piece}, out);
   }
-  if (ReadCached(tensor, piece, out)) {
-    cached_bytes_ += static_cast<int64_t>(out.size());
-    return absl::OkStatus();
-  }
-  RENGA_RETURN_IF_ERROR(base::Annotate(Fetch(tensor, piece, out), absl::StrCat("tensor ", name)));
-  fetched_bytes_ += static_cast<int64_t>(out.size());
-  WriteCached({.tensor = tensor.index, .piece = piece}, out);
+  read_bytes_ += bytes;
   return absl::OkStatus();
 }
 

@@ -92,6 +92,8 @@ class ShippedWeights : public engine::WeightSource {
   int64_t fetched_bytes() const { return fetched_bytes_; }
   // From the cache, packed or not, or the local model.
   int64_t cached_bytes() const { return cached_bytes_; }
+  // That Read had in whole pieces, from wherever. Bring's are not among them.
+  int64_t read_bytes() const { return read_bytes_; }
 
  private:
   // Makes piece_ the wanted piece.
@@ -150,6 +152,7 @@ class ShippedWeights : public engine::WeightSource {
   bool piece_valid_ ABSL_GUARDED_BY(part_mutex_) = false;
   std::atomic<int64_t> fetched_bytes_ = 0;
   std::atomic<int64_t> cached_bytes_ = 0;
+  std::atomic<int64_t> read_bytes_ = 0;
 };
 
 }  // namespace renga::worker

@@ -9,6 +9,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -143,6 +144,33 @@ TEST_F(WorkerExpertsTest, ShipsWhatRowsChooseFirstAndTheRestInTime) {
   EXPECT_EQ(again.fetched_bytes(), 0);
   ASSERT_NO_FATAL_FAILURE(ExpectRightAnswers());
   EXPECT_EQ(coordinator_.pieces_sent(), sent);
+}
+
+// What the coordinator goes by when a step takes long: weights that come for it.
+TEST_F(WorkerExpertsTest, TellsWhichStepItIsAtAndWhetherWeightsComeForIt) {
+  StartWorker();
+  ASSERT_NO_FATAL_FAILURE(ExpectStandsStill());
+  // What had been sent before may still come.
+  int64_t before = -1;
+  const proto::Heartbeat still = WaitFor([&](const auto& now) {
+    return std::exchange(before, now.weight_bytes_brought()) == now.weight_bytes_brought();
+  });
+  EXPECT_EQ(still.step(), 1u);
+  coordinator_.StallFetches(false);
+  WaitFor([&](const auto& now) { return now.weight_bytes_brought() > before; });
+  ASSERT_OK_AND_ASSIGN(const proto::StepResult result, driver_->NextResult());
+  EXPECT_EQ(result.error_message(), "");
+  WaitFor([](const auto& now) { return now.step() == 0; });
+}
+
+TEST_F(WorkerExpertsTest, WhatNobodyWaitsForIsNotToldAsWeightsForAStep) {
+  StartWorker();
+  ASSERT_OK(Load());
+  const proto::Heartbeat all = WaitFor([](const auto& now) {
+    return now.weight_bytes_to_come() == 0 && now.pinned_now_bytes() == now.pinned_weight_bytes();
+  });
+  EXPECT_GT(all.weight_bytes_brought(), 0);
+  EXPECT_LT(all.weight_bytes_brought(), kExpertsBytes / 2);
 }
 
 TEST_F(WorkerExpertsTest, TheExpertsOfALayerAreAskedForInOneRequest) {

@@ -338,6 +338,9 @@ class WorkerServerImpl : public WorkerServer {
     heartbeat.set_left_out(residency.left_out);
     heartbeat.set_weight_places(residency.places);
     heartbeat.set_weight_bytes_to_come(residency.to_come);
+    const ShardHost::Progress progress = host_->progress();
+    heartbeat.set_step(progress.step);
+    heartbeat.set_weight_bytes_brought(progress.weight_bytes);
     if (memory_watch_.has_value()) heartbeat.set_trouble(memory_watch_->Look(absl::Now()));
     return heartbeat;
   }
