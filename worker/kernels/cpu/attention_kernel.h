@@ -74,20 +74,15 @@ class AttentionKernel {
   static constexpr int64_t RoundUp(int64_t n) { return (n + kLanes - 1) / kLanes * kLanes; }
 
   // The next block's cells, which are asked for line by line while this one's are used for the
-  // first heads: a block is too short for the processor to see that it is read in order.
+  // first heads: a block is too short for the processor to see that it is read in order. Evenly,
+  // as only so many lines can be on their way to a core at a time.
   struct Ask {
-    Ask() = default;
-    Ask(const AttentionKernel& kernel, int64_t block)
-        : keys(kernel.task_.keys + kernel.OffsetOf(block)),
-          values(kernel.task_.values + kernel.OffsetOf(block)),
-          key_bytes(kernel.task_.head_bytes / kernel.task_.head_dim),
-          value_bytes(kernel.task_.head_bytes / kernel.task_.block_tokens) {}
     const std::byte* keys = nullptr;
     const std::byte* values = nullptr;
     int64_t key_bytes = 0;    // of a head's number, for all tokens; 0: asked for
     int64_t value_bytes = 0;  // of a token; 0: asked for
   };
-  static void AskFor(const std::byte* cells, int64_t bytes) {
+  static void Prefetch(const std::byte* cells, int64_t bytes) {
     constexpr int64_t kLine = 64;
     for (int64_t byte = 0; byte < bytes; byte += kLine) __builtin_prefetch(cells + byte, 0, 2);
   }
@@ -108,11 +103,13 @@ class AttentionKernel {
       keys = next + part;
       values = keys + task.head_dim * tokens;
       scores = values + tokens * dims;
-      rescales = scores + heads * tokens;
-      floats = rescales + heads * kLanes;
+      maxima = scores + heads * tokens;
+      rescales = maxima + RoundUp(heads);
+      floats = rescales + RoundUp(heads);
     }
+    // The largest scores of a row's queries are read in whole vectors, from any query on.
     int64_t PartFloats(int64_t rows) const {
-      return rows * heads * (dims + kLanes) + RoundUp(rows * heads);
+      return rows * heads * (dims + kLanes) + RoundUp(rows * heads) + kLanes;
     }
     int64_t heads;
     int64_t dims;      // of a padded head
@@ -123,7 +120,8 @@ class AttentionKernel {
     int64_t keys;      // [head_dim][tokens] of one block
     int64_t values;    // [token][dims]
     int64_t scores;    // [head][tokens] of one row, then its weights
-    int64_t rescales;  // [head][kLanes]: what a row's earlier sums are multiplied by
+    int64_t maxima;    // [head]: the largest of a row's scores so far
+    int64_t rescales;  // [head]: what a row's earlier sums are multiplied by
     int64_t floats;
   };
 
@@ -133,7 +131,11 @@ class AttentionKernel {
         queries_(rows.count * task.heads_per_kv),
         last_(task.first_position + rows.begin + rows.count - 1),
         layout_(task),
-        memory_(reinterpret_cast<float*>(memory)) {}
+        memory_(reinterpret_cast<float*>(memory)),
+        as_they_lie_(rows.count == 1 && task.heads_per_kv <= Isa::kAttentionHeads &&
+                     layout_.dims == task.head_dim && layout_.tokens == task.block_tokens) {
+    for (int64_t head = 0; head < RoundUp(task.heads_per_kv); ++head) Maxima()[head] = 0;
+  }
 
   // ---- Parts ----------------------------------------------------------------------------------
 
@@ -149,7 +151,7 @@ class AttentionKernel {
     for (int64_t i = 0; i < queries_ * (layout_.dims + kLanes); i += kLanes) {
       Isa::StoreF(part + i, Isa::ZeroF());
     }
-    for (int64_t query = 0; query < queries_; ++query) *MaximumOf(part, query) = kMinusInfinity;
+    for (int64_t i = 0; i < RoundUp(queries_) + kLanes; ++i) *MaximumOf(part, i) = kMinusInfinity;
   }
 
   // sum = sum and next together, as if relative to the larger of their maxima.
@@ -189,17 +191,38 @@ class AttentionKernel {
   }
 
   void Block(int64_t block, float* part, bool more) {
-    const int64_t first = block * task_.block_tokens;
-    LoadBlock(task_.blocks[block], Visible(first, last_));
-    ask_ = more ? Ask(*this, task_.blocks[block + 1]) : Ask();
-    for (int64_t row = 0; row < rows_.count; ++row) {
-      const int64_t position = task_.first_position + rows_.begin + row;
-      const int64_t visible = Visible(first, position);
-      const int64_t seen = FirstSeen(position) - first;
-      const int64_t hidden = seen > 0 ? seen : 0;
-      if (visible <= hidden) continue;
-      Attend(row * task_.heads_per_kv, hidden, visible, part);
+    ask_ = more ? AskFor(OffsetOf(task_.blocks[block + 1])) : Ask();
+    const int64_t offset = OffsetOf(task_.blocks[block]);
+    switch (task_.cells) {
+      case KvCells::kFloats:
+        return BlockOf<KvCells::kFloats>(block, offset, part);
+      case KvCells::kHalves:
+        return BlockOf<KvCells::kHalves>(block, offset, part);
+      case KvCells::kCodes:
+        return BlockOf<KvCells::kCodes>(block, offset, part);
     }
+  }
+
+  template <KvCells kind>
+  void BlockOf(int64_t block, int64_t offset, float* part) {
+    const int64_t first = block * task_.block_tokens;
+    const Cells<kind> cells(task_, offset);
+    if (as_they_lie_) return AttendRow(cells, 0, first, part);
+    LoadKeys(cells);
+    LoadValues(cells, Visible(first, last_));
+    for (int64_t row = 0; row < rows_.count; ++row) {
+      AttendRow(Floats(layout_, memory_), row, first, part);
+    }
+  }
+
+  // Takes what a row sees of the block that begins at position `first` into the part.
+  template <class Block>
+  void AttendRow(Block block, int64_t row, int64_t first, float* part) {
+    const int64_t position = task_.first_position + rows_.begin + row;
+    const int64_t visible = Visible(first, position);
+    const int64_t seen = FirstSeen(position) - first;
+    const int64_t hidden = seen > 0 ? seen : 0;
+    if (visible > hidden) Attend(block, row * task_.heads_per_kv, hidden, visible, part);
   }
 
   // The first position that a row at `position` sees.
@@ -229,169 +252,191 @@ class AttentionKernel {
     return (rows_.kv_head * task_.heads_per_kv + query % task_.heads_per_kv) * task_.head_dim;
   }
 
-  // ---- From the cache: rows of `n` numbers as floats, padded with zeros ------------------------
+  // ---- From the cache -------------------------------------------------------------------------
 
-  // kLanes numbers from `i` on.
+  // kLanes numbers of a row of `n` from `i` on, padded with zeros.
   static F LoadFloats(const float* row, int64_t i, int64_t n) {
     if (i + kLanes <= n) return Isa::LoadF(row + i);
     return Math::LoadFirst(row + i, n - i);
-  }
-  static F LoadHalves(const std::byte* row, int64_t i, int64_t n) {
-    if (i + kLanes <= n) return Isa::LoadHalf(row + 2 * i);
-    std::byte last[2 * kLanes] = {};
-    for (int64_t b = 0; b < 2 * (n - i); ++b) last[b] = row[2 * i + b];
-    return Isa::LoadHalf(last);
-  }
-  static F LoadCodes(const std::byte* row, int64_t i, int64_t n) {
-    if (i + kLanes <= n) return Isa::ToF(Isa::WidenS8(row + i));
-    std::byte last[kLanes] = {};
-    for (int64_t b = 0; b < n - i; ++b) last[b] = row[i + b];
-    return Isa::ToF(Isa::WidenS8(last));
-  }
-  template <KvCells kind>
-  static F LoadCells(const std::byte* cells, int64_t first, int64_t i, int64_t n) {
-    if constexpr (kind == KvCells::kFloats) {
-      return LoadFloats(reinterpret_cast<const float*>(cells) + first, i, n);
-    } else if constexpr (kind == KvCells::kHalves) {
-      return LoadHalves(cells + 2 * first, i, n);
-    } else {
-      return LoadCodes(cells + first, i, n);
-    }
   }
 
   int64_t OffsetOf(int64_t block) const {
     return (block * task_.kv_heads + rows_.kv_head) * task_.head_bytes;
   }
 
-  // The block's keys, and its first `visible` values, as floats.
-  void LoadBlock(int64_t block, int64_t visible) {
-    switch (task_.cells) {
-      case KvCells::kFloats:
-        return LoadBlockOf<KvCells::kFloats>(block, visible);
-      case KvCells::kHalves:
-        return LoadBlockOf<KvCells::kHalves>(block, visible);
-      case KvCells::kCodes:
-        return LoadBlockOf<KvCells::kCodes>(block, visible);
+  Ask AskFor(int64_t offset) const {
+    return {.keys = task_.keys + offset,
+            .values = task_.values + offset,
+            .key_bytes = task_.head_bytes / task_.head_dim,
+            .value_bytes = task_.head_bytes / task_.block_tokens};
+  }
+
+  // A block's keys and values as they lie in the cache, converted as often as they are read: for
+  // one row, whose heads are all in registers at a time.
+  template <KvCells kind>
+  struct Cells {
+    static constexpr int64_t kCellBytes = kind == KvCells::kFloats   ? 4
+                                          : kind == KvCells::kHalves ? 2
+                                                                     : 1;
+    Cells(const AttentionTask& task, int64_t offset)
+        : tokens(task.block_tokens),
+          dims(task.head_dim),
+          groups((task.head_dim + kAttentionScaled - 1) / kAttentionScaled),
+          keys(task.keys + offset),
+          values(task.values + offset) {}
+
+    // Number d of the keys of tokens [t, t + kLanes); numbers [d, d + kLanes) of a token's value.
+    // Only the first `n` tokens, or numbers, are there; zeros stand for the others.
+    F Key(int64_t d, int64_t t, int64_t n = kLanes) const {
+      const F key = Load(keys + (d * tokens + t) * kCellBytes, n);
+      if constexpr (kind != KvCells::kCodes) return key;
+      const std::byte* scales = keys + tokens * dims;
+      return Isa::MulF(key, LoadHalves(scales + 2 * (d / kAttentionScaled * tokens + t), n));
     }
-  }
+    F Value(int64_t t, int64_t d, int64_t n = kLanes) const {
+      const F value = Load(values + (t * dims + d) * kCellBytes, n);
+      if constexpr (kind != KvCells::kCodes) return value;
+      const std::byte* scales = values + tokens * dims;
+      return Isa::MulF(value, SetHalf(scales + 2 * (t * groups + d / kAttentionScaled)));
+    }
 
-  template <KvCells kind>
-  void LoadBlockOf(int64_t block, int64_t visible) {
-    const int64_t offset = OffsetOf(block);
-    LoadKeys<kind>(task_.keys + offset);
-    LoadValues<kind>(task_.values + offset, visible);
-  }
+    static F Load(const std::byte* cells, int64_t n) {
+      if (n < kLanes) return LoadPart(cells, n);
+      if constexpr (kind == KvCells::kFloats)
+        return Isa::LoadF(reinterpret_cast<const float*>(cells));
+      if constexpr (kind == KvCells::kHalves) return Isa::LoadHalf(cells);
+      if constexpr (kind == KvCells::kCodes) return Isa::ToF(Isa::WidenS8(cells));
+    }
+    static F LoadPart(const std::byte* cells, int64_t n) {
+      std::byte part[kCellBytes * kLanes] = {};
+      for (int64_t b = 0; b < kCellBytes * n; ++b) part[b] = cells[b];
+      return Load(part, kLanes);
+    }
+    static F LoadHalves(const std::byte* halves, int64_t n) {
+      return Cells<KvCells::kHalves>::Load(halves, n);
+    }
+    // A half in every lane. A vector never straddles two groups of numbers.
+    static F SetHalf(const std::byte* half) {
+      std::byte halves[2 * kLanes];
+      for (int64_t i = 0; i < kLanes; ++i) {
+        halves[2 * i] = half[0];
+        halves[2 * i + 1] = half[1];
+      }
+      return Isa::LoadHalf(halves);
+    }
 
-  // Sizes are copied first: to the compiler, storing a vector may change any of them.
+    int64_t tokens;
+    int64_t dims;
+    int64_t groups;
+    const std::byte* keys;    // [head_dim][tokens], then the scales [group][tokens]
+    const std::byte* values;  // [token][head_dim], then the scales [token][group]
+  };
+
+  // The same in the working memory, converted once for several rows or groups of heads.
+  struct Floats {
+    Floats(const Layout& layout, const float* memory)
+        : tokens(layout.tokens),
+          dims(layout.dims),
+          keys(memory + layout.keys),
+          values(memory + layout.values) {}
+    F Key(int64_t d, int64_t t) const { return Isa::LoadF(keys + d * tokens + t); }
+    F Value(int64_t t, int64_t d) const { return Isa::LoadF(values + t * dims + d); }
+
+    int64_t tokens;
+    int64_t dims;
+    const float* keys;
+    const float* values;
+  };
+
+  // The block's keys, and its first `visible` values, to the working memory. Sizes are copied
+  // first: to the compiler, storing a vector may change any of them.
   template <KvCells kind>
-  void LoadKeys(const std::byte* cells) {
-    const int64_t tokens = task_.block_tokens, padded = layout_.tokens, dims = task_.head_dim;
-    const int64_t scale_elements = task_.scale_elements;
-    const std::byte* scales = cells + tokens * dims;
+  void LoadKeys(Cells<kind> cells) {
+    const int64_t padded = layout_.tokens;
     float* out = memory_ + layout_.keys;
-    for (int64_t d = 0; d < dims; ++d, out += padded) {
+    for (int64_t d = 0; d < cells.dims; ++d, out += padded) {
       for (int64_t t = 0; t < padded; t += kLanes) {
-        F keys = LoadCells<kind>(cells, d * tokens, t, tokens);
-        if constexpr (kind == KvCells::kCodes) {
-          const int64_t group = d / scale_elements;
-          keys = Isa::MulF(keys, LoadHalves(scales + 2 * group * tokens, t, tokens));
-        }
-        Isa::StoreF(out + t, keys);
+        Isa::StoreF(out + t, cells.Key(d, t, cells.tokens - t));
       }
     }
   }
 
   template <KvCells kind>
-  void LoadValues(const std::byte* cells, int64_t visible) {
-    const int64_t dims = task_.head_dim, padded = layout_.dims;
-    const int64_t scale_elements = task_.scale_elements;
-    const int64_t groups = (dims + scale_elements - 1) / scale_elements;
-    const std::byte* scales = cells + task_.block_tokens * dims;
+  void LoadValues(Cells<kind> cells, int64_t visible) {
+    const int64_t padded = layout_.dims;
     float* out = memory_ + layout_.values;
     for (int64_t t = 0; t < visible; ++t, out += padded) {
       for (int64_t d = 0; d < padded; d += kLanes) {
-        F values = LoadCells<kind>(cells, t * dims, d, dims);
-        if constexpr (kind == KvCells::kCodes) {
-          values = Isa::MulF(values, ScaleAt(scales + 2 * (t * groups + d / scale_elements)));
-        }
-        Isa::StoreF(out + d, values);
+        Isa::StoreF(out + d, cells.Value(t, d, cells.dims - d));
       }
     }
-  }
-
-  // A half in every lane. A vector never straddles two groups of 32 numbers.
-  static F ScaleAt(const std::byte* scale) {
-    std::byte halves[2 * kLanes];
-    for (int64_t i = 0; i < kLanes; ++i) {
-      halves[2 * i] = scale[0];
-      halves[2 * i + 1] = scale[1];
-    }
-    return Isa::LoadHalf(halves);
   }
 
   // ---- A block --------------------------------------------------------------------------------
 
-  // Takes tokens [hidden, visible) of the loaded block into the part's sums of the queries of a
-  // row, `query` the first. Each step is done for all heads before the next one: heads do not wait
-  // for each other, so the processor works on several at a time.
-  void Attend(int64_t query, int64_t hidden, int64_t visible, float* part) {
+  // Takes tokens [hidden, visible) of a block into the part's sums of the queries of a row, `query`
+  // the first. Each step is done for all heads before the next one: heads do not wait for each
+  // other, so the processor works on several at a time.
+  template <class Block>
+  void Attend(Block block, int64_t query, int64_t hidden, int64_t visible, float* part) {
     ForHeads([&]<int heads>(int64_t head) RENGA_INLINE_LAMBDA {
-      int64_t t = ScoreTiles<heads, 4>(query, head, 0, visible);
-      t = ScoreTiles<heads, 2>(query, head, t, visible);
-      for (; t < visible; t += kLanes) ScoreTile<heads, 1>(query, head, t);
+      int64_t t = ScoreTiles<heads, kVectors<heads>>(block, query, head, 0, visible);
+      t = ScoreTiles<heads, 2>(block, query, head, t, visible);
+      for (; t < visible; t += kLanes) ScoreTile<heads, 1>(block, query, head, t);
     });
-    for (int64_t head = 0; head < task_.heads_per_kv; ++head) {
-      Isa::StoreF(Rescale(head), Weigh(query + head, hidden, visible, Scores(head), part));
-    }
+    Weigh(query, hidden, visible, part);
     ForHeads([&]<int heads>(int64_t head) RENGA_INLINE_LAMBDA {
+      constexpr int kAtOnce = kVectors<heads>;
       int64_t d = 0;
-      for (; d + 4 * kLanes <= layout_.dims; d += 4 * kLanes) {
-        AddValues<heads, 4>(query, head, hidden, visible, d, part);
+      for (; d + kAtOnce * kLanes <= layout_.dims; d += kAtOnce * kLanes) {
+        AddValues<heads, kAtOnce>(block, query, head, hidden, visible, d, part);
       }
       for (; d < layout_.dims; d += kLanes) {
-        AddValues<heads, 1>(query, head, hidden, visible, d, part);
+        AddValues<heads, 1>(block, query, head, hidden, visible, d, part);
       }
     });
+    ask_ = Ask();
   }
 
+  // Vectors of sums that registers hold for each of so many heads.
+  template <int heads>
+  static constexpr int kVectors = heads > 4 ? 2 : 4;
+
   // body.operator()<heads>(first) for all heads of a row, as many at a time as registers hold.
-  template <class Body>
-  void ForHeads(const Body& body) {
-    const int64_t end = task_.heads_per_kv;
-    int64_t head = 0;
-    for (; head + Isa::kAttentionHeads <= end; head += Isa::kAttentionHeads) {
-      body.template operator()<Isa::kAttentionHeads>(head);
-    }
-    for (; head < end; ++head) body.template operator()<1>(head);
+  template <int heads = Isa::kAttentionHeads, class Body>
+  void ForHeads(const Body& body, int64_t head = 0) {
+    for (; head + heads <= task_.heads_per_kv; head += heads) body.template operator()<heads>(head);
+    if constexpr (heads > 1) ForHeads<heads / 2>(body, head);
   }
 
   float* Scores(int64_t head) { return memory_ + layout_.scores + head * layout_.tokens; }
+  float* Maxima() { return memory_ + layout_.maxima; }
+  float* Rescales() { return memory_ + layout_.rescales; }
 
-  float* Rescale(int64_t head) { return memory_ + layout_.rescales + head * kLanes; }
-
-  template <int heads, int vectors>
-  int64_t ScoreTiles(int64_t query, int64_t head, int64_t t, int64_t visible) {
+  template <int heads, int vectors, class Block>
+  int64_t ScoreTiles(Block block, int64_t query, int64_t head, int64_t t, int64_t visible) {
     for (; t + vectors * kLanes <= visible; t += vectors * kLanes) {
-      ScoreTile<heads, vectors>(query, head, t);
+      ScoreTile<heads, vectors>(block, query, head, t);
     }
     return t;
   }
 
   // scores[head + h][t] = query (query + head + h) * key t, one token per lane: over the head's
   // numbers in order.
-  template <int heads, int vectors>
-  void ScoreTile(int64_t query, int64_t head, int64_t t) {
+  template <int heads, int vectors, class Block>
+  void ScoreTile(Block block, int64_t query, int64_t head, int64_t t) {
     const float* queries = memory_ + layout_.queries + (query + head) * layout_.dims;
-    const float* keys = memory_ + layout_.keys + t;
+    const int64_t dims = layout_.dims, end = task_.head_dim;
+    const Ask ask = ask_;
     F dots[heads][vectors];
     Unroll<heads * vectors>(
         [&](auto i) RENGA_INLINE_LAMBDA { dots[i / vectors][i % vectors] = Isa::ZeroF(); });
-    for (int64_t d = 0; d < task_.head_dim; ++d, keys += layout_.tokens) {
-      AskFor(ask_.keys + d * ask_.key_bytes, ask_.key_bytes);
+    for (int64_t d = 0; d < end; ++d) {
+      Prefetch(ask.keys + d * ask.key_bytes, ask.key_bytes);
       F key[vectors];
-      Unroll<vectors>([&](auto v) RENGA_INLINE_LAMBDA { key[v] = Isa::LoadF(keys + v * kLanes); });
+      Unroll<vectors>([&](auto v) RENGA_INLINE_LAMBDA { key[v] = block.Key(d, t + v * kLanes); });
       Unroll<heads>([&](auto h) RENGA_INLINE_LAMBDA {
-        const F q = Isa::SetF(queries[h * layout_.dims + d]);
+        const F q = Isa::SetF(queries[h * dims + d]);
         Unroll<vectors>(
             [&](auto v) RENGA_INLINE_LAMBDA { dots[h][v] = Isa::MulAddF(q, key[v], dots[h][v]); });
       });
@@ -403,60 +448,74 @@ class AttentionKernel {
     });
   }
 
-  // Turns a query's scores into weights relative to the largest score so far, adds them up, and
-  // returns what earlier sums must be multiplied by.
-  F Weigh(int64_t query, int64_t hidden, int64_t visible, float* scores, float* part) {
+  // Turns a row's scores into weights relative to the largest of each head so far, adds them up,
+  // and notes what earlier sums must be multiplied by.
+  void Weigh(int64_t query, int64_t hidden, int64_t visible, float* part) {
+    const int64_t heads = task_.heads_per_kv;
+    for (int64_t head = 0; head < heads; ++head) {
+      Maxima()[head] = LargestScore(*MaximumOf(part, query + head), hidden, visible, Scores(head));
+    }
+    for (int64_t head = 0; head < heads; head += kLanes) {
+      const F before = Isa::LoadF(MaximumOf(part, query + head));
+      Isa::StoreF(Rescales() + head, Math::Exp(Isa::SubF(before, Isa::LoadF(Maxima() + head))));
+    }
+    for (int64_t head = 0; head < heads; ++head) {
+      *MaximumOf(part, query + head) = Maxima()[head];
+      const F now = Isa::SetF(Maxima()[head]);
+      float* const sums = WeightsOf(part, query + head);
+      F sum = Isa::MulF(Isa::LoadF(sums), Isa::SetF(Rescales()[head]));
+      float* const scores = Scores(head);
+      for (int64_t t = 0; t < visible; t += kLanes) {
+        const F weight = Math::Exp(Isa::SubF(Isa::LoadF(scores + t), now));
+        Isa::StoreF(scores + t, weight);
+        sum = Isa::AddF(sum, weight);
+      }
+      Isa::StoreF(sums, sum);
+    }
+  }
+
+  // Of a head's scores and `before`. Those of tokens that are not seen become minus infinity.
+  float LargestScore(float before, int64_t hidden, int64_t visible, float* scores) const {
     for (int64_t t = 0; t < hidden; ++t) scores[t] = kMinusInfinity;
     for (int64_t t = visible; t < layout_.tokens; ++t) scores[t] = kMinusInfinity;
-    float& maximum = *MaximumOf(part, query);
-    F largest = Isa::SetF(maximum);
-    const F before = largest;
+    F largest = Isa::SetF(before);
     for (int64_t t = 0; t < visible; t += kLanes) {
       largest = Isa::MaxF(largest, Isa::LoadF(scores + t));
     }
-    maximum = Isa::LargestF(largest);
-    const F now = Isa::SetF(maximum);
-    const F rescale = Math::Exp(Isa::SubF(before, now));
-    float* weights = WeightsOf(part, query);
-    F sum = Isa::MulF(Isa::LoadF(weights), rescale);
-    for (int64_t t = 0; t < visible; t += kLanes) {
-      const F weight = Math::Exp(Isa::SubF(Isa::LoadF(scores + t), now));
-      Isa::StoreF(scores + t, weight);
-      sum = Isa::AddF(sum, weight);
-    }
-    Isa::StoreF(weights, sum);
-    return rescale;
+    return Isa::LargestF(largest);
   }
 
   // sums = sums * rescale, then + weight * value token by token, for `vectors` vectors of a head.
-  template <int heads, int vectors>
-  void AddValues(int64_t query, int64_t head, int64_t hidden, int64_t visible, int64_t d,
-                 float* part) {
+  template <int heads, int vectors, class Block>
+  void AddValues(Block block, int64_t query, int64_t head, int64_t hidden, int64_t visible,
+                 int64_t d, float* part) {
     float* out = SumOf(part, query + head) + d;
     const float* weights = Scores(head);
+    const int64_t dims = layout_.dims, tokens = layout_.tokens;
+    const std::byte* const next = ask_.values + ask_.value_bytes * d / dims;
+    const int64_t value_bytes = ask_.value_bytes;
+    const int64_t asked = head == 0 ? value_bytes * vectors * kLanes / dims : 0;
     F sums[heads][vectors];
     Unroll<heads * vectors>([&](auto i) RENGA_INLINE_LAMBDA {
       constexpr int h = i / vectors, v = i % vectors;
-      sums[h][v] =
-          Isa::MulF(Isa::LoadF(out + h * layout_.dims + v * kLanes), Isa::LoadF(Rescale(head + h)));
+      const F rescale = Isa::SetF(Rescales()[head + h]);
+      sums[h][v] = Isa::MulF(Isa::LoadF(out + h * dims + v * kLanes), rescale);
     });
-    const float* values = memory_ + layout_.values + hidden * layout_.dims + d;
-    for (int64_t t = hidden; t < visible; ++t, values += layout_.dims) {
-      AskFor(ask_.values + t * ask_.value_bytes, ask_.value_bytes);
+    for (int64_t t = hidden; t < visible; ++t) {
+      Prefetch(next + t * value_bytes, asked);
       F value[vectors];
       Unroll<vectors>([&](auto v)
-                          RENGA_INLINE_LAMBDA { value[v] = Isa::LoadF(values + v * kLanes); });
+                          RENGA_INLINE_LAMBDA { value[v] = block.Value(t, d + v * kLanes); });
       Unroll<heads>([&](auto h) RENGA_INLINE_LAMBDA {
-        const F weight = Isa::SetF(weights[h * layout_.tokens + t]);
+        const F weight = Isa::SetF(weights[h * tokens + t]);
         Unroll<vectors>([&](auto v) RENGA_INLINE_LAMBDA {
           sums[h][v] = Isa::MulAddF(weight, value[v], sums[h][v]);
         });
       });
     }
-    ask_.value_bytes = 0;
     Unroll<heads * vectors>([&](auto i) RENGA_INLINE_LAMBDA {
       constexpr int h = i / vectors, v = i % vectors;
-      Isa::StoreF(out + h * layout_.dims + v * kLanes, sums[h][v]);
+      Isa::StoreF(out + h * dims + v * kLanes, sums[h][v]);
     });
   }
 
@@ -483,6 +542,7 @@ class AttentionKernel {
   const int64_t last_;  // the last row's position
   const Layout layout_;
   float* const memory_;
+  const bool as_they_lie_;  // no cell is converted twice, so none is kept converted
   Ask ask_;
 };
 

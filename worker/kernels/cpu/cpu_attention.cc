@@ -16,6 +16,8 @@ constexpr int64_t kJobsPerThread = 4;
 // Bytes that the parts of a call may take: of what model::ScratchParts calls fixed.
 constexpr int64_t kMostPartBytes = int64_t{2} << 20;
 
+static_assert(kAttentionScaled == base::kKvScaleElements);
+
 KvCells CellsOf(base::DataType type) {
   if (type == base::DataType::kQ8_0) return KvCells::kCodes;
   return type == base::DataType::kF16 ? KvCells::kHalves : KvCells::kFloats;
@@ -34,7 +36,6 @@ AttentionTask TaskOfSlot(const AttentionArgs& args, const SequenceSlot& slot) {
   task.values = cache.values;
   task.cells = CellsOf(cache.type);
   task.head_bytes = KvLayout(cache).head_bytes();
-  task.scale_elements = base::kKvScaleElements;
   task.blocks = slot.blocks.data();
   task.block_tokens = cache.block_tokens;
   task.kv_heads = cache.n_kv_heads;

@@ -29,7 +29,7 @@ struct Avx512Vnni {
   static constexpr int kPrefetchBytes256 = 1024;
   static constexpr int kPrefetchLevel = 2;
   static constexpr bool kStepByStep = true;
-  static constexpr int kAttentionHeads = 4;
+  static constexpr int kAttentionHeads = 8;
   using F = __m512;
   using I = __m512i;
 

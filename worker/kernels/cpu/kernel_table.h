@@ -38,6 +38,8 @@ struct FormatKernels {
 
 // What the cells of a KV cache hold (kv_layout.h).
 enum class KvCells : int8_t { kFloats, kHalves, kCodes };
+// kCodes: numbers of a head that share a scale; a multiple of every path's lanes.
+inline constexpr int64_t kAttentionScaled = 32;
 
 // Rows of queries of one sequence against one layer's cache.
 struct AttentionTask {
@@ -50,8 +52,7 @@ struct AttentionTask {
   const std::byte* keys = nullptr;
   const std::byte* values = nullptr;
   KvCells cells = KvCells::kHalves;
-  int64_t head_bytes = 0;      // of the keys, or values, of one block and KV head
-  int64_t scale_elements = 1;  // kCodes: numbers of a head that share a scale, a multiple of lanes
+  int64_t head_bytes = 0;  // of the keys, or values, of one block and KV head
   const int32_t* blocks = nullptr;
   int64_t block_tokens = 0;
   int64_t kv_heads = 0;
