@@ -110,7 +110,8 @@ def parse_arguments():
     parser.add_argument("-n", "--generate", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--prompts", type=int, default=len(PROMPTS))
-    parser.add_argument("--only", default="", help="ways whose name holds this")
+    parser.add_argument("--only", default="",
+                        help="ways whose name holds this, or one of these (commas between)")
     parser.add_argument("--limit", type=float, default=300, help="seconds for one run")
     parser.add_argument("--option", action="append", default=[],
                         help="another argument for renga run")
@@ -126,7 +127,7 @@ def main():
             for prompt in PROMPTS[:arguments.prompts]:
                 texts = set()
                 for name, count, flags in ways(arguments):
-                    if arguments.only not in name:
+                    if not any(part in name for part in arguments.only.split(",")):
                         continue
                     with lan_box.LanBox(machines=2, delay_ms=arguments.delay,
                                         mbit_s=arguments.mbit) as box:
@@ -139,6 +140,7 @@ def main():
                 if len(texts) > 1:
                     raise SystemExit(f"texts differ: {texts}")
     rows = [{"way": name, "ms_per_token": statistics.median(r["ms"] for r in results),
+             "least_ms": min(r["ms"] for r in results), "most_ms": max(r["ms"] for r in results),
              "bytes_per_token": statistics.median(r["bytes"] for r in results),
              "tokens": sum(r["tokens"] for r in results),
              "guessed": sum(r["guesses"][0] for r in results),
@@ -147,10 +149,12 @@ def main():
     if arguments.json:
         print(json.dumps(rows))
         return
-    print("| rows | ms per token | bytes per token | tokens | guessed | right | refuted |")
-    print("|---|---:|---:|---:|---:|---:|---:|")
+    print("| rows | ms per token | least to most | bytes per token | tokens | guessed | right | "
+          "refuted |")
+    print("|---|---:|---:|---:|---:|---:|---:|---:|")
     for row in rows:
-        print(f"| {row['way']} | {row['ms_per_token']:.2f} | {row['bytes_per_token']:.0f} | "
+        print(f"| {row['way']} | {row['ms_per_token']:.2f} | {row['least_ms']:.2f} to "
+              f"{row['most_ms']:.2f} | {row['bytes_per_token']:.0f} | "
               f"{row['tokens']} | {row['guessed']} | {row['right']} | {row['refuted']} |")
 
 
