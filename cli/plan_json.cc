@@ -52,6 +52,8 @@ nlohmann::json OnePlanJson(const partition::Plan& plan,
                          {"head_ms", plan.times.head},
                          {"head_blocks", plan.heads.size()},
                          {"spilled_bytes", SpilledBytes(plan, workers)},
+                         {"given_up_for_prompts_ms", plan.given_up_ms},
+                         {"prompts_take_less_by", plan.prompts_gain},
                          {"notes", plan.notes}};
   json["stages"] = nlohmann::json::array();
   for (size_t i = 0; i < plan.stages.size(); ++i) {
@@ -104,6 +106,15 @@ nlohmann::json ChangesJson(const std::vector<partition::Change>& changes) {
     if (change.fits) {
       entry["ms"] = change.ms;
       entry["replicas"] = change.replicas;
+    }
+    if (change.link.has_value()) {
+      const auto profile = [](const partition::LinkProfile& link) {
+        return nlohmann::json{{"latency_us", link.latency_us},
+                              {"mb_per_s", link.bytes_per_second / 1e6}};
+      };
+      entry["link"] = {{"between", {change.link->one, change.link->other}},
+                       {"now", profile(change.link->now)},
+                       {"then", profile(change.link->then)}};
     }
     json.push_back(std::move(entry));
   }

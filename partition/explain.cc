@@ -14,6 +14,9 @@ namespace {
 
 using Row = std::vector<std::string>;
 
+// What rounds to less is not told.
+constexpr double kWorthSayingMs = 0.005;
+
 // "0-10": first and last, both included, as people count.
 std::string RangeText(const model::Range& range) {
   if (range.empty()) return "-";
@@ -74,6 +77,21 @@ std::vector<int> BusyWorkers(const Plan& plan) {
 // "13.9", and "0.071" where that would be 0.1.
 std::string PerSecond(double per_second) {
   return absl::StrFormat(per_second < 1 ? "%.2g" : "%.1f", per_second);
+}
+
+// "  (2 Gbit/s and 60 us in place of 1 and 120)", of what links have.
+std::string LinkText(const LinkChange& link) {
+  const auto rate = [](double bytes_per_second) {
+    return absl::StrFormat("%.3g", bytes_per_second * 8 / 1e9);
+  };
+  const auto time = [](double us) { return absl::StrFormat("%.3g", us); };
+  const bool limited = link.now.bytes_per_second > 0;
+  const bool late = link.now.latency_us > 0;
+  const char* both = limited && late ? " and " : "";
+  return absl::StrCat("  (", limited ? rate(link.then.bytes_per_second) + " Gbit/s" : "", both,
+                      late ? time(link.then.latency_us) + " us" : "", " in place of ",
+                      limited ? rate(link.now.bytes_per_second) : "", both,
+                      late ? time(link.now.latency_us) : "", ")");
 }
 
 // Where one stream's time goes, and the largest part of it.
@@ -166,6 +184,13 @@ void AppendParts(const Plan& plan, const std::vector<WorkerProfile>& workers, st
       limits.kv_blocks * model::kKvBlockTokens, base::GetDataTypeInfo(limits.kv_type).name,
       limits.max_step_tokens, limits.max_step_outputs);
   text += TimesText(plan);
+  if (plan.given_up_ms > kWorthSayingMs) {
+    absl::StrAppendFormat(&text,
+                          "%.2f ms of a token's time (%.1f %%) are given up so that prompts take "
+                          "%.0f %% less\n",
+                          plan.given_up_ms, 100 * plan.given_up_ms / plan.stream_ms,
+                          100 * plan.prompts_gain);
+  }
   if (plan.kept) {
     absl::StrAppendFormat(&text,
                           "kept as it was placed last, so that no weights move: no plan can take "
@@ -266,18 +291,22 @@ std::string ExplainChanges(const Replicas& replicas, Objective objective,
   const auto count_of = [&](size_t plans) {
     return several ? absl::StrFormat(", %d replica(s)", plans) : std::string();
   };
-  std::string text = absl::StrFormat("what if (%s, now %.2f ms%s):\n",
+  const auto rate_of = [&](double ms) {
+    return one_stream ? absl::StrCat("  ", PerSecond(1e3 / ms), " tok/s") : std::string();
+  };
+  std::string text = absl::StrFormat("what if (%s, now %.2f ms%s%s):\n",
                                      one_stream ? "ms per token"
                                      : several  ? "ms from step to step of all replicas"
                                                 : "ms of the slowest",
-                                     now, count_of(replicas.plans.size()));
+                                     now, rate_of(now), count_of(replicas.plans.size()));
   size_t width = 0;
   for (const Change& change : changes) width = std::max(width, change.name.size());
   for (const Change& change : changes) {
     absl::StrAppendFormat(&text, "  %-*s  ", static_cast<int>(width), change.name);
     if (change.fits) {
-      absl::StrAppendFormat(&text, "%8.2f ms  %+.0f %%%s\n", change.ms,
-                            100 * (change.ms - now) / now, count_of(change.replicas));
+      absl::StrAppendFormat(&text, "%8.2f ms%s  %+.0f %%%s%s\n", change.ms, rate_of(change.ms),
+                            100 * (change.ms - now) / now, count_of(change.replicas),
+                            change.link.has_value() ? LinkText(*change.link) : "");
     } else {
       text += "the model does not fit\n";
     }

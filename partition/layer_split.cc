@@ -160,8 +160,11 @@ LayerSplit ForPrompts(LineupTable& table, const LayerSplit& best, double given_u
     return table.fixed_ms() + table.MinimiseSum({.prompt_ms = ms}) <= most;
   });
   table.MinimiseSum({.prompt_ms = prompt_ms});
-  const LayerSplit split = table.Split();
-  return split.stream_ms * split.prompt_ms < best.stream_ms * best.prompt_ms ? split : best;
+  LayerSplit split = table.Split();
+  if (split.stream_ms * split.prompt_ms >= best.stream_ms * best.prompt_ms) return best;
+  split.given_up_ms = std::max(0.0, split.stream_ms - best.stream_ms);
+  split.prompts_gain = 1 - split.prompt_ms / best.prompt_ms;
+  return split;
 }
 
 }  // namespace

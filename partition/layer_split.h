@@ -37,6 +37,9 @@ struct LayerSplit {
   // Stages, the hops to them, and the last one's head rows with their way back.
   double stream_ms = 0;
   double prompt_ms = 0;  // of the slowest stage, for kPromptRows tokens
+  // What of stream_ms was given up for that, and the part that prompts then take less.
+  double given_up_ms = 0;
+  double prompts_gain = 0;
 };
 
 // kOneStream: the least stream_ms and, among those, the least slowest_ms; kManyStreams the other

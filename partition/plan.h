@@ -197,6 +197,10 @@ struct Plan {
   // Another plan would be faster, by up to a quarter: this is the request's previous one, kept so
   // that no weights move.
   bool kept = false;
+  // What of stream_ms was given up for prompts (PlanRequest::for_prompts), and the part of its time
+  // that a prompt then takes less.
+  double given_up_ms = 0;
+  double prompts_gain = 0;
   std::vector<std::string> notes;  // what was asked for and not done, in sentences
 };
 

@@ -224,6 +224,8 @@ Candidate PlanSearch::ToCandidate(const Found& found, const LayerSplit& split) c
   candidate.with_one_more = found.with_one_more;
   candidate.bound_ms = found.bound_ms;
   candidate.exact = found.exact;
+  candidate.given_up_ms = split.given_up_ms;
+  candidate.prompts_gain = split.prompts_gain;
   std::vector<size_t> used(kinds_.count(), 0);
   for (size_t i = 0; i < split.options.size(); ++i) {
     const StageShape& shape = split.options[i]->shape;

@@ -28,6 +28,8 @@ struct Candidate {
   double bound_ms = 0;
   bool exact = false;
   bool kept = false;  // as Plan::kept
+  double given_up_ms = 0;
+  double prompts_gain = 0;
 };
 
 // What each of `worker_count` workers holds; empty specs for the idle.

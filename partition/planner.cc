@@ -200,6 +200,8 @@ Plan BuildPlan(const PlanSearch& search, const std::vector<WorkerProfile>& worke
   plan.bound_ms = candidate.bound_ms;
   plan.exact = candidate.exact;
   plan.kept = candidate.kept;
+  plan.given_up_ms = candidate.given_up_ms;
+  plan.prompts_gain = candidate.prompts_gain;
   plan.workers.resize(workers.size());
   const std::vector<model::ShardSpec> specs = SpecsOf(candidate, workers.size());
   for (size_t i = 0; i < workers.size(); ++i) {

@@ -154,6 +154,11 @@ TEST(PlannerTest, OneStreamLeavesOutWhoOnlyAddsAHop) {
   ASSERT_OK_AND_ASSIGN(const Plan filled, PlanFor(model, workers, tokens_only));
   EXPECT_GT(filled.workers[1].spec.layers.size(), filled.workers[0].spec.layers.size());
   EXPECT_LT(filled.stream_ms, both.stream_ms);
+  EXPECT_NEAR(both.given_up_ms, both.stream_ms - filled.stream_ms, 1e-9);
+  EXPECT_GT(both.prompts_gain, 0.1) << "from five layers of eight to four";
+  EXPECT_THAT(ExplainPlan(both, workers), HasSubstr("are given up so that prompts take"));
+  EXPECT_EQ(filled.given_up_ms, 0);
+  EXPECT_THAT(ExplainPlan(filled, workers), Not(HasSubstr("given up")));
 }
 
 TEST(PlannerTest, GroupsWhereTheNetworkIsFastEnough) {
@@ -249,7 +254,7 @@ TEST(PlannerTest, ChangesAreThePlansOfOtherClusters) {
   const Replicas now{.plans = {plan}, .steps_per_second = 1e3 / plan.slowest_ms};
   ASSERT_OK_AND_ASSIGN(const std::vector<Change> changes,
                        ExploreChanges(model.model, model.footprint, workers, request, now));
-  ASSERT_EQ(changes.size(), 5u);
+  ASSERT_EQ(changes.size(), 6u);
   EXPECT_EQ(changes[0].name, "without 'a'");
   EXPECT_FALSE(changes[0].fits);
   EXPECT_EQ(changes[3].name, "one more like 'b'");

@@ -66,10 +66,18 @@ class PlanTest(ClusterProcessTest):
         self.assertEqual(a["head_rows"][1], b["head_rows"][0])
         self.assertEqual(plan["stages"][0]["names"], ["worker 1", "worker 2"])
         self.assertEqual([change["name"] for change in plan["what_if"]],
-                         ["without 'worker 2'", "one more like 'worker 1'", "links twice as fast"])
+                         ["without 'worker 2'", "one more like 'worker 1'", "links twice as fast",
+                          "the link 'worker 1' - 'worker 2' twice as fast"])
         # Nothing fits on one: a group of two needs two.
         self.assertFalse(plan["what_if"][0]["fits"])
         self.assertLess(plan["what_if"][2]["ms"], plan["ms_per_token"])
+        one = plan["what_if"][3]
+        self.assertLess(one["ms"], plan["ms_per_token"])
+        self.assertGreaterEqual(one["ms"], plan["what_if"][2]["ms"])
+        self.assertEqual(one["link"]["between"], ["worker 1", "worker 2"])
+        for key, factor in (("mb_per_s", 2), ("latency_us", 0.5)):
+            self.assertEqual(one["link"]["then"][key], factor * one["link"]["now"][key])
+        self.assertIn(" Gbit/s and ", self.plan(*TWO, "--network", "10gbe", "--what-if"))
         idle = self.plan_json("--worker", "64MiB@10", "--worker", "64MiB@0.01")["workers"][1]
         self.assertIn("hop", idle["idle"])
 
