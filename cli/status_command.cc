@@ -1,5 +1,6 @@
 // renga status: who is in the cluster, what they hold, where the time goes.
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <map>
 #include <memory>
@@ -224,6 +225,26 @@ void PrintPlaces(const nlohmann::json& worker) {
       HasMovingExperts(places) ? ", +3/8: three of eight experts are in memory now" : "");
 }
 
+// How fast its device is, how old that figure is, and whether the plan was made with another one.
+void PrintSpeed(const nlohmann::json& worker) {
+  constexpr double kWorthSaying = 1.15;
+  if (!worker.contains("speed_age_s")) return;
+  const double now = worker.value("weight_bytes_per_second", 0.0);
+  const double planned = worker.value("planned_weight_bytes_per_second", 0.0);
+  const double age_s = worker.value("speed_age_s", 0.0);
+  std::printf("%s: reads %.1f GB of weights per second, measured %s ago",
+              worker.value("name", "").c_str(), now / 1e9,
+              age_s < 120 ? absl::StrFormat("%.0f s", age_s).c_str()
+                          : absl::StrFormat("%.0f min", age_s / 60).c_str());
+  if (now > 0 && planned > 0 && std::max(now / planned, planned / now) > kWorthSaying) {
+    std::printf(
+        "; %.0f %% %s than the plan counts on: `renga plan MODEL --running` says what "
+        "another one would give",
+        100 * std::abs(now / planned - 1), now < planned ? "slower" : "faster");
+  }
+  std::printf("\n");
+}
+
 // What is wrong with a worker's device.
 void PrintTrouble(const nlohmann::json& worker) {
   const std::string trouble = worker.value("trouble", "");
@@ -291,6 +312,7 @@ absl::Status PrintStatus(const StatusFlags& flags) {
     for (const nlohmann::json& worker : status.value("workers", nlohmann::json::array())) {
       PrintResidency(worker);
       PrintPlaces(worker);
+      PrintSpeed(worker);
       PrintTrouble(worker);
     }
     PrintReplicas(status);

@@ -49,12 +49,14 @@ nlohmann::json ToJson(const cluster::WorkerStatus& worker) {
   json["copy_bytes_per_second"] = worker.offer.copy_bytes_per_second;
   json["disk_bytes_per_second"] = worker.offer.disk_bytes_per_second;
   json["layer_us"] = worker.offer.layer_us;
+  if (worker.speed_age.has_value()) json["speed_age_s"] = absl::ToDoubleSeconds(*worker.speed_age);
   if (worker.worker_index.has_value()) {
     json["replica"] = *worker.replica + 1;
     if (!worker.shard.layers.empty()) json["layers"] = ToJson(worker.shard.layers);
     if (!worker.shard.head_rows.empty()) json["head_rows"] = ToJson(worker.shard.head_rows);
     if (worker.shard.embedding) json["embedding"] = true;
     json["planned_bytes"] = worker.planned_bytes;
+    json["planned_weight_bytes_per_second"] = worker.planned_weight_bytes_per_second;
     if (worker.expected_missed_bytes) json["expected_missed_bytes"] = *worker.expected_missed_bytes;
     json["fetched_bytes"] = worker.load.fetched;
     json["cached_bytes"] = worker.load.cached;

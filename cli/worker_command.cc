@@ -48,6 +48,7 @@ struct WorkerFlags {
   bool local = false;
   bool spare = false;    // with `local`: all that is offered
   bool measure = false;  // with `local`: the device, too
+  double measure_again_minutes = 30;
   bool keep_packed = true;
   std::optional<bool> lazy_head;
   bool quiet = false;
@@ -135,6 +136,9 @@ absl::StatusOr<worker::WorkerOptions> ToOptions(const WorkerFlags& flags, const 
   if (flags.local) options.cache_directory.clear();
   options.local_model_path = flags.model;
   options.measure_speed = !flags.local || flags.measure;
+  options.measure_again_after = flags.measure_again_minutes > 0
+                                    ? absl::Minutes(flags.measure_again_minutes)
+                                    : absl::InfiniteDuration();
   return options;
 }
 
@@ -256,6 +260,11 @@ void AddWorkerCommand(CLI::App& app, Invocation& invocation) {
   command->add_option("--model", flags->model,
                       "A copy of the model on this machine, to read instead of fetching");
   command->add_option("--cache", flags->cache, "Folder that keeps shipped shards");
+  command
+      ->add_option("--measure-again", flags->measure_again_minutes,
+                   "Minutes after which the speed of this machine is measured again, as soon as "
+                   "it has nothing to do (default: 30; 0: never)")
+      ->check(CLI::Range(0.0, 1e6));
   AddDeviceFlags(*command, flags->devices);
   AddPackedCacheFlag(*command, flags->keep_packed);
   AddLazyHeadFlag(*command, flags->lazy_head, "no");

@@ -110,6 +110,7 @@ class ClusterManager::Impl {
 
   void RecallPlacement();
   void RememberPlacement(size_t slot);
+  void WritePlacement() const;
   void WaitFor(const std::string& reason, const absl::Status& refusal);
   ClusterState State() const;
   std::string Sentence() const;
@@ -188,6 +189,7 @@ void ClusterManager::Impl::Run() {
 
 void ClusterManager::Impl::LookAround() {
   const std::vector<Member> members = options_.membership->Members();
+  if (TakeConfirmedSpeeds(members, last_)) WritePlacement();
   for (size_t slot = 0; slot < slots_.size(); ++slot) {
     if (slots_[slot].replica != nullptr) LookAfter(slot, members);
   }
@@ -357,6 +359,10 @@ void ClusterManager::Impl::RememberPlacement(size_t slot) {
            });
   });
   last_.insert(last_.end(), now.begin(), now.end());
+  WritePlacement();
+}
+
+void ClusterManager::Impl::WritePlacement() const {
   if (options_.last_placement_file.empty()) return;
   const absl::Status written = WriteLastPlacement(options_.last_placement_file, last_);
   if (!written.ok()) {

@@ -3,6 +3,7 @@
 #include <future>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -10,7 +11,10 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "base/data_type.h"
 #include "base/testing/status_matchers.h"
+#include "base/testing/temp_folder.h"
+#include "coordinator/cluster/last_placement.h"
 #include "coordinator/cluster/testing/fake_workers.h"
 #include "coordinator/cluster/testing/test_model.h"
 #include "gtest/gtest.h"
@@ -64,6 +68,7 @@ class ClusterManagerTest : public ::testing::Test {
     options.rejoin_grace = rejoin_grace;
     options.load_stall_limit = load_stall_limit_;
     options.step_deadline = step_deadline_;
+    options.last_placement_file = last_placement_file_;
     manager_ = std::make_unique<ClusterManager>(std::move(options));
   }
   absl::Status WaitUntilReady() { return manager_->WaitUntilReady(absl::Seconds(20), nullptr); }
@@ -113,6 +118,7 @@ class ClusterManagerTest : public ::testing::Test {
   transport::InProcessDialer dialer_{nullptr};
   absl::Duration load_stall_limit_ = absl::Seconds(30);
   absl::Duration step_deadline_ = absl::Seconds(30);
+  std::string last_placement_file_;
   int64_t head_blocks_ = 2;
   int64_t min_replicas_ = 1;
   int64_t max_replicas_ = 1;
@@ -205,6 +211,46 @@ TEST_F(ClusterManagerTest, AnOfferThatIsTooSmallNowMakesANewPlan) {
   offer(member.offer.memory_bytes);
   ASSERT_OK(WaitUntilReady());
   ExpectItWorks();
+}
+
+TEST_F(ClusterManagerTest, TheNextPlanCountsOnWhatWasMeasuredMeanwhile) {
+  last_placement_file_ = testing::NewTempFolder() + "/last_placement.json";
+  const Member a = Join(AddWorker("w-a"));
+  const Member b = Join(AddWorker("w-b"));
+  StartManager(2);
+  ASSERT_OK(WaitUntilReady());
+  const auto of = [](const ClusterStatus& status, const std::string& id) {
+    for (const WorkerStatus& worker : status.workers) {
+      if (worker.id == id) return worker;
+    }
+    return WorkerStatus();
+  };
+  const double before = b.offer.weight_bytes_per_second;
+  EXPECT_EQ(of(manager_->Status(), "w-b").planned_weight_bytes_per_second, before);
+  EXPECT_EQ(of(manager_->Status(), "w-b").speed_age, std::nullopt);
+  Heartbeat heartbeat;
+  heartbeat.speed = MeasuredSpeed{.kernels = {{base::DataType::kF32, before / 4, before}},
+                                  .age = absl::Minutes(3),
+                                  .confirmed = true};
+  ASSERT_TRUE(membership_.Heard("w-b", b.incarnation, heartbeat));
+  // At once for whoever asks, and in the file that the next plan begins with.
+  EXPECT_EQ(of(manager_->Status(), "w-b").offer.weight_bytes_per_second, before / 4);
+  EXPECT_EQ(of(manager_->Status(), "w-b").planned_weight_bytes_per_second, before);
+  EXPECT_GE(of(manager_->Status(), "w-b").speed_age, absl::Minutes(3));
+  EXPECT_TRUE(Eventually([&](const ClusterStatus&) {
+    const auto last = ReadLastPlacement(last_placement_file_);
+    return last.ok() && last->size() == 2 && (*last)[1].worker_id == "w-b" &&
+           (*last)[1].weight_bytes_per_second == before / 4;
+  }));
+  EXPECT_EQ(workers_[1]->load_count(), 1) << "a plan that runs is not changed";
+  const int64_t layers = of(manager_->Status(), "w-b").shard.layers.size();
+  Lose(a);
+  Join(*workers_[0]);
+  ASSERT_OK(WaitUntilReady());
+  EXPECT_TRUE(Eventually([&](const ClusterStatus& status) {
+    return of(status, "w-b").planned_weight_bytes_per_second == before / 4;
+  }));
+  EXPECT_LT(of(manager_->Status(), "w-b").shard.layers.size(), layers);
 }
 
 TEST_F(ClusterManagerTest, ALostWorkerFailsStepsAtOnceAndIsNamed) {

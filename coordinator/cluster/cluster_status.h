@@ -49,6 +49,7 @@ struct WorkerStatus {
   std::string detail;       // why it is lost, idle or left out; may be empty
   WorkerOffer offer;
   absl::Duration heartbeat_age;
+  std::optional<absl::Duration> speed_age;  // of the offer's measurement; nullopt: not measured
   Heartbeat heartbeat;
 
   // Of its part in the present plan of a replica.
@@ -59,7 +60,8 @@ struct WorkerStatus {
   // Of experts that come and go, what a token misses by the usage that was measured; nullopt where
   // that was not.
   std::optional<int64_t> expected_missed_bytes = std::nullopt;
-  double predicted_ms = 0;  // of a token's time
+  double predicted_ms = 0;                     // of a token's time
+  double planned_weight_bytes_per_second = 0;  // that the plan was made with; the offer has today's
   LoadBytes load;
   WorkerTimes times;  // measured
 };

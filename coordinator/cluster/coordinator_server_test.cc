@@ -5,6 +5,7 @@
 #include <grpcpp/client_context.h>
 #include <grpcpp/server.h>
 
+#include <functional>
 #include <limits>
 #include <memory>
 #include <optional>
@@ -14,6 +15,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
+#include "base/data_type.h"
 #include "base/testing/status_matchers.h"
 #include "coordinator/cluster/testing/test_model.h"
 #include "gtest/gtest.h"
@@ -265,6 +267,60 @@ TEST_F(CoordinatorServerTest, HeartbeatsAreKept) {
   ASSERT_EQ(membership_.Members().size(), 1u);
   EXPECT_EQ(membership_.Members()[0].last_heartbeat.epoch, 12u);
   EXPECT_EQ(membership_.Members()[0].last_heartbeat.memory_used_bytes, 34);
+}
+
+proto::Heartbeat MeasuredHeartbeat(double decode) {
+  proto::Heartbeat heartbeat;
+  proto::MeasuredSpeed& speed = *heartbeat.mutable_speed();
+  proto::KernelSpeed& kernel = *speed.add_kernels();
+  kernel.set_gguf_type(base::GetDataTypeInfo(base::DataType::kQ8_0).gguf_id);
+  kernel.set_decode_bytes_per_second(decode);
+  kernel.set_prefill_bytes_per_second(30e9);
+  speed.set_copy_bytes_per_second(4e9);
+  speed.set_disk_bytes_per_second(2e8);
+  speed.set_layer_us(60);
+  speed.set_age_s(90);
+  speed.set_confirmed(true);
+  return heartbeat;
+}
+
+TEST_F(CoordinatorServerTest, WhatIsMeasuredAgainTakesTheOffersPlace) {
+  JoinClient client(DialAsMember());
+  client.Say(GoodHello());
+  ASSERT_TRUE(client.Hear().has_value());
+  client.Beat(MeasuredHeartbeat(5e9));
+  client.Beat(MeasuredHeartbeat(0));
+  client.Hear();
+  EXPECT_THAT(client.End(), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("no speed")));
+  const Member member = membership_.Members()[0];
+  EXPECT_EQ(member.offer.weight_bytes_per_second, 5e9);
+  ASSERT_EQ(member.offer.kernels.size(), 1u);
+  EXPECT_EQ(member.offer.kernels[0].type, base::DataType::kQ8_0);
+  EXPECT_EQ(member.offer.kernels[0].prefill_bytes_per_second, 30e9);
+  EXPECT_EQ(member.offer.copy_bytes_per_second, 4e9);
+  EXPECT_EQ(member.offer.disk_bytes_per_second, 2e8);
+  EXPECT_EQ(member.offer.layer_us, 60);
+  ASSERT_TRUE(member.last_heartbeat.speed.has_value());
+  EXPECT_EQ(member.last_heartbeat.speed->age, absl::Seconds(90));
+  EXPECT_TRUE(member.last_heartbeat.speed->confirmed);
+}
+
+TEST_F(CoordinatorServerTest, AbsurdMeasurementsAreNotHeard) {
+  const auto refused = [&](const std::function<void(proto::MeasuredSpeed&)>& change) {
+    JoinClient client(DialAsMember());
+    client.Say(GoodHello());
+    ASSERT_TRUE(client.Hear().has_value());
+    proto::Heartbeat heartbeat = MeasuredHeartbeat(5e9);
+    change(*heartbeat.mutable_speed());
+    client.Beat(heartbeat);
+    client.Hear();
+    EXPECT_THAT(client.End(), StatusIs(absl::StatusCode::kInvalidArgument));
+    EXPECT_FALSE(membership_.Members()[0].last_heartbeat.speed.has_value());
+  };
+  refused([](proto::MeasuredSpeed& speed) { speed.set_layer_us(-1); });
+  refused([](proto::MeasuredSpeed& speed) { speed.set_disk_bytes_per_second(1e300); });
+  refused([](proto::MeasuredSpeed& speed) { speed.set_copy_bytes_per_second(-1); });
+  refused([](proto::MeasuredSpeed& speed) { *speed.add_kernels() = speed.kernels(0); });
 }
 
 TEST_F(CoordinatorServerTest, AbsurdEpochsAreNotHeard) {

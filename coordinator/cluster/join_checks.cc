@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -55,13 +56,14 @@ absl::Status CheckSpeed(absl::string_view what, double bytes_per_second, double 
 }
 
 // Formats that this build does not know are left out: nothing is planned with them.
-absl::StatusOr<std::vector<KernelSpeed>> CheckKernels(const proto::DeviceOffer& offer) {
-  if (offer.kernels_size() > kMaxKernels) {
+absl::StatusOr<std::vector<KernelSpeed>> CheckKernels(
+    const google::protobuf::RepeatedPtrField<proto::KernelSpeed>& offered) {
+  if (offered.size() > kMaxKernels) {
     return absl::InvalidArgumentError(
-        absl::StrCat("the speeds of ", offer.kernels_size(), " formats are too many"));
+        absl::StrCat("the speeds of ", offered.size(), " formats are too many"));
   }
   std::vector<KernelSpeed> kernels;
-  for (const proto::KernelSpeed& kernel : offer.kernels()) {
+  for (const proto::KernelSpeed& kernel : offered) {
     const auto type = base::DataTypeFromGgufId(kernel.gguf_type());
     if (!type.has_value()) continue;
     const absl::string_view name = base::GetDataTypeInfo(*type).name;
@@ -77,6 +79,12 @@ absl::StatusOr<std::vector<KernelSpeed>> CheckKernels(const proto::DeviceOffer& 
                        .prefill_bytes_per_second = kernel.prefill_bytes_per_second()});
   }
   return kernels;
+}
+
+absl::Status CheckLayerTime(double layer_us) {
+  if (layer_us >= 0 && layer_us <= kMaxLayerMicroseconds) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("the time of a layer is no time: ", layer_us, " us"));
 }
 
 absl::StatusOr<WorkerOffer> CheckOffer(const proto::DeviceOffer& offer) {
@@ -100,13 +108,10 @@ absl::StatusOr<WorkerOffer> CheckOffer(const proto::DeviceOffer& offer) {
     return absl::InvalidArgumentError(
         absl::StrCat("the number of threads is absurd: ", offer.threads()));
   }
-  RENGA_ASSIGN_OR_RETURN(std::vector<KernelSpeed> kernels, CheckKernels(offer));
+  RENGA_ASSIGN_OR_RETURN(std::vector<KernelSpeed> kernels, CheckKernels(offer.kernels()));
   RENGA_RETURN_IF_ERROR(CheckSpeed("copying", offer.copy_bytes_per_second(), 0));
   RENGA_RETURN_IF_ERROR(CheckSpeed("the disk", offer.disk_bytes_per_second(), 0));
-  if (!(offer.layer_us() >= 0 && offer.layer_us() <= kMaxLayerMicroseconds)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("the time of a layer is no time: ", offer.layer_us(), " us"));
-  }
+  RENGA_RETURN_IF_ERROR(CheckLayerTime(offer.layer_us()));
   return WorkerOffer{.device_path = offer.device_path(),
                      .device_name = offer.device_name(),
                      .memory_bytes = offer.memory_bytes(),
@@ -120,6 +125,23 @@ absl::StatusOr<WorkerOffer> CheckOffer(const proto::DeviceOffer& offer) {
                      .spare = offer.spare(),
                      .machine = offer.machine(),
                      .card = offer.card()};
+}
+
+// nullopt where there is none of a format that this build knows.
+absl::StatusOr<std::optional<MeasuredSpeed>> CheckMeasured(const proto::Heartbeat& heartbeat) {
+  if (!heartbeat.has_speed()) return std::nullopt;
+  const proto::MeasuredSpeed& speed = heartbeat.speed();
+  RENGA_ASSIGN_OR_RETURN(std::vector<KernelSpeed> kernels, CheckKernels(speed.kernels()));
+  RENGA_RETURN_IF_ERROR(CheckSpeed("copying", speed.copy_bytes_per_second(), 0));
+  RENGA_RETURN_IF_ERROR(CheckSpeed("the disk", speed.disk_bytes_per_second(), 0));
+  RENGA_RETURN_IF_ERROR(CheckLayerTime(speed.layer_us()));
+  if (kernels.empty()) return std::nullopt;
+  return MeasuredSpeed{.kernels = std::move(kernels),
+                       .copy_bytes_per_second = speed.copy_bytes_per_second(),
+                       .disk_bytes_per_second = speed.disk_bytes_per_second(),
+                       .layer_us = speed.layer_us(),
+                       .age = absl::Seconds(speed.age_s()),
+                       .confirmed = speed.confirmed()};
 }
 
 absl::StatusOr<std::string> AddressAt(const std::string& host, uint32_t port) {
@@ -214,6 +236,7 @@ absl::StatusOr<Heartbeat> CheckHeartbeat(const proto::Heartbeat& heartbeat) {
       heartbeat.weight_places().find_first_not_of("mdpscan") != std::string::npos) {
     return absl::InvalidArgumentError("a heartbeat with places of weights that nobody knows");
   }
+  RENGA_ASSIGN_OR_RETURN(std::optional<MeasuredSpeed> speed, CheckMeasured(heartbeat));
   return Heartbeat{.epoch = heartbeat.epoch(),
                    .steps_done = heartbeat.steps_done(),
                    .memory_used_bytes = heartbeat.memory_used_bytes(),
@@ -228,7 +251,8 @@ absl::StatusOr<Heartbeat> CheckHeartbeat(const proto::Heartbeat& heartbeat) {
                    .weight_bytes_to_come = heartbeat.weight_bytes_to_come(),
                    .step = heartbeat.step(),
                    .weight_bytes_brought = heartbeat.weight_bytes_brought(),
-                   .weight_places = heartbeat.weight_places()};
+                   .weight_places = heartbeat.weight_places(),
+                   .speed = std::move(speed)};
 }
 
 }  // namespace renga::cluster

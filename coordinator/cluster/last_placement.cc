@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -17,6 +18,8 @@ using Json = nlohmann::json;
 // A probe of a fraction of a second on a busy machine has been seen to be off by three; there are
 // busier ones.
 constexpr double kSameMachine = 8.0;
+// What measurements of an idle machine differ by is less.
+constexpr double kOtherSpeed = 1.15;
 constexpr int64_t kMaxFileBytes = int64_t{1} << 20;
 
 Json ToJson(const model::Range& range) { return {range.begin, range.end}; }
@@ -90,6 +93,27 @@ bool ReadShard(const Json& json, LastShard& shard) {
          ReadRange(json["head_rows"], shard.spec.head_rows);
 }
 
+// A figure that one side lacks says nothing.
+bool Differ(double a, double b) {
+  return a > 0 && b > 0 && (a > b * kOtherSpeed || b > a * kOtherSpeed);
+}
+
+bool Differ(const MeasuredSpeed& speed, const LastShard& shard) {
+  if (Differ(speed.kernels[0].decode_bytes_per_second, shard.weight_bytes_per_second) ||
+      Differ(speed.disk_bytes_per_second, shard.disk_bytes_per_second) ||
+      Differ(speed.layer_us, shard.layer_us)) {
+    return true;
+  }
+  return std::any_of(speed.kernels.begin(), speed.kernels.end(), [&](const KernelSpeed& kernel) {
+    const auto known =
+        std::find_if(shard.kernels.begin(), shard.kernels.end(),
+                     [&](const KernelSpeed& other) { return other.type == kernel.type; });
+    return known != shard.kernels.end() &&
+           (Differ(kernel.decode_bytes_per_second, known->decode_bytes_per_second) ||
+            Differ(kernel.prefill_bytes_per_second, known->prefill_bytes_per_second));
+  });
+}
+
 }  // namespace
 
 const LastShard* FindLastShard(const LastPlacement& last, const Member& member,
@@ -105,6 +129,25 @@ const LastShard* FindLastShard(const LastPlacement& last, const Member& member,
     if (shard.worker_name == member.name && !is_here(shard)) return &shard;
   }
   return nullptr;
+}
+
+bool TakeConfirmedSpeeds(const std::vector<Member>& members, LastPlacement& last) {
+  bool changed = false;
+  for (const Member& member : members) {
+    const std::optional<MeasuredSpeed>& speed = member.last_heartbeat.speed;
+    if (!member.alive || !speed.has_value() || !speed->confirmed) continue;
+    for (LastShard& shard : last) {
+      if (&shard != FindLastShard(last, member, members) || !Differ(*speed, shard)) continue;
+      shard.weight_bytes_per_second = speed->kernels[0].decode_bytes_per_second;
+      shard.kernels = speed->kernels;
+      if (speed->layer_us > 0) shard.layer_us = speed->layer_us;
+      if (speed->disk_bytes_per_second > 0) {
+        shard.disk_bytes_per_second = speed->disk_bytes_per_second;
+      }
+      changed = true;
+    }
+  }
+  return changed;
 }
 
 std::vector<Member> WithSettledSpeeds(std::vector<Member> members, const LastPlacement& last) {

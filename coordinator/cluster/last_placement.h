@@ -19,7 +19,7 @@ struct LastShard {
   std::string worker_id;
   std::string worker_name;
   model::ShardSpec spec;
-  // What the plan was made with, as in WorkerOffer.
+  // As in WorkerOffer: what the plan was made with, or what the worker has turned out to do since.
   double weight_bytes_per_second = 0;
   double disk_bytes_per_second = 0;
   double layer_us = 0;
@@ -34,7 +34,13 @@ using LastPlacement = std::vector<LastShard>;
 const LastShard* FindLastShard(const LastPlacement& last, const Member& member,
                                const std::vector<Member>& members);
 
-// The members with everything measured of them as they were planned with last, where the new speed
+// Takes over what was measured of members while they ran and is confirmed, where it differs by more
+// than a seventh from what `last` has: such a worker has become slower, or faster, and the next
+// plan should know, also when the worker or the coordinator starts anew before that. Whether
+// anything changed.
+bool TakeConfirmedSpeeds(const std::vector<Member>& members, LastPlacement& last);
+
+// The members with everything measured of them as `last` has it, where the new speed
 // of their weights is within a factor of eight of it: then it is the same machine, busier or less
 // busy.
 std::vector<Member> WithSettledSpeeds(std::vector<Member> members, const LastPlacement& last);

@@ -60,6 +60,49 @@ TEST(LastPlacementTest, MeasurementsSettleWithinAFactorOfEight) {
   EXPECT_EQ(settled[2].offer.weight_bytes_per_second, 5);
 }
 
+Member Measured(const std::string& id, double decode, bool confirmed) {
+  Member member = MakeMember(id, "", decode);
+  member.alive = true;
+  member.last_heartbeat.speed = MeasuredSpeed{.kernels = {{base::DataType::kQ4_K, decode, 40e9}},
+                                              .disk_bytes_per_second = 1e8,
+                                              .layer_us = 55,
+                                              .confirmed = confirmed};
+  return member;
+}
+
+TEST(LastPlacementTest, WhatIsConfirmedWhileWorkersRunIsPlannedWith) {
+  LastPlacement last = TwoShards();
+  last[0].disk_bytes_per_second = 1e8;
+  EXPECT_FALSE(TakeConfirmedSpeeds({Measured("w-a", 5e9, false)}, last)) << "once is an accident";
+  EXPECT_FALSE(TakeConfirmedSpeeds({Measured("w-a", 9.5e9, true)}, last)) << "as good as the same";
+  EXPECT_FALSE(TakeConfirmedSpeeds({Measured("w-c", 5e9, true)}, last)) << "it held nothing";
+  EXPECT_EQ(last[0].kernels[0].decode_bytes_per_second, 9e9);
+  const std::vector<Member> slow = {Measured("w-a", 5e9, true)};
+  EXPECT_TRUE(TakeConfirmedSpeeds(slow, last));
+  EXPECT_FALSE(TakeConfirmedSpeeds(slow, last)) << "known by now";
+  EXPECT_EQ(last[0].layer_us, 55);
+  EXPECT_EQ(last[0].spec, TwoShards()[0].spec);
+  EXPECT_EQ(last[1].weight_bytes_per_second, 20e9);
+  // The worker starts anew and its first measurement says what it said before: that one may have
+  // met a processor that was still cool.
+  const std::vector<Member> settled = WithSettledSpeeds({MakeMember("w-a", "ada", 10e9)}, last);
+  EXPECT_EQ(settled[0].offer.weight_bytes_per_second, 5e9);
+  EXPECT_EQ(settled[0].offer.kernels[0].decode_bytes_per_second, 5e9);
+}
+
+TEST(LastPlacementTest, ASlowerDiskOrPromptIsANewSpeedToo) {
+  LastPlacement last = TwoShards();
+  Member member = Measured("w-a", 9.5e9, true);
+  EXPECT_TRUE(TakeConfirmedSpeeds({member}, last)) << "half the disk's";
+  EXPECT_EQ(last[0].disk_bytes_per_second, 1e8);
+  EXPECT_FALSE(TakeConfirmedSpeeds({member}, last));
+  member.last_heartbeat.speed->kernels[0].prefill_bytes_per_second = 20e9;
+  EXPECT_TRUE(TakeConfirmedSpeeds({member}, last));
+  member.alive = false;
+  member.last_heartbeat.speed->kernels[0].prefill_bytes_per_second = 80e9;
+  EXPECT_FALSE(TakeConfirmedSpeeds({member}, last)) << "it is gone";
+}
+
 TEST(LastPlacementTest, IsKeptInAFile) {
   const std::string path = testing::NewTempFolder() + "/last_placement.json";
   ASSERT_OK(WriteLastPlacement(path, TwoShards()));

@@ -22,6 +22,14 @@ bool IsFormerSelf(const Member& lost, const Member& joined) {
   return !lost.alive && lost.name == joined.name && HostOf(lost.address) == HostOf(joined.address);
 }
 
+void TakeSpeed(const MeasuredSpeed& speed, WorkerOffer& offer) {
+  offer.kernels = speed.kernels;
+  offer.weight_bytes_per_second = speed.kernels[0].decode_bytes_per_second;
+  offer.copy_bytes_per_second = speed.copy_bytes_per_second;
+  offer.disk_bytes_per_second = speed.disk_bytes_per_second;
+  offer.layer_us = speed.layer_us;
+}
+
 void LogLoss(const Member& member, absl::string_view reason) {
   RENGA_LOG(WARNING) << "worker " << member.name << " (" << member.id << ") is lost: " << reason;
 }
@@ -119,6 +127,7 @@ bool Membership::Heard(absl::string_view id, uint64_t incarnation, const Heartbe
     other_offer = heartbeat.memory_offered_bytes > 0 &&
                   heartbeat.memory_offered_bytes != member->offer.memory_bytes;
     if (other_offer) member->offer.memory_bytes = heartbeat.memory_offered_bytes;
+    if (heartbeat.speed.has_value()) TakeSpeed(*heartbeat.speed, member->offer);
   }
   if (other_offer) Notify();
   return true;

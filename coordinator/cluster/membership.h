@@ -10,6 +10,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -47,6 +48,16 @@ struct WorkerOffer {
   std::string card = "";     // which card of the machine; "": no card
 };
 
+// What of a WorkerOffer is measured, again while the worker runs.
+struct MeasuredSpeed {
+  std::vector<KernelSpeed> kernels;  // at least one: the first is weight_bytes_per_second, too
+  double copy_bytes_per_second = 0;
+  double disk_bytes_per_second = 0;
+  double layer_us = 0;
+  absl::Duration age = absl::ZeroDuration();  // of the last measurement, when it was told
+  bool confirmed = false;                     // by two measurements of the idle worker
+};
+
 // What a worker says of itself when it joins.
 struct JoinRequest {
   std::string id;       // from its certificate; empty where links carry none: one is given
@@ -75,6 +86,7 @@ struct Heartbeat {
   uint64_t step = 0;                 // that it is at; 0: none
   int64_t weight_bytes_brought = 0;  // pieces that have come for its shard, as it needed them
   std::string weight_places = "";    // as in proto::Heartbeat
+  std::optional<MeasuredSpeed> speed = std::nullopt;  // nullopt: the worker is not measured
 };
 
 struct Member {
@@ -119,7 +131,8 @@ class Membership {
   // one certificate do not replace each other for ever; one that was restarted is let in once its
   // former self is lost. kResourceExhausted when the table is full.
   absl::StatusOr<Member> Join(const JoinRequest& request);
-  // A worker may change how much memory it offers. False when that incarnation is no longer the
+  // A worker may change how much memory it offers, and be faster or slower than it was: the offer
+  // follows. False when that incarnation is no longer the
   // member: its stream should end.
   bool Heard(absl::string_view id, uint64_t incarnation, const Heartbeat& heartbeat);
   // Whether that incarnation is the member and alive.

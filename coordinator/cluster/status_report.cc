@@ -21,6 +21,9 @@ WorkerStatus StatusOf(const Member& member, absl::Duration now) {
   status.offer = member.offer;
   status.heartbeat_age = now - member.last_heard;
   status.heartbeat = member.last_heartbeat;
+  if (status.heartbeat.speed.has_value()) {
+    status.speed_age = status.heartbeat.speed->age + status.heartbeat_age;
+  }
   return status;
 }
 
@@ -39,6 +42,7 @@ void AddPart(const ReplicaView& view, uint32_t replica, const Member& member,
     status.shard = placed.spec;
     status.planned_bytes = placed.bytes.total();
     status.predicted_ms = placed.predicted_ms;
+    status.planned_weight_bytes_per_second = placed.member.offer.weight_bytes_per_second;
     if (placed.by_measured_usage) status.expected_missed_bytes = placed.streamed_bytes;
     if (index < view.loads.size()) status.load = view.loads[index];
     if (index < view.times.workers.size()) status.times = view.times.workers[index];

@@ -98,6 +98,36 @@ class ClusterTest(ClusterProcessTest):
                 process.stop()
         self.assertEqual(seen[0], seen[1], "known links are not measured again")
 
+    def test_idle_workers_are_measured_again_and_give_way_to_answers(self):
+        model, _, _ = golden("story-f32")
+        alone = self.renga_ok("run", model, "--raw", "--temperature", "0", "-n", "24",
+                              "once upon a time").strip().removeprefix("once upon a time").strip()
+        up, join = self.up(model, "--wait-for", "2")
+        # After 60 ms, and whenever nothing is to do for as long: nearly always.
+        for name in ("a", "b"):
+            self.worker(join, name, "64MiB", "--measure-again", "0.001")
+        self.wait_until_ready(up)
+        at_first = self.status()
+        speeds = {w["name"]: w["weight_bytes_per_second"] for w in at_first["workers"]}
+        deadline = time.monotonic() + LIMIT_S
+        for pause in (0.1, 0.2, 0.4):  # in the middle of measurements, as a rule
+            time.sleep(pause)
+            self.assertEqual(self.complete().strip(), alone)
+        while speeds:
+            self.assertLess(time.monotonic(), deadline, f"{speeds} have not changed")
+            for worker in self.status()["workers"]:
+                if worker["weight_bytes_per_second"] != speeds.get(worker["name"]):
+                    speeds.pop(worker["name"], None)
+            time.sleep(0.1)
+        self.assertEqual(self.complete().strip(), alone)
+        status = self.status()
+        self.assertEqual(status["epoch"], at_first["epoch"], "no plan is changed for it")
+        for worker in status["workers"]:
+            self.assertLess(worker["speed_age_s"], 60)
+            self.assertGreater(worker["planned_weight_bytes_per_second"], 0)
+        self.assertRegex(self.renga_ok("status", "--http", f"127.0.0.1:{self.http}"),
+                         r"(?m)^a: reads \d+\.\d GB of weights per second, measured \d+ s ago")
+
     def test_lost_worker_is_named_and_the_cluster_recovers_from_its_disk(self):
         model, _, _ = golden("story-f32")
         up, join = self.up(model, "--wait-for", "2")

@@ -65,14 +65,15 @@ std::vector<std::string> LargeFiles(const std::string& folder) {
 // over, at least two blocks. The mean of the last two thirds counts: a disk whose rate is limited,
 // as in a cloud, lets all pass for a tenth of a second, and then what it lets pass in each tenth at
 // once.
-double ReadSpeed(const std::vector<std::string>& paths, std::span<std::byte> block,
-                 double seconds) {
+double ReadSpeed(const std::vector<std::string>& paths, std::span<std::byte> block, double seconds,
+                 const std::function<bool()>& give_way) {
   const Clock::time_point begin = Clock::now();
   Clock::time_point counted_from = begin;
   int64_t blocks = 0;
   const auto wants_more = [&] { return blocks < 2 || SecondsSince(begin) < seconds; };
   const auto read = [&](const base::DirectFile& file, int64_t size) -> absl::Status {
     for (int64_t i = 0; i < size / kBlockBytes && wants_more(); ++i) {
+      if (give_way()) return absl::CancelledError("there is something better to do");
       RENGA_RETURN_IF_ERROR(file.ReadAt(i * kBlockBytes, block, kBlockBytes));
       ++blocks;
       if (SecondsSince(begin) > seconds / 3) continue;
@@ -93,7 +94,8 @@ double ReadSpeed(const std::vector<std::string>& paths, std::span<std::byte> blo
 
 // A file without a name, which is gone when it is closed. It is written past the page cache: fsync
 // would wait for what others write to the same disk, too.
-double ScratchSpeed(const std::string& folder, std::span<std::byte> block, double seconds) {
+double ScratchSpeed(const std::string& folder, std::span<std::byte> block, double seconds,
+                    const std::function<bool()>& give_way) {
   const base::ScopedFd file(
       ::open(folder.c_str(), O_TMPFILE | O_DIRECT | O_RDWR | O_CLOEXEC, 0600));
   if (file.get() < 0) return 0;
@@ -102,23 +104,24 @@ double ScratchSpeed(const std::string& folder, std::span<std::byte> block, doubl
   const Clock::time_point write_begin = Clock::now();
   int64_t size = 0;
   do {
-    if (::pwrite(file.get(), block.data(), block.size(), size) != bytes) return 0;
+    if (give_way() || ::pwrite(file.get(), block.data(), block.size(), size) != bytes) return 0;
     size += bytes;
   } while (size < kScratchBytes && SecondsSince(write_begin) < seconds);
   const Clock::time_point begin = Clock::now();
   for (int64_t done = 0; done < size; done += bytes) {
-    if (::pread(file.get(), block.data(), block.size(), done) != bytes) return 0;
+    if (give_way() || ::pread(file.get(), block.data(), block.size(), done) != bytes) return 0;
   }
   return static_cast<double>(size) / SecondsSince(begin);
 }
 
 // Workers that start together on one machine take turns: each would measure a part of the disk.
 // While this lives others wait for it, kLongestWaitSeconds at most.
-base::ScopedFd TakeTurn(const std::string& folder) {
-  base::ScopedFd turn(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+std::optional<base::ScopedFd> TakeTurn(const std::string& folder,
+                                       const std::function<bool()>& give_way) {
   const Clock::time_point begin = Clock::now();
-  while (turn.get() >= 0 && ::flock(turn.get(), LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK &&
-         SecondsSince(begin) < kLongestWaitSeconds) {
+  std::optional<base::ScopedFd> turn;
+  while (!(turn = TryToTakeTurn(folder)).has_value() && SecondsSince(begin) < kLongestWaitSeconds &&
+         !give_way()) {
     absl::SleepFor(absl::Milliseconds(5));
   }
   return turn;
@@ -126,18 +129,29 @@ base::ScopedFd TakeTurn(const std::string& folder) {
 
 }  // namespace
 
-double MeasureDisk(const std::string& folder, absl::Duration duration) {
+std::optional<base::ScopedFd> TryToTakeTurn(const std::string& folder) {
+  base::ScopedFd turn(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (turn.get() >= 0 && ::flock(turn.get(), LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
+    return std::nullopt;
+  }
+  return turn;
+}
+
+double MeasureDisk(const std::string& folder, absl::Duration duration,
+                   const std::function<bool()>& asked) {
   if (folder.empty() || !base::CreateDirectories(folder).ok()) return 0;
   const std::unique_ptr<void, decltype(&std::free)> memory(
       std::aligned_alloc(base::kDirectAlignment, kBlockBytes), &std::free);
   if (memory == nullptr) return 0;
   const std::span<std::byte> block(static_cast<std::byte*>(memory.get()), kBlockBytes);
   const double seconds = absl::ToDoubleSeconds(duration);
-  const base::ScopedFd turn = TakeTurn(folder);
+  const std::function<bool()> give_way = asked ? asked : [] { return false; };
+  const std::optional<base::ScopedFd> turn = TakeTurn(folder, give_way);
   if (const auto files = LargeFiles(absl::StrCat(folder, "/packed")); !files.empty()) {
-    if (const double speed = ReadSpeed(files, block, seconds); speed > 0) return speed;
+    const double speed = ReadSpeed(files, block, seconds, give_way);
+    if (speed > 0) return speed;
   }
-  return ScratchSpeed(folder, block, seconds);
+  return ScratchSpeed(folder, block, seconds, give_way);
 }
 
 }  // namespace renga::worker

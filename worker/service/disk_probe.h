@@ -2,9 +2,12 @@
 #ifndef RENGA_WORKER_SERVICE_DISK_PROBE_H_
 #define RENGA_WORKER_SERVICE_DISK_PROBE_H_
 
+#include <functional>
+#include <optional>
 #include <string>
 
 #include "absl/time/time.h"
+#include "base/scoped_fd.h"
 
 namespace renga::worker {
 
@@ -15,8 +18,14 @@ inline constexpr absl::Duration kDiskProbe = absl::Milliseconds(300);
 // about `duration`: of the largest packed matrices below `folder` where there are some, since what
 // was just written may come from a cache of the disk; else from a file that is written there for
 // it, without a name. Workers with the same folder take turns. 0 when it cannot be measured: no
-// such folder ("" is none), a full disk, a file system without such files.
-double MeasureDisk(const std::string& folder, absl::Duration duration);
+// such folder ("" is none), a full disk, a file system without such files; and when `give_way` (may
+// be empty; asked between reads) says that there is something better to do.
+double MeasureDisk(const std::string& folder, absl::Duration duration,
+                   const std::function<bool()>& give_way = {});
+
+// The same turn, for what else workers of one machine should not measure at one time; it lasts as
+// long as what is returned. nullopt while it is another's; a folder that is not there has no turns.
+std::optional<base::ScopedFd> TryToTakeTurn(const std::string& folder);
 
 }  // namespace renga::worker
 

@@ -32,6 +32,8 @@ class JobQueue {
   // twice as long as it had to wait the last few times where that was some milliseconds: waking a
   // sleeping thread and core takes a good part of a step. Without work it sleeps.
   Job Pop(const Looker& looker);
+  // Whether a job waits, or the queue is closed. From any thread.
+  bool HasWork() const { return size_.load(std::memory_order_acquire) > 0; }
   // Drops what waits.
   void Close();
 

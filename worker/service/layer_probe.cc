@@ -60,7 +60,8 @@ absl::StatusOr<model::Model> SmallModel() {
 }  // namespace
 
 absl::StatusOr<double> MeasureLayer(kernels::Backend& backend, engine::MemoryBudget& budget,
-                                    absl::Duration duration) {
+                                    absl::Duration duration,
+                                    const std::function<bool()>& give_way) {
   RENGA_ASSIGN_OR_RETURN(const model::Model model, SmallModel());
   PlainWeights weights;
   const model::RuntimeLimits limits = {
@@ -72,6 +73,7 @@ absl::StatusOr<double> MeasureLayer(kernels::Backend& backend, engine::MemoryBud
   std::vector<double> microseconds;
   const Clock::time_point begin = Clock::now();
   for (int64_t position = 0; position < kPositions; ++position) {
+    if (give_way && give_way()) return absl::CancelledError("there is something to do");
     const Clock::time_point step_begin = Clock::now();
     if (position >= kFewestSteps && absl::FromChrono(step_begin - begin) > duration) break;
     model::Step step;

@@ -5,9 +5,11 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "base/byte_size.h"
@@ -143,6 +145,7 @@ void ShardHost::Stop() {
 }
 
 void ShardHost::Load(proto::LoadRequest request, std::shared_ptr<LoadStream> stream) {
+  ++orders_;
   auto ticket = std::make_shared<LoadTicket>();
   {
     absl::MutexLock lock(&mutex_);
@@ -418,6 +421,7 @@ void ShardHost::DropStage() {
 }
 
 void ShardHost::Unload(uint64_t epoch, std::function<void()> done) {
+  ++orders_;
   {
     absl::MutexLock lock(&mutex_);
     // A step may wait for members that are gone, or for weights.
@@ -437,6 +441,7 @@ void ShardHost::Unload(uint64_t epoch, std::function<void()> done) {
 }
 
 void ShardHost::RunFrame(proto::StepFrame frame, std::function<void()> done) {
+  ++orders_;
   jobs_.Push([this, frame = std::move(frame), done = std::move(done),
               arrival = Clock::now()]() mutable {
     const auto queued =
@@ -450,6 +455,19 @@ void ShardHost::RunFrame(proto::StepFrame frame, std::function<void()> done) {
     if (collector_ != nullptr) collector_->StepEnds();
     done();
   });
+}
+
+bool ShardHost::RunQuietly(absl::FunctionRef<void(const GiveWay&)> work) {
+  bool ran = false;
+  absl::Notification over;
+  // Also over when the job is dropped, because the worker is leaving.
+  jobs_.Push([&, tell = absl::MakeCleanup([&over] { over.Notify(); })] {
+    if (jobs_.HasWork()) return;
+    ran = true;
+    work([this] { return jobs_.HasWork(); });
+  });
+  over.WaitForNotification();
+  return ran;
 }
 
 void ShardHost::AttachResults(uint64_t epoch, std::shared_ptr<transport::ResultSink> sink) {

@@ -13,6 +13,7 @@
 #include <thread>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
@@ -32,6 +33,7 @@
 #include "worker/service/result_outbox.h"
 #include "worker/service/server_stream.h"
 #include "worker/service/shipped_weights.h"
+#include "worker/service/speed_probe.h"
 #include "worker/service/stage.h"
 #include "worker/service/stage_group.h"
 #include "worker/service/withdrawn_steps.h"
@@ -77,6 +79,13 @@ class ShardHost {
   // Nobody waits for the answers to these steps of that epoch: what is not computed of them, now
   // and when they come, is left out.
   void WithdrawSteps(uint64_t epoch, std::span<const uint64_t> numbers);
+
+  // Runs `work`, which uses the backend, on the engine's thread where nothing else waits there, and
+  // waits for its end. It has to return soon after `give_way` says so: then something came. False
+  // when it did not run at all.
+  bool RunQuietly(absl::FunctionRef<void(const GiveWay& give_way)> work);
+  // Changes whenever this worker is asked to do something.
+  uint64_t orders() const { return orders_; }
 
   // Cancels, then waits for the thread. Frames and loads that come later are dropped.
   void Stop();
@@ -129,6 +138,7 @@ class ShardHost {
   std::atomic<uint64_t> loaded_epoch_ = 0;
   std::atomic<uint64_t> steps_done_ = 0;
   std::atomic<uint64_t> step_ = 0;  // that is run; 0: none
+  std::atomic<uint64_t> orders_ = 0;
 
   mutable absl::Mutex mutex_;
   std::shared_ptr<LoadTicket> ticket_ ABSL_GUARDED_BY(mutex_);  // of the newest load

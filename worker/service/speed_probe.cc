@@ -20,7 +20,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr int64_t kReservedBytes = int64_t{128} << 20;
+constexpr int64_t kMostWeightBytes = int64_t{32} << 20;
 constexpr int64_t kColumns = 4096;
 // Decode is measured with as many matrices, one after the other: each has a beginning, in which
 // memory is not asked for early enough, and an end, at which threads wait for each other.
@@ -45,17 +45,41 @@ double SecondsSince(Clock::time_point begin) {
   return std::max(std::chrono::duration<double>(Clock::now() - begin).count(), 1e-9);
 }
 
-// Memory that is read to make room in the processor's caches, where these cannot be told to give up
-// the matrices. Its pages are its own.
-using Eviction = std::vector<uint64_t>;
-
-void Evict(const Eviction& eviction) {
-  uint64_t sum = 0;
-  for (size_t i = 0; i < eviction.size(); i += 64 / sizeof(uint64_t)) sum += eviction[i];
-  // Nobody wants the sum, but the compiler must not know.
-  [[maybe_unused]] static volatile uint64_t sink;
-  sink = sum;
+absl::Status GoOn(const GiveWay& give_way) {
+  if (give_way && give_way()) return absl::CancelledError("there is something better to do");
+  return absl::OkStatus();
 }
+
+// Memory that is read to make room in the processor's caches, where these cannot be told to give up
+// matrices: taken when that is found out. Its pages are its own.
+class Eviction {
+ public:
+  Eviction(engine::MemoryBudget& budget, int64_t bytes)
+      : budget_(budget), chunks_(static_cast<size_t>(bytes / kStagingBytes)) {}
+
+  absl::Status Evict(const GiveWay& give_way) {
+    constexpr size_t kWords = kStagingBytes / sizeof(uint64_t);
+    if (reservation_.bytes() == 0) {
+      const auto bytes = static_cast<int64_t>(chunks_.size()) * kStagingBytes;
+      RENGA_ASSIGN_OR_RETURN(reservation_, budget_.Reserve(bytes, "the speed probe"));
+    }
+    uint64_t sum = 0;
+    for (std::vector<uint64_t>& words : chunks_) {
+      RENGA_RETURN_IF_ERROR(GoOn(give_way));
+      if (words.empty()) words.assign(kWords, 1);
+      for (size_t i = 0; i < kWords; i += 64 / sizeof(uint64_t)) sum += words[i];
+    }
+    // Nobody wants the sum, but the compiler must not know.
+    [[maybe_unused]] static volatile uint64_t sink;
+    sink = sum;
+    return absl::OkStatus();
+  }
+
+ private:
+  engine::MemoryBudget& budget_;
+  engine::MemoryBudget::Reservation reservation_;
+  std::vector<std::vector<uint64_t>> chunks_;
+};
 
 // Seconds of a fast run of `work`, which runs until `seconds` are over; once unmeasured before, so
 // that pages, threads and clocks come up. `prepare` goes before each run, unmeasured. Half of the
@@ -64,7 +88,7 @@ void Evict(const Eviction& eviction) {
 // worker was left out of the plan), and the fast ones are more than a model gets.
 absl::StatusOr<double> TimeOf(
     const std::function<absl::Status()>& work, double seconds,
-    const std::function<void()>& prepare = [] {}) {
+    const std::function<absl::Status()>& prepare = [] { return absl::OkStatus(); }) {
   RENGA_RETURN_IF_ERROR(work());
   const Clock::time_point begin = Clock::now();
   std::vector<double> times;
@@ -73,7 +97,7 @@ absl::StatusOr<double> TimeOf(
     return elapsed < seconds || (times.size() < kFewestRuns && elapsed < kLongestOverrun * seconds);
   };
   do {
-    prepare();
+    RENGA_RETURN_IF_ERROR(prepare());
     const Clock::time_point run_begin = Clock::now();
     RENGA_RETURN_IF_ERROR(work());
     times.push_back(SecondsSince(run_begin));
@@ -85,13 +109,14 @@ absl::StatusOr<double> TimeOf(
 
 // A matrix with plausible content.
 absl::StatusOr<std::unique_ptr<kernels::WeightMatrix>> MakeMatrix(kernels::Backend& backend,
-                                                                  base::DataType type,
-                                                                  int64_t rows) {
+                                                                  base::DataType type, int64_t rows,
+                                                                  const GiveWay& give_way) {
   RENGA_ASSIGN_OR_RETURN(const int64_t row_bytes, base::RowBytes(type, kColumns));
   RENGA_ASSIGN_OR_RETURN(auto matrix, backend.CreateMatrix(type, rows, kColumns));
   const int64_t rows_at_once = std::max<int64_t>(kStagingBytes / row_bytes, 1);
   const std::vector<std::byte> staging(static_cast<size_t>(rows_at_once * row_bytes), kFill);
   for (int64_t row = 0; row < rows; row += rows_at_once) {
+    RENGA_RETURN_IF_ERROR(GoOn(give_way));
     const int64_t count = std::min(rows_at_once, rows - row);
     RENGA_RETURN_IF_ERROR(
         backend.LoadRows(*matrix, row, std::span(staging).first(count * row_bytes)));
@@ -101,20 +126,24 @@ absl::StatusOr<std::unique_ptr<kernels::WeightMatrix>> MakeMatrix(kernels::Backe
 
 using Matrices = std::vector<std::unique_ptr<kernels::WeightMatrix>>;
 
-// True when nothing of the matrices is in a cache any more. A last-level cache may be larger than
-// what this probe may take, so that reading something else would not do.
-bool Flush(const kernels::Backend& backend, const Matrices& matrices) {
-  return std::all_of(matrices.begin(), matrices.end(), [&](const auto& matrix) {
+// Sees to it that nothing of the matrices is in a cache. A last-level cache may be larger than what
+// this probe may take, so that reading something else is the second choice.
+absl::Status EmptyCaches(const kernels::Backend& backend, const Matrices& matrices,
+                         Eviction& eviction, const GiveWay& give_way) {
+  for (const auto& matrix : matrices) {
+    RENGA_RETURN_IF_ERROR(GoOn(give_way));
     const std::span<const std::byte> bytes = backend.BytesOf(*matrix);
-    return !bytes.empty() && base::FlushFromCaches(bytes);
-  });
+    if (bytes.empty() || !base::FlushFromCaches(bytes)) return eviction.Evict(give_way);
+  }
+  return absl::OkStatus();
 }
 
 // Weight bytes times tokens per second of products of `tokens` rows with one matrix after the
 // other, all of one size and format.
 absl::StatusOr<double> ProductSpeed(
     kernels::Backend& backend, const Matrices& matrices, int64_t tokens, double seconds,
-    const std::function<void()>& prepare = [] {}) {
+    const GiveWay& give_way,
+    const std::function<absl::Status()>& prepare = [] { return absl::OkStatus(); }) {
   const base::DataType type = matrices.front()->type();
   const int64_t matrix_rows = matrices.front()->rows();
   RENGA_ASSIGN_OR_RETURN(const int64_t row_bytes, base::RowBytes(type, kColumns));
@@ -130,6 +159,7 @@ absl::StatusOr<double> ProductSpeed(
                                           .stride = matrix_rows}};
   const auto products = [&]() -> absl::Status {
     for (const auto& matrix : matrices) {
+      RENGA_RETURN_IF_ERROR(GoOn(give_way));
       output.matrix = matrix.get();
       RENGA_RETURN_IF_ERROR(backend.Linear(rows, {&output, 1}));
     }
@@ -141,31 +171,35 @@ absl::StatusOr<double> ProductSpeed(
 }
 
 absl::StatusOr<KernelSpeed> MeasureKernel(kernels::Backend& backend, base::DataType type,
-                                          int64_t bytes, double seconds, const Eviction& eviction) {
+                                          int64_t bytes, double seconds, Eviction& eviction,
+                                          const GiveWay& give_way) {
   RENGA_ASSIGN_OR_RETURN(const int64_t row_bytes, base::RowBytes(type, kColumns));
   KernelSpeed speed = {.type = type};
   Matrices matrices(kMatrices);
   for (auto& matrix : matrices) {
     RENGA_ASSIGN_OR_RETURN(
-        matrix, MakeMatrix(backend, type, std::max<int64_t>(bytes / kMatrices / row_bytes, 1)));
+        matrix,
+        MakeMatrix(backend, type, std::max<int64_t>(bytes / kMatrices / row_bytes, 1), give_way));
   }
-  const auto empty_caches = [&] {
-    if (!Flush(backend, matrices)) Evict(eviction);
-  };
   RENGA_ASSIGN_OR_RETURN(speed.decode_bytes_per_second,
-                         ProductSpeed(backend, matrices, 1, seconds * 2 / 3, empty_caches));
+                         ProductSpeed(backend, matrices, 1, seconds * 2 / 3, give_way, [&] {
+                           return EmptyCaches(backend, matrices, eviction, give_way);
+                         }));
   matrices.clear();
   const int64_t rows = std::clamp<int64_t>(bytes / row_bytes, 1, kPrefillRows);
-  RENGA_ASSIGN_OR_RETURN(matrices.emplace_back(), MakeMatrix(backend, type, rows));
-  RENGA_ASSIGN_OR_RETURN(speed.prefill_bytes_per_second,
-                         ProductSpeed(backend, matrices, kProbePrefillTokens, seconds / 3));
+  RENGA_ASSIGN_OR_RETURN(matrices.emplace_back(), MakeMatrix(backend, type, rows, give_way));
+  RENGA_ASSIGN_OR_RETURN(
+      speed.prefill_bytes_per_second,
+      ProductSpeed(backend, matrices, kProbePrefillTokens, seconds / 3, give_way));
   return speed;
 }
 
-absl::StatusOr<double> CopySpeed(kernels::Backend& backend, int64_t bytes, double seconds) {
+absl::StatusOr<double> CopySpeed(kernels::Backend& backend, int64_t bytes, double seconds,
+                                 const GiveWay& give_way) {
   const std::vector<std::byte> host(static_cast<size_t>(bytes), kFill);
   RENGA_ASSIGN_OR_RETURN(const auto device, backend.Allocate(bytes));
   const auto copy = [&]() -> absl::Status {
+    RENGA_RETURN_IF_ERROR(GoOn(give_way));
     RENGA_RETURN_IF_ERROR(backend.Upload(host, *device, 0));
     return backend.Synchronize();
   };
@@ -175,23 +209,24 @@ absl::StatusOr<double> CopySpeed(kernels::Backend& backend, int64_t bytes, doubl
 
 }  // namespace
 
-absl::StatusOr<DeviceSpeed> MeasureDevice(kernels::Backend& backend, engine::MemoryBudget& budget,
-                                          const std::string& folder, absl::Duration duration) {
+absl::StatusOr<DeviceSpeed> MeasureComputing(kernels::Backend& backend,
+                                             engine::MemoryBudget& budget, absl::Duration duration,
+                                             const GiveWay& give_way) {
   const Clock::time_point begin = Clock::now();
   const double seconds = absl::ToDoubleSeconds(duration);
-  const int64_t allowed = std::min(kReservedBytes, budget.total_bytes() / 4);
-  RENGA_ASSIGN_OR_RETURN(const auto reservation, budget.Reserve(allowed, "the speed probe"));
-  // A backend's layout may be larger than the file's: leave it room. Twice the matrices empties the
-  // caches of them.
-  const int64_t weight_bytes = allowed / 4;
-  const Eviction eviction(static_cast<size_t>(allowed / 2) / sizeof(uint64_t), 1);
+  const int64_t weight_bytes = std::min(kMostWeightBytes, budget.total_bytes() / 16);
+  // A backend's layout may be larger than the file's, and rows of activations are beside it. Twice
+  // the matrices empties the caches of them, too.
+  RENGA_ASSIGN_OR_RETURN(const auto reservation,
+                         budget.Reserve(2 * weight_bytes, "the speed probe"));
+  Eviction eviction(budget, 2 * weight_bytes);
   DeviceSpeed speed;
   for (const base::DataType type : kTypes) {
     // What is left is for the copy. Making a matrix takes about as long as measuring.
     if (!speed.kernels.empty() && SecondsSince(begin) > 0.8 * seconds) break;
     absl::StatusOr<KernelSpeed> kernel =
         MeasureKernel(backend, type, weight_bytes,
-                      seconds / 2 / static_cast<double>(std::size(kTypes)), eviction);
+                      seconds / 2 / static_cast<double>(std::size(kTypes)), eviction, give_way);
     if (absl::IsUnimplemented(kernel.status())) continue;
     if (!kernel.ok()) return kernel.status();
     speed.kernels.push_back(*kernel);
@@ -200,9 +235,15 @@ absl::StatusOr<DeviceSpeed> MeasureDevice(kernels::Backend& backend, engine::Mem
     return absl::UnimplementedError(
         absl::StrCat("the device ", backend.path_name(), " has no products for any usual format"));
   }
-  RENGA_ASSIGN_OR_RETURN(speed.layer_us, MeasureLayer(backend, budget, duration / 20));
+  RENGA_ASSIGN_OR_RETURN(speed.layer_us, MeasureLayer(backend, budget, duration / 20, give_way));
   RENGA_ASSIGN_OR_RETURN(speed.copy_bytes_per_second,
-                         CopySpeed(backend, weight_bytes / 2, seconds / 50));
+                         CopySpeed(backend, weight_bytes / 2, seconds / 50, give_way));
+  return speed;
+}
+
+absl::StatusOr<DeviceSpeed> MeasureDevice(kernels::Backend& backend, engine::MemoryBudget& budget,
+                                          const std::string& folder, absl::Duration duration) {
+  RENGA_ASSIGN_OR_RETURN(DeviceSpeed speed, MeasureComputing(backend, budget, duration, {}));
   speed.disk_bytes_per_second = MeasureDisk(folder, std::min(duration, kDiskProbe));
   return speed;
 }

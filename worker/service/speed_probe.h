@@ -3,6 +3,7 @@
 #ifndef RENGA_WORKER_SERVICE_SPEED_PROBE_H_
 #define RENGA_WORKER_SERVICE_SPEED_PROBE_H_
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -26,6 +27,9 @@ struct KernelSpeed {
 // Tokens of a prefill product.
 inline constexpr int64_t kProbePrefillTokens = 64;
 
+// How long computing is measured for.
+inline constexpr absl::Duration kProbeTime = absl::Milliseconds(400);
+
 struct DeviceSpeed {
   // Q4_K, Q4_0, Q6_K, Q8_0 and F16, as far as the device has them and the time sufficed; the first
   // one is always there.
@@ -35,14 +39,26 @@ struct DeviceSpeed {
   double disk_bytes_per_second = 0;  // reading from the folder; 0: not measured
 };
 
+// Says whether there is something better to do. May be empty: there never is.
+using GiveWay = std::function<bool()>;
+
+// All of it but the disk, which stays 0. Blocks for about `duration`, a little more on slow
+// devices; frees what it used. 32 MiB of matrices, but at most a sixteenth of the budget; twice as
+// much is reserved, since a backend's layout may be larger, and as much again where caches cannot
+// be told to give up a matrix. `give_way` is asked after every product with one of eight matrices,
+// or with one for many tokens, some milliseconds as a rule; kCancelled then. Other errors are the
+// device's and the budget's.
+absl::StatusOr<DeviceSpeed> MeasureComputing(kernels::Backend& backend,
+                                             engine::MemoryBudget& budget, absl::Duration duration,
+                                             const GiveWay& give_way);
+
 // Blocks for about `duration` and kDiskProbe, a little more on slow devices: a worker that was lost
-// must be back before the cluster plans without it (ClusterManager::Options::rejoin_grace); frees
-// what it used. 32 MiB of matrices, but at most a sixteenth of the budget. `folder` is where shards
-// are kept, "" for nowhere, and what MeasureDisk reads from. Errors are the device's and the
-// budget's; a disk that cannot be measured is none.
+// must be back before the cluster plans without it (ClusterManager::Options::rejoin_grace).
+// `folder` is where shards are kept, "" for nowhere, and what MeasureDisk reads from. Errors are
+// MeasureComputing's; a disk that cannot be measured is none.
 absl::StatusOr<DeviceSpeed> MeasureDevice(kernels::Backend& backend, engine::MemoryBudget& budget,
                                           const std::string& folder,
-                                          absl::Duration duration = absl::Milliseconds(400));
+                                          absl::Duration duration = kProbeTime);
 
 }  // namespace renga::worker
 

@@ -17,6 +17,7 @@
 namespace renga::worker {
 namespace {
 
+using ::renga::testing::StatusIs;
 using ::testing::Gt;
 using ::testing::IsEmpty;
 using ::testing::Not;
@@ -60,6 +61,42 @@ TEST(SpeedProbe, WithoutTimeTheFirstFormatIsMeasuredAllTheSame) {
   EXPECT_EQ(speed.disk_bytes_per_second, 0);
 }
 
+TEST(SpeedProbe, GivesWayWheneverItIsAskedAndFreesEverything) {
+  ASSERT_OK_AND_ASSIGN(const auto backend, kernels::CreateBackend({.device = "cpu", .threads = 1}));
+  engine::MemoryBudget budget(int64_t{8} << 20);
+  int asked = 0;
+  ASSERT_OK(MeasureComputing(*backend, budget, absl::Milliseconds(5), [&] {
+    ++asked;
+    return false;
+  }));
+  EXPECT_GT(asked, 40) << "each of many small pieces asks, however slow the machine is";
+  for (const int last : {1, 2, 3, 5, 8, 13, 21, 34}) {
+    int left = last;
+    EXPECT_THAT(
+        MeasureComputing(*backend, budget, absl::Milliseconds(5), [&] { return --left == 0; }),
+        StatusIs(absl::StatusCode::kCancelled));
+    EXPECT_EQ(left, 0) << "it went on after being told to give way";
+    EXPECT_EQ(budget.used_bytes(), 0);
+  }
+}
+
+TEST(SpeedProbe, TakesNothingThatAShardHas) {
+  ASSERT_OK_AND_ASSIGN(const auto backend, kernels::CreateBackend({.device = "cpu", .threads = 1}));
+  engine::MemoryBudget budget(int64_t{64} << 20);
+  ASSERT_OK_AND_ASSIGN(const auto shard, budget.Reserve(int64_t{60} << 20, "a shard"));
+  EXPECT_THAT(MeasureComputing(*backend, budget, absl::Milliseconds(5), {}),
+              StatusIs(absl::StatusCode::kResourceExhausted));
+  EXPECT_EQ(budget.used_bytes(), shard.bytes());
+}
+
+TEST(LayerProbe, GivesWay) {
+  ASSERT_OK_AND_ASSIGN(const auto backend, kernels::CreateBackend({.device = "cpu", .threads = 1}));
+  engine::MemoryBudget budget(int64_t{64} << 20);
+  EXPECT_THAT(MeasureLayer(*backend, budget, absl::Seconds(60), [] { return true; }),
+              StatusIs(absl::StatusCode::kCancelled));
+  EXPECT_EQ(budget.used_bytes(), 0);
+}
+
 TEST(LayerProbe, WithoutRoomThereIsNoMeasurement) {
   ASSERT_OK_AND_ASSIGN(const auto backend, kernels::CreateBackend({.device = "cpu", .threads = 1}));
   engine::MemoryBudget budget(int64_t{1} << 20);
@@ -80,6 +117,18 @@ TEST(DiskProbe, ReadsWhatIsThereAndLeavesNothing) {
                                       std::string((5 << 20) + 1, 'x')));
   const double read = MeasureDisk(folder, absl::Milliseconds(1));
   EXPECT_EQ(read > 0, written > 0);
+  EXPECT_EQ(MeasureDisk(folder, absl::Seconds(60), [] { return true; }), 0);
+}
+
+TEST(DiskProbe, TurnsAreTaken) {
+  const std::string folder = renga::testing::NewTempFolder();
+  {
+    const auto mine = TryToTakeTurn(folder);
+    EXPECT_TRUE(mine.has_value());
+    EXPECT_FALSE(TryToTakeTurn(folder).has_value());
+  }
+  EXPECT_TRUE(TryToTakeTurn(folder).has_value());
+  EXPECT_TRUE(TryToTakeTurn("").has_value());
 }
 
 }  // namespace

@@ -27,13 +27,13 @@ namespace {
 
 using ::renga::testing::StatusIs;
 using ::testing::HasSubstr;
+using testing::kMiB;
 using testing::MakeRows;
 using testing::MakeStep;
 using testing::SmallMixture;
 using testing::TestCoordinator;
 using testing::WorkerDriver;
 
-constexpr int64_t kMiB = int64_t{1} << 20;
 constexpr int64_t kOffered = 24 * kMiB;  // of 27 for experts and some for the rest
 constexpr int64_t kExpertsBytes = int64_t{2} * 6 * 3 * 128 * 1536 * 4;
 

@@ -22,12 +22,12 @@ namespace {
 
 using ::renga::testing::StatusIs;
 using ::testing::HasSubstr;
+using testing::kMiB;
 using testing::MakeRows;
 using testing::MakeStep;
 using testing::SmallModel;
 using testing::WorkerDriver;
 
-constexpr int64_t kMiB = int64_t{1} << 20;
 // Of layers, each in F32: 4.1 MiB.
 constexpr int64_t kTooLittle = 9 * kMiB;
 

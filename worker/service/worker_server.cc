@@ -3,6 +3,7 @@
 #include <grpcpp/security/server_credentials.h>
 #include <grpcpp/server.h>
 #include <grpcpp/server_builder.h>
+#include <malloc.h>
 
 #include <algorithm>
 #include <chrono>
@@ -20,6 +21,7 @@
 #include "base/byte_size.h"
 #include "base/log.h"
 #include "base/machine_limits.h"
+#include "base/scoped_fd.h"
 #include "base/status_macros.h"
 #include "transport/hello.h"
 #include "transport/peer_identity.h"
@@ -34,6 +36,7 @@
 #include "worker/service/local_model.h"
 #include "worker/service/memory_watch.h"
 #include "worker/service/process_report.h"
+#include "worker/service/quiet_probe.h"
 #include "worker/service/shard_host.h"
 #include "worker/service/speed_probe.h"
 #include "worker/service/worker_service.h"
@@ -74,6 +77,14 @@ DeviceNames NamesOf(const std::string& device) {
   return {
       .for_people = absl::StrCat(card->name, " (", base::FormatByteSize(card->total_bytes), ")"),
       .card = card->bus_id};
+}
+
+proto::KernelSpeed ToProto(const KernelSpeed& kernel) {
+  proto::KernelSpeed to;
+  to.set_gguf_type(base::GetDataTypeInfo(kernel.type).gguf_id);
+  to.set_decode_bytes_per_second(kernel.decode_bytes_per_second);
+  to.set_prefill_bytes_per_second(kernel.prefill_bytes_per_second);
+  return to;
 }
 
 transport::PeerPolicy PolicyOf(const WorkerOptions& options) {
@@ -122,15 +133,14 @@ class WorkerServerImpl : public WorkerServer {
   }
 
   absl::Status MeasureSpeed() {
-    weight_bytes_per_second_ = options_.assumed_weight_bytes_per_second;
     if (!options_.measure_speed) {
       speed_.disk_bytes_per_second = MeasureOwnDisk();
       return absl::OkStatus();
     }
     RENGA_ASSIGN_OR_RETURN(speed_, MeasureDevice(*backend_, budget_, options_.cache_directory));
-    weight_bytes_per_second_ = speed_.kernels[0].decode_bytes_per_second;
     RENGA_LOG(INFO) << device_path_ << " reads "
-                    << base::FormatByteSize(static_cast<int64_t>(weight_bytes_per_second_))
+                    << base::FormatByteSize(
+                           static_cast<int64_t>(speed_.kernels[0].decode_bytes_per_second))
                     << " of weights per second";
     return absl::OkStatus();
   }
@@ -188,6 +198,7 @@ class WorkerServerImpl : public WorkerServer {
   void Join() override {
     absl::MutexLock lock(&mutex_);
     if (link_ != nullptr || shut_down_) return;
+    StartQuietProbe();
     link_ = std::make_unique<CoordinatorLink>(
         CoordinatorLink::Options{.coordinator = options_.coordinator,
                                  .dialer = options_.dialer,
@@ -223,9 +234,11 @@ class WorkerServerImpl : public WorkerServer {
       link = link_.get();
     }
     if (link != nullptr) link->Stop();
+    if (quiet_probe_ != nullptr) quiet_probe_->Cancel();
     link_meter_.Stop();
     if (local_worker_ != nullptr) local_worker_->Close();
     if (host_ != nullptr) host_->Stop();
+    if (quiet_probe_ != nullptr) quiet_probe_->Stop();
     data_port_.Close();
     if (server_ != nullptr) server_->Shutdown(std::chrono::system_clock::now());
   }
@@ -259,6 +272,40 @@ class WorkerServerImpl : public WorkerServer {
                                             data_port_.Serve(hello, std::move(socket));
                                           }));
     return absl::OkStatus();
+  }
+
+  // Where nothing is divided by speed, it does not matter.
+  void StartQuietProbe() {
+    if (!options_.measure_speed || options_.measure_again_after == absl::InfiniteDuration()) return;
+    QuietProbe::Options probe = {
+        .clock =
+            [] { return absl::FromChrono(std::chrono::steady_clock::now().time_since_epoch()); },
+        .orders = [this] { return host_->orders(); },
+        .measure = [this](const GiveWay& give_way) { return MeasureAgain(give_way); },
+        .first = speed_,
+        .good_for = options_.measure_again_after};
+    probe.idle_after = std::min(probe.idle_after, probe.good_for);
+    probe.doubt = std::min(probe.doubt, probe.good_for);
+    probe.tick = std::min(probe.tick, probe.good_for);
+    quiet_probe_ = std::make_unique<QuietProbe>(std::move(probe));
+  }
+
+  // As when the worker started, within what its shard leaves of the offer. On the probe's thread.
+  absl::StatusOr<DeviceSpeed> MeasureAgain(const GiveWay& give_way) {
+    std::optional<base::ScopedFd> turn = TryToTakeTurn(
+        options_.cache_directory.empty() ? options_.packed_directory : options_.cache_directory);
+    if (!turn.has_value()) return absl::CancelledError("another worker here is being measured");
+    absl::StatusOr<DeviceSpeed> speed = absl::CancelledError("there is something better to do");
+    host_->RunQuietly([&](const GiveWay& has_work) {
+      if (give_way()) return;
+      speed = MeasureComputing(*backend_, budget_, kProbeTime,
+                               [&] { return has_work() || give_way(); });
+    });
+    malloc_trim(0);
+    RENGA_RETURN_IF_ERROR(speed.status());
+    turn.reset();
+    speed->disk_bytes_per_second = MeasureDisk(options_.cache_directory, kDiskProbe, give_way);
+    return speed;
   }
 
   // A user, or the system, changes what the worker may use while it runs.
@@ -305,19 +352,17 @@ class WorkerServerImpl : public WorkerServer {
     offer.set_card(device_names_.card);
     offer.set_memory_bytes(budget_.total_bytes());
     offer.set_memory_available_bytes(kernels::AvailableBytesOf(options_.device.device).value_or(0));
-    offer.set_weight_bytes_per_second(weight_bytes_per_second_);
+    const DeviceSpeed speed = quiet_probe_ != nullptr ? quiet_probe_->Read().speed : speed_;
+    offer.set_weight_bytes_per_second(speed.kernels.empty()
+                                          ? options_.assumed_weight_bytes_per_second
+                                          : speed.kernels[0].decode_bytes_per_second);
     const int threads =
         options_.device.threads > 0 ? options_.device.threads : base::UsableCpuCount();
     offer.set_threads(static_cast<uint32_t>(threads));
-    for (const KernelSpeed& kernel : speed_.kernels) {
-      proto::KernelSpeed& to = *offer.add_kernels();
-      to.set_gguf_type(base::GetDataTypeInfo(kernel.type).gguf_id);
-      to.set_decode_bytes_per_second(kernel.decode_bytes_per_second);
-      to.set_prefill_bytes_per_second(kernel.prefill_bytes_per_second);
-    }
-    offer.set_copy_bytes_per_second(speed_.copy_bytes_per_second);
-    offer.set_disk_bytes_per_second(speed_.disk_bytes_per_second);
-    offer.set_layer_us(speed_.layer_us);
+    for (const KernelSpeed& kernel : speed.kernels) *offer.add_kernels() = ToProto(kernel);
+    offer.set_copy_bytes_per_second(speed.copy_bytes_per_second);
+    offer.set_disk_bytes_per_second(speed.disk_bytes_per_second);
+    offer.set_layer_us(speed.layer_us);
     offer.set_spare(options_.spare);
     return hello;
   }
@@ -341,6 +386,16 @@ class WorkerServerImpl : public WorkerServer {
     const ShardHost::Progress progress = host_->progress();
     heartbeat.set_step(progress.step);
     heartbeat.set_weight_bytes_brought(progress.weight_bytes);
+    if (quiet_probe_ != nullptr) {
+      const QuietProbe::Report report = quiet_probe_->Read();
+      proto::MeasuredSpeed& to = *heartbeat.mutable_speed();
+      for (const KernelSpeed& kernel : report.speed.kernels) *to.add_kernels() = ToProto(kernel);
+      to.set_copy_bytes_per_second(report.speed.copy_bytes_per_second);
+      to.set_disk_bytes_per_second(report.speed.disk_bytes_per_second);
+      to.set_layer_us(report.speed.layer_us);
+      to.set_age_s(static_cast<uint32_t>(absl::ToInt64Seconds(report.age)));
+      to.set_confirmed(report.confirmed);
+    }
     if (memory_watch_.has_value()) heartbeat.set_trouble(memory_watch_->Look(absl::Now()));
     return heartbeat;
   }
@@ -351,17 +406,17 @@ class WorkerServerImpl : public WorkerServer {
   engine::MemoryBudget budget_;
   const std::string device_path_;
   const DeviceNames device_names_;
-  double weight_bytes_per_second_ = 0;
   std::shared_ptr<const transport::SocketCredentials> socket_credentials_;
   std::unique_ptr<transport::PeerListener> listener_;  // null: no port
-  DeviceSpeed speed_;
-  bool disk_is_slow_ = false;  // the link's thread's own
+  DeviceSpeed speed_;                                  // as measured at the start
+  bool disk_is_slow_ = false;                          // the link's thread's own
   LinkMeter link_meter_;
   WorkerService service_;
   KeptPieces kept_pieces_;
   transport::PiecesService pieces_service_;
   std::unique_ptr<ShardHost> host_;
   DataPort data_port_;                                    // after host_, which its connections use
+  std::unique_ptr<QuietProbe> quiet_probe_;               // made before link_; null: none
   std::optional<MemoryWatch> memory_watch_;               // of a card
   std::shared_ptr<transport::LocalWorker> local_worker_;  // calls host_ until it is closed
   std::unique_ptr<grpc::Server> server_;

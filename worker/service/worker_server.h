@@ -61,6 +61,9 @@ struct WorkerOptions {
   // in its process, where nothing is divided by speed.
   bool measure_speed = true;
   double assumed_weight_bytes_per_second = 1e10;
+  // How old a measurement gets: after that, and when the worker has been idle for as long (20
+  // seconds at most), it is made again. Infinite: never.
+  absl::Duration measure_again_after = absl::Minutes(30);
 
   // Lines for people: joined, holding a shard (with the bytes fetched and cached), left. From any
   // thread; quick. May be empty.

@@ -55,6 +55,34 @@ TEST_F(WorkerServerTest, MeasuresItsSpeed) {
   EXPECT_LT(speed, 1e12);
 }
 
+// A real device, beside a real shard: the middle of three real measurements.
+TEST_F(WorkerServerTest, MeasuresItsSpeedAgainWhileItIsIdle) {
+  WorkerOptions options = Options();
+  options.measure_speed = true;
+  options.measure_again_after = absl::Milliseconds(10);
+  const auto worker = Start(options);
+  WorkerDriver driver(dialer_.get(), *worker);
+  ASSERT_OK(driver.Load(OrderWhole(5)));
+  driver.OpenResults(5);
+  proto::Heartbeat heartbeat;
+  while (!heartbeat.speed().confirmed()) heartbeat = coordinator_.WaitForHeartbeat();
+  ASSERT_GT(heartbeat.speed().kernels_size(), 0);
+  EXPECT_GT(heartbeat.speed().kernels(0).decode_bytes_per_second(), 1e7);
+  EXPECT_GT(heartbeat.speed().layer_us(), 0);
+  EXPECT_EQ(heartbeat.epoch(), 5u);
+  // Whoever joins again says the same.
+  coordinator_.EndMemberships(absl::UnavailableError("counted as lost; join again"));
+  EXPECT_GT(coordinator_.WaitForHello(2).offer().weight_bytes_per_second(), 1e7);
+  // A step is computed meanwhile, in its turn.
+  ASSERT_OK(driver.SendStep(testing::MakeStep(5, 1, 0, 3), testing::MakeRows(3, 128, 1)));
+  EXPECT_OK(driver.NextResult());
+}
+
+TEST_F(WorkerServerTest, WhereNothingIsMeasuredNothingIsMeasuredAgain) {
+  const auto worker = Start(Options());
+  EXPECT_FALSE(coordinator_.WaitForHeartbeat().has_speed());
+}
+
 TEST_F(WorkerServerTest, TellsWhatItHoldsAndDoes) {
   const auto worker = Start(Options());
   WorkerDriver driver(dialer_.get(), *worker);

@@ -20,6 +20,8 @@
 
 namespace renga::worker::testing {
 
+inline constexpr int64_t kMiB = int64_t{1} << 20;
+
 // What a worker tells people. Thread-safe.
 class Events {
  public:
