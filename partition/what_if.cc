@@ -106,6 +106,7 @@ Change BestLink(const Explorer& explorer, const std::vector<UsedLink>& ranked,
   double least = kWorthNaming * ms_now;
   for (size_t i = 0; i < std::min(ranked.size(), kMaxLinksTried); ++i) {
     const auto& [one, other, ms] = ranked[i];
+    if (ms > kWorthNaming * ms_now) break;
     LinkChange link{.one = NameOf(one, workers),
                     .other = NameOf(other, workers),
                     .now = LinkBetween(request.links, one, other),

@@ -40,10 +40,10 @@ double TimeToCompare(const Replicas& replicas, Objective objective);
 // Leaving out each worker that the plan uses (machines of one kind once, at most kMaxNamed kinds),
 // one more of each kind, and links of half the latency and twice the bandwidth: all of them, and
 // the one that then gives most. That one is looked for among the links that the plan uses: each is
-// priced with everything where it is (faster_link.h), and the first three are planned with anew;
-// "any one link twice as fast" where none gives a two hundredth. Times are those of complete plans,
-// with as many replicas as the request then gets. Errors are MakePlan's for a request that makes no
-// sense.
+// priced with everything where it is (faster_link.h), and the first three that give a two hundredth
+// are planned with anew; "any one link twice as fast" where there are none. Times are those of
+// complete plans, with as many replicas as the request then gets. Errors are MakePlan's for a
+// request that makes no sense.
 absl::StatusOr<std::vector<Change>> ExploreChanges(const model::Model& model,
                                                    const model::ModelFootprint& footprint,
                                                    const std::vector<WorkerProfile>& workers,
