@@ -21,8 +21,8 @@ namespace renga::transport {
 class ResultSink {
  public:
   virtual ~ResultSink() = default;
-  // Never blocks. Does nothing after End.
-  virtual void Write(proto::StepResult result) = 0;
+  // Never blocks. False when there has been an end, of either side's: then `result` is as it was.
+  virtual bool Write(proto::StepResult&& result) = 0;
   // No more come, and why. Only the first end counts.
   virtual void End(const absl::Status& status) = 0;
 };

@@ -89,9 +89,9 @@ class ResultsReader::Sink : public transport::ResultSink {
  public:
   explicit Sink(Options options) : options_(std::move(options)) {}
 
-  void Write(proto::StepResult result) override {
+  bool Write(proto::StepResult&& result) override {
     absl::MutexLock lock(&mutex_);
-    if (ended_) return;
+    if (ended_) return false;
     absl::StatusOr<std::optional<StepAnswer>> answer = ReadAnswer(result, options_);
     ended_ = !answer.ok();
     if (ended_) {
@@ -99,6 +99,7 @@ class ResultsReader::Sink : public transport::ResultSink {
     } else if (answer->has_value()) {
       options_.on_answer(**std::move(answer));
     }
+    return true;
   }
   void End(const absl::Status& status) override {
     absl::MutexLock lock(&mutex_);

@@ -38,7 +38,8 @@ class DataPort::Connection {
   void Close() { socket_.Close(); }
   bool over() const { return over_; }
 
-  // Once it is accepted.
+  // Before anything is read of the peer: who hears why this connection ended, and opens another,
+  // has it begin after this one. What is sent here waits for the socket.
   virtual void Begin() {}
   // A plan is loaded.
   virtual void GrantWindow(uint32_t) {}
@@ -135,7 +136,7 @@ class DataPort::Results : public Connection,
   Results(ShardHost* host, uint64_t epoch) : host_(host), epoch_(epoch) {}
 
   void Begin() override { host_->AttachResults(epoch_, shared_from_this()); }
-  void Write(proto::StepResult result) override { socket().Send(result).IgnoreError(); }
+  bool Write(proto::StepResult&& result) override { return socket().Send(result).ok(); }
   void End(const absl::Status& status) override { Connection::End(status); }
 
  private:
@@ -231,9 +232,9 @@ void DataPort::Serve(const transport::PeerHello& hello,
     connection = Open(hello, socket->peer_name());
     connections_.push_back(connection);
   }
-  connection->Accept(std::move(socket));
   // After it was added: a plan loaded in between grants to every edge it finds.
   connection->Begin();
+  connection->Accept(std::move(socket));
 }
 
 void DataPort::GrantWindows(uint32_t window) {

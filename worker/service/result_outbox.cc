@@ -21,9 +21,10 @@ void ResultOutbox::Begin(uint64_t epoch) {
 
 void ResultOutbox::Push(proto::StepResult result) {
   std::shared_ptr<transport::ResultSink> stream;
-  {
+  do {
     absl::MutexLock lock(&mutex_);
     if (result.epoch() != epoch_) return;
+    if (stream_ == stream) stream_ = nullptr;  // it has ended
     if (stream_ == nullptr) {
       if (waiting_.size() >= kMaxWaiting) {
         RENGA_LOG(WARNING) << "nobody takes the results of step " << result.number();
@@ -33,9 +34,8 @@ void ResultOutbox::Push(proto::StepResult result) {
       return;
     }
     stream = stream_;
-  }
-  // Only the engine's thread pushes, so results keep their order without the lock.
-  stream->Write(std::move(result));
+    // Without the lock: only the engine's thread pushes, so results keep their order.
+  } while (!stream->Write(std::move(result)));
 }
 
 void ResultOutbox::Attach(uint64_t epoch, std::shared_ptr<transport::ResultSink> stream) {
@@ -49,8 +49,7 @@ void ResultOutbox::Attach(uint64_t epoch, std::shared_ptr<transport::ResultSink>
       refusal = absl::FailedPreconditionError(absl::StrCat("epoch ", epoch, " is not loaded here"));
     } else {
       // Under the lock: a Push meanwhile must come after what waited.
-      for (proto::StepResult& result : waiting_) stream->Write(std::move(result));
-      waiting_.clear();
+      while (!waiting_.empty() && stream->Write(std::move(waiting_.front()))) waiting_.pop_front();
       old = std::exchange(stream_, stream);
     }
   }

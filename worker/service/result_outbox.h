@@ -16,7 +16,8 @@
 namespace renga::worker {
 
 // Thread-safe. The coordinator opens one stream per epoch. Results that are ready before it is
-// open wait, since the first step can overtake the call on its way here.
+// open wait, since the first step can overtake the call on its way here;
+// and those that are ready after its end wait for another one.
 class ResultOutbox {
  public:
   static constexpr size_t kMaxWaiting = 256;
