@@ -79,8 +79,9 @@ class AttentionKernel {
   struct Ask {
     const std::byte* keys = nullptr;
     const std::byte* values = nullptr;
-    int64_t key_bytes = 0;    // of a head's number, for all tokens; 0: asked for
-    int64_t value_bytes = 0;  // of a token; 0: asked for
+    int64_t key_bytes = 0;     // of a head's number, for all tokens; 0: asked for
+    int64_t value_bytes = 0;   // of a token; 0: asked for
+    int64_t vector_bytes = 0;  // of kLanes of its numbers
   };
   static void Prefetch(const std::byte* cells, int64_t bytes) {
     constexpr int64_t kLine = 64;
@@ -132,6 +133,9 @@ class AttentionKernel {
         last_(task.first_position + rows.begin + rows.count - 1),
         layout_(task),
         memory_(reinterpret_cast<float*>(memory)),
+        key_bytes_(task.head_bytes / task.head_dim),
+        value_bytes_(task.head_bytes / task.block_tokens),
+        vector_bytes_(value_bytes_ * kLanes / task.head_dim),
         as_they_lie_(rows.count == 1 && task.heads_per_kv <= Isa::kAttentionHeads &&
                      layout_.dims == task.head_dim && layout_.tokens == task.block_tokens) {
     for (int64_t head = 0; head < RoundUp(task.heads_per_kv); ++head) Maxima()[head] = 0;
@@ -267,8 +271,9 @@ class AttentionKernel {
   Ask AskFor(int64_t offset) const {
     return {.keys = task_.keys + offset,
             .values = task_.values + offset,
-            .key_bytes = task_.head_bytes / task_.head_dim,
-            .value_bytes = task_.head_bytes / task_.block_tokens};
+            .key_bytes = key_bytes_,
+            .value_bytes = value_bytes_,
+            .vector_bytes = vector_bytes_};
   }
 
   // A block's keys and values as they lie in the cache, converted as often as they are read: for
@@ -400,7 +405,7 @@ class AttentionKernel {
 
   // Vectors of sums that registers hold for each of so many heads.
   template <int heads>
-  static constexpr int kVectors = heads > 4 ? 2 : 4;
+  static constexpr int kVectors = heads > 2 && heads == Isa::kAttentionHeads ? 2 : 4;
 
   // body.operator()<heads>(first) for all heads of a row, as many at a time as registers hold.
   template <int heads = Isa::kAttentionHeads, class Body>
@@ -492,9 +497,9 @@ class AttentionKernel {
     float* out = SumOf(part, query + head) + d;
     const float* weights = Scores(head);
     const int64_t dims = layout_.dims, tokens = layout_.tokens;
-    const std::byte* const next = ask_.values + ask_.value_bytes * d / dims;
+    const std::byte* const next = ask_.values + ask_.vector_bytes * (d / kLanes);
     const int64_t value_bytes = ask_.value_bytes;
-    const int64_t asked = head == 0 ? value_bytes * vectors * kLanes / dims : 0;
+    const int64_t asked = head == 0 ? ask_.vector_bytes * vectors : 0;
     F sums[heads][vectors];
     Unroll<heads * vectors>([&](auto i) RENGA_INLINE_LAMBDA {
       constexpr int h = i / vectors, v = i % vectors;
@@ -542,6 +547,10 @@ class AttentionKernel {
   const int64_t last_;  // the last row's position
   const Layout layout_;
   float* const memory_;
+  // As in Ask: a division for every block would be felt.
+  const int64_t key_bytes_;
+  const int64_t value_bytes_;
+  const int64_t vector_bytes_;
   const bool as_they_lie_;  // no cell is converted twice, so none is kept converted
   Ask ask_;
 };

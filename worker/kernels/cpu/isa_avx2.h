@@ -28,7 +28,7 @@ struct Avx2 {
   static constexpr int kPrefetchBytes256 = 2048;
   static constexpr int kPrefetchLevel = 3;
   static constexpr bool kStepByStep = false;
-  static constexpr int kAttentionHeads = 2;
+  static constexpr int kAttentionHeads = 4;
   using F = __m256;
   using I = __m256i;
 
