@@ -9,8 +9,12 @@ with less memory and nothing on its disk. In turn, with each binary: the worker 
 loads; as soon as the cluster is ready, one token of a prompt of --prompt words is asked for, then
 --generate more of a second request. Seconds count from the moment when the worker has joined; bytes
 are those that its network device received since then. With --all it then waits until the whole
-shard is on the worker's disk and says when that was, while nothing else was asked for. The
-coordinator keeps its folder (hashes of the file) over all runs, the worker's is new each time. What
+shard is on the worker's disk and says when that was, while nothing else was asked for. With
+--beside N the second request is repeated meanwhile, with --pause seconds between, in which what
+nobody waits for comes, and N times when all has come: "beside" and "after" are the medians of their
+tokens per second and of the time to their first token (both as the coordinator tells them). With
+--fresh N there are N requests first, with a pause before each, for one token of another prompt, which
+chooses experts that have to come: "fresh" is the median of their times to it. The coordinator keeps its folder (hashes of the file) over all runs, the worker's is new each time. What
 the machine has of the model file in memory stays there: the coordinator's disk is not measured.
 """
 import argparse
@@ -28,15 +32,20 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "tests" / "
 import lan_box  # noqa: E402
 
 PORT, HTTP = 7400, 8080
+# Each prompt has some of its own: tokens of other texts choose other experts.
+OTHER_LETTERS = "ZQ7KX#8WB$9VF%3GY&4HJ+5LD=6MS?1RT!2PNACEIOU"
+# By how a key of a row ends, the first that fits.
+UNITS = {"_bytes": (1 << 20, "MiB"), "_ms": (1, "ms"), "_per_s": (1, "tokens/s"), "_s": (1, "s")}
 ASK = """
 import http.client, json, sys
-connection = http.client.HTTPConnection(sys.argv[1], timeout=600)
+connection = http.client.HTTPConnection(sys.argv[1], timeout=3600)
 connection.request("POST", "/v1/completions", sys.argv[2], {"Content-Type": "application/json"})
 response = connection.getresponse()
 body = response.read().decode()
 if response.status != 200:
     raise SystemExit(body)
-print(json.loads(body)["choices"][0]["text"])
+body = json.loads(body)
+print(json.dumps({"text": body["choices"][0]["text"], **body["timings"]}))
 """
 STATUS = """
 import http.client, sys
@@ -69,15 +78,51 @@ class Run:
     def __init__(self, args, binary, state):
         self.args, self.binary, self.state = args, binary, state
 
-    def ask(self, box, words, tokens):
-        body = {"prompt": " ".join(["once upon a time"] * (words // 4)), "max_tokens": tokens,
+    def ask(self, box, words, tokens, text="once upon a time"):
+        body = {"prompt": " ".join([text] * (words // 4)), "max_tokens": tokens,
                 "temperature": 0, "ignore_eos": True}
-        return box.run(0, [sys.executable, "-c", ASK, f"{box.address(0)}:{HTTP}",
-                           json.dumps(body)], timeout=600).stdout
+        return json.loads(box.run(0, [sys.executable, "-c", ASK, f"{box.address(0)}:{HTTP}",
+                                      json.dumps(body)], timeout=3600).stdout)
 
     def status(self, box):
         return json.loads(box.run(0, [sys.executable, "-c", STATUS,
                                       f"{box.address(0)}:{HTTP}"]).stdout)["workers"][0]
+
+    def to_come(self, box):
+        """Bytes that are not on the worker's disk yet."""
+        return self.status(box).get("weight_bytes_to_come", 0)
+
+    def fresh(self, box):
+        """How long prompts take that choose other experts than those before."""
+        times = []
+        for begin in range(0, 12 * self.args.fresh, 12):
+            time.sleep(self.args.pause)
+            text = " ".join(OTHER_LETTERS[begin + i:begin + i + 3] for i in range(0, 12, 3))
+            times.append(self.ask(box, self.args.prompt, 1, text)["prefill_ms"])
+        return {"fresh_ms": statistics.median(times), "fresh_all": times}
+
+    def repeat(self, box):
+        """Times of the second request, while the rest comes and after it."""
+        times = {"beside": [], "after": []}
+        while len(times["after"]) < self.args.beside:
+            time.sleep(self.args.pause)
+            comes = self.to_come(box) > 0
+            answer = self.ask(box, self.args.prompt, self.args.generate)
+            # One during which the last of it came belongs to neither.
+            if comes != (self.to_come(box) > 0):
+                continue
+            times["beside" if comes else "after"].append(
+                (answer["prefill_ms"], 1000 * (self.args.generate - 1) / answer["decode_ms"]))
+        row = {}
+        for name, found in times.items():
+            row[f"{name}_count"] = len(found)
+            for i, what in enumerate(("first_ms", "per_s")):
+                numbers = sorted(pair[i] for pair in found)
+                if not numbers:
+                    continue
+                row[f"{name}_{what}"] = statistics.median(numbers)
+                row[f"{name}_{what}_range"] = [numbers[0], numbers[-1]]
+        return row
 
     def measure(self, box, folder):
         def environment(name):
@@ -102,14 +147,19 @@ class Run:
 
         wait_for(up, "ready")
         note("ready")
-        row["first"] = self.ask(box, self.args.prompt, 1)
+        row["first"] = self.ask(box, self.args.prompt, 1)["text"]
         note("first_token")
-        row["text"] = self.ask(box, self.args.prompt, self.args.generate)
+        if self.args.fresh > 0:
+            row.update(self.fresh(box))
+            note("fresh_end")
+        row["text"] = self.ask(box, self.args.prompt, self.args.generate)["text"]
         note("answer")
         if self.args.all:
-            while self.status(box).get("weight_bytes_to_come", 0) > 0:
+            while self.to_come(box) > 0:
                 time.sleep(0.5)
             note("all")
+        if self.args.beside > 0:
+            row.update(self.repeat(box))
         row["disk_bytes"] = on_disk(folder)
         return row
 
@@ -135,6 +185,11 @@ def main():
     parser.add_argument("--generate", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--all", action="store_true", help="wait until all is on the disk")
+    parser.add_argument("--beside", type=int, default=0,
+                        help="repeat the second request while the rest comes, and so often after it")
+    parser.add_argument("--fresh", type=int, default=0, choices=range(4), metavar="N",
+                        help="requests with other prompts before")
+    parser.add_argument("--pause", type=float, default=3, help="seconds before each of these")
     parser.add_argument("--folder", help="where the worker's disk is")
     args = parser.parse_args()
     binaries = dict(text.split("=", 1) for text in args.binary)
@@ -147,10 +202,11 @@ def main():
     assert len({row["text"] for all_of in rows.values() for row in all_of}) == 1, "texts differ"
     for name, all_of in rows.items():
         for key in all_of[0]:
-            if key.endswith(("_s", "_bytes")):
-                middle = statistics.median(row[key] for row in all_of)
-                print(f"{name:8} {key:18} " + (f"{middle:8.1f} s" if key.endswith("_s")
-                                               else f"{middle / (1 << 20):8.0f} MiB"))
+            unit = next((unit for unit in UNITS if key.endswith(unit)), None)
+            if unit is None:
+                continue
+            middle = statistics.median(row[key] for row in all_of if key in row)
+            print(f"{name:8} {key:18} {middle / UNITS[unit][0]:8.1f} {UNITS[unit][1]}")
 
 
 if __name__ == "__main__":
