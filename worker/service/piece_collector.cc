@@ -16,8 +16,9 @@
 namespace renga::worker {
 namespace {
 
-// A link is in the way of a step that begins for as long as these take: 34 ms at 1 Gbit/s.
-constexpr size_t kAskedAtOnce = 4;
+// A link is in the way of a step that begins for about so long.
+constexpr absl::Duration kInTheWay = absl::Milliseconds(50);
+constexpr int64_t kMostAskedAtOnce = 4;
 // The next token of an answer begins sooner after the one before.
 constexpr absl::Duration kQuiet = absl::Seconds(1);
 // When nobody had the piece, or what came was wrong.
@@ -38,6 +39,11 @@ PieceCollector::~PieceCollector() {
   }
   weights_->CancelBringing();
   if (thread_.joinable()) thread_.join();
+}
+
+size_t PieceCollector::AskedAtOnce(absl::Duration of_one) {
+  const int64_t pieces = of_one > absl::ZeroDuration() ? kInTheWay / of_one : kMostAskedAtOnce;
+  return static_cast<size_t>(std::clamp<int64_t>(pieces, 1, kMostAskedAtOnce));
 }
 
 void PieceCollector::Begin() {
@@ -78,10 +84,14 @@ void PieceCollector::Collect() {
   ::setpriority(PRIO_PROCESS, static_cast<id_t>(::gettid()), 19);
   absl::Duration delay = kFirstRetryDelay;
   absl::Time earliest = absl::InfinitePast();
+  absl::Duration of_one = kInTheWay;  // of late
   for (size_t i = 0; i < pieces_.size();) {
     if (!WaitForQuiet(earliest)) return;
     const std::span<const PieceId> rest = std::span(pieces_).subspan(i);
-    const absl::Status status = weights_->Bring(rest.first(std::min(rest.size(), kAskedAtOnce)));
+    const absl::Time begin = absl::Now();
+    const absl::Status status =
+        weights_->Bring(rest.first(std::min(rest.size(), AskedAtOnce(of_one))));
+    of_one = (of_one + (absl::Now() - begin)) / 2;
     if (status.ok()) {
       missing_bytes_ -= weights_->SizeOf(pieces_[i++]);
       delay = kFirstRetryDelay;

@@ -3,7 +3,7 @@
 // ships nothing again.
 //
 // Steps come first. No piece is asked for while a step runs or soon after one, and what is on its
-// way then is little (kAskedAtOnce); what a step needs comes by streams of its own.
+// way then is little (AskedAtOnce); what a step needs comes by streams of its own.
 #ifndef RENGA_WORKER_SERVICE_PIECE_COLLECTOR_H_
 #define RENGA_WORKER_SERVICE_PIECE_COLLECTOR_H_
 
@@ -35,6 +35,8 @@ class PieceCollector {
   // The worker computes; and does no more.
   void StepBegins();
   void StepEnds();
+  // How many pieces are asked for together when one takes so long: on a slow link fewer.
+  static size_t AskedAtOnce(absl::Duration of_one);
   // Of pieces that have not come, or whose turn has not.
   int64_t missing_bytes() const { return missing_bytes_; }
 

@@ -17,6 +17,7 @@
 #include "absl/time/time.h"
 #include "base/testing/status_matchers.h"
 #include "base/testing/temp_folder.h"
+#include "worker/service/piece_collector.h"
 #include "worker/service/testing/test_coordinator.h"
 #include "worker/service/testing/test_setup.h"
 #include "worker/service/testing/worker_driver.h"
@@ -117,6 +118,21 @@ class WorkerExpertsTest : public testing::WorkerTest {
   std::unique_ptr<WorkerServer> worker_;
   std::unique_ptr<WorkerDriver> driver_;
 };
+
+TEST(PieceCollectorTest, WhatIsOnItsWayWhenAStepBeginsIsLittleOnEveryLink) {
+  for (const int64_t ms : {0, 1, 9, 12, 20, 30, 85, 900, 60'000}) {
+    SCOPED_TRACE(ms);
+    const size_t pieces = PieceCollector::AskedAtOnce(absl::Milliseconds(ms));
+    EXPECT_GE(pieces, 1u);
+    EXPECT_LE(pieces, 4u);
+    if (pieces > 1) {
+      EXPECT_LE(static_cast<int64_t>(pieces) * ms, 50);
+    }
+  }
+  EXPECT_EQ(PieceCollector::AskedAtOnce(absl::Milliseconds(9)), 4u) << "1 Gbit/s";
+  EXPECT_EQ(PieceCollector::AskedAtOnce(absl::Milliseconds(20)), 2u);
+  EXPECT_EQ(PieceCollector::AskedAtOnce(absl::Milliseconds(85)), 1u) << "100 Mbit/s";
+}
 
 TEST_F(WorkerExpertsTest, ShipsWhatRowsChooseFirstAndTheRestInTime) {
   StartWorker();
