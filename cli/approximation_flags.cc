@@ -20,6 +20,7 @@
 #include "base/status_macros.h"
 #include "model/footprint.h"
 #include "nlohmann/json.hpp"
+#include "partition/heat_order.h"
 
 namespace renga::cli {
 namespace {
@@ -124,26 +125,17 @@ absl::StatusOr<Mode> ParseMode(absl::string_view text) {
   return mode;
 }
 
+// With the report's path before what is wrong with it.
+absl::Status InReport(const std::string& path, const absl::Status& status) {
+  return absl::Status(status.code(), absl::StrCat(path, " is ", status.message()));
+}
+
 // The rows that texts used most, best first; none without a report.
 absl::StatusOr<std::vector<int32_t>> RowsOfReport(const std::string& path, int64_t vocab_size) {
   if (path.empty()) return std::vector<int32_t>();
-  RENGA_ASSIGN_OR_RETURN(const std::string text, base::ReadFile(path));
-  const json report = json::parse(text, nullptr, /*allow_exceptions=*/false);
-  const auto wrong = [&](absl::string_view what) {
-    return absl::InvalidArgumentError(absl::StrCat(path, " is no report of `renga regions`", what));
-  };
-  if (!report.is_object() || !report.contains("vocabulary") || !report.contains("hot_rows") ||
-      !report["vocabulary"].is_number_integer() || !report["hot_rows"].is_array()) {
-    return wrong("");
-  }
-  if (report["vocabulary"].get<int64_t>() != vocab_size) return wrong(" on this model");
-  std::vector<int32_t> rows;
-  for (const json& row : report["hot_rows"]) {
-    if (!row.is_number_integer()) return wrong("");
-    const auto id = row.get<int64_t>();
-    if (id < 0 || id >= vocab_size) return wrong(" on this model");
-    rows.push_back(static_cast<int32_t>(id));
-  }
+  RENGA_ASSIGN_OR_RETURN(const std::string report, base::ReadFile(path));
+  auto rows = partition::ParseHotRows(report, vocab_size);
+  if (!rows.ok()) return InReport(path, rows.status());
   return rows;
 }
 
@@ -175,28 +167,9 @@ absl::StatusOr<model::NeuronSet> ChooseColdNeurons(const ApproximationFlags& fla
     return absl::InvalidArgumentError(
         "--approximate cold-neurons needs --regions with the report that `renga regions` writes");
   }
-  RENGA_ASSIGN_OR_RETURN(const std::string text, base::ReadFile(flags.regions));
-  const json report = json::parse(text, nullptr, /*allow_exceptions=*/false);
-  const absl::Status wrong = absl::InvalidArgumentError(
-      absl::StrCat(flags.regions, " is no report of `renga regions` on the neurons of this model"));
-  const json neurons = report.is_object() ? report.value("neurons", json()) : json();
-  const json layers = neurons.is_object() ? neurons.value("by_heat", json()) : json();
-  if (!layers.is_array() || static_cast<int64_t>(layers.size()) != config.n_layers) return wrong;
-  const int64_t count = config.d_ff * percent / 100;
-  model::NeuronSet cold;
-  for (size_t layer = 0; layer < layers.size(); ++layer) {
-    const json& order = layers[layer];
-    if (!order.is_array() || static_cast<int64_t>(order.size()) != config.d_ff) return wrong;
-    for (int64_t i = config.d_ff - count; i < config.d_ff; ++i) {
-      const json& neuron = order[static_cast<size_t>(i)];
-      if (!neuron.is_number_integer()) return wrong;
-      const auto number = neuron.get<int64_t>();
-      if (number < 0 || number >= config.d_ff) return wrong;
-      cold.push_back(static_cast<int32_t>(static_cast<int64_t>(layer) * config.d_ff + number));
-    }
-  }
-  std::sort(cold.begin(), cold.end());
-  if (std::adjacent_find(cold.begin(), cold.end()) != cold.end()) return wrong;
+  RENGA_ASSIGN_OR_RETURN(const std::string report, base::ReadFile(flags.regions));
+  auto cold = partition::ParseColdNeurons(report, config, percent);
+  if (!cold.ok()) return InReport(flags.regions, cold.status());
   return cold;
 }
 
