@@ -18,6 +18,7 @@
 #include "cli/progress_printer.h"
 #include "cli/requests.h"
 #include "coordinator/serving/divergence.h"
+#include "model/unicode.h"
 
 namespace renga::cli {
 namespace {
@@ -44,6 +45,12 @@ struct Windows {
 absl::StatusOr<std::vector<NamedText>> TextsToScore(const std::string& file) {
   if (file.empty()) return HeldOutTexts();
   RENGA_ASSIGN_OR_RETURN(std::string text, base::ReadFile(file));
+  if (!model::IsValidUtf8(text)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        file,
+        " is no UTF-8 text, and bytes that spell no character have no perplexity: convert it "
+        "first, with iconv for example"));
+  }
   std::vector<NamedText> texts;
   texts.push_back({.name = file, .text = std::move(text)});
   return texts;

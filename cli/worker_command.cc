@@ -1,6 +1,7 @@
 // renga worker: offers this machine to a coordinator.
 #include <unistd.h>
 
+#include <cerrno>
 #include <cstdio>
 #include <functional>
 #include <memory>
@@ -10,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/synchronization/mutex.h"
@@ -116,6 +118,19 @@ std::function<int64_t()> FollowedOffer(const WorkerFlags& flags, const DeviceOff
   return [followed = std::make_shared<worker::MemoryOffer>(options)] { return followed->Now(); };
 }
 
+// A folder that was asked for has to be one, or everything would come again at each start; the
+// usual one is only used where it can be.
+absl::Status CheckCache(const std::string& folder) {
+  absl::Status status = base::CreateDirectories(folder);
+  if (status.ok() && ::access(folder.c_str(), W_OK | X_OK) != 0) {
+    status = absl::ErrnoToStatus(errno, folder);
+  }
+  if (status.ok()) return status;
+  return absl::Status(
+      status.code(),
+      absl::StrCat("--cache needs a folder that this user may write to: ", status.message()));
+}
+
 absl::StatusOr<worker::WorkerOptions> ToOptions(const WorkerFlags& flags, const DeviceOffer& offer,
                                                 int number) {
   worker::WorkerOptions options;
@@ -129,6 +144,7 @@ absl::StatusOr<worker::WorkerOptions> ToOptions(const WorkerFlags& flags, const 
   options.advertise_host = flags.advertise;
   options.coordinator = {.address = flags.coordinator,
                          .name = std::string(transport::kCoordinatorName)};
+  if (!flags.cache.empty()) RENGA_RETURN_IF_ERROR(CheckCache(flags.cache));
   options.cache_directory = flags.cache.empty() ? base::CacheDirectory() : flags.cache;
   if (flags.keep_packed) options.packed_directory = options.cache_directory;
   if (flags.lazy_head.value_or(false)) options.screen_directory = options.cache_directory;

@@ -171,6 +171,11 @@ class ApproximationTest(ProcessTest):
         self.assert_refused(self.renga("run", self.model, "Once", *COLD, "--regions", report),
                             "this model")
 
+    def test_what_is_no_text_has_no_perplexity(self):
+        text = self.folder / "binary"
+        text.write_bytes(b"Once upon a time \xff\xfe" * 500)
+        self.assert_refused(self.renga("perplexity", self.model, text), "UTF-8")
+
     def test_what_there_is_no_mode_of_is_refused(self):
         for extra, word in ((["--approximate", "everything"], "everything"),
                             (["--approximate", "hot-rows=0%"], "1%"),

@@ -111,6 +111,14 @@ class BadInputTest(ProcessTest):
         path, _, _ = golden("llama-f32")
         self.assert_refused(self.renga("run", path, "hello", "--memory", "lots"), "lots")
 
+    def test_a_cache_that_is_no_folder(self):
+        taken = self.folder / "file"
+        taken.write_text("no folder")
+        for cache in (taken, taken / "below", "/proc/renga"):
+            done = self.renga("worker", "127.0.0.1:1", "--insecure", "--memory", "64MiB", "--cache",
+                              cache)
+            self.assert_refused(done, "--cache", str(cache))
+
     def test_port_in_use(self):
         path, _, _ = golden("llama-f32")
         with socket.socket() as taken:

@@ -53,7 +53,9 @@ class ClusterTest(ClusterProcessTest):
         # Less than the model, and no disk to read the rest from.
         nowhere = self.folder / "file"
         nowhere.write_text("no folder")
-        self.worker(join, "a", "100MiB", "--cache", nowhere)
+        self.start(*join, "--memory", "100MiB", "--listen", "127.0.0.1:0", "-t", "1",
+                   environment={"XDG_CACHE_HOME": str(nowhere),
+                                "XDG_STATE_HOME": str(self.folder / "state-a")})
         up.wait_for("could not load its shard")
         deadline = time.monotonic() + LIMIT_S
         while up.output().count("loading") < 3:
