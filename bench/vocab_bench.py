@@ -8,7 +8,8 @@ with the far rows is on the other, behind a link with the given one-way delay. W
 rows are run in turn, all rounds of them, on a raw continuation of each prompt; texts must be equal.
 Bytes are those that the far machine's link carried after the first token, both ways. `near alone`
 is one worker with the near rows only (--approximate hot-rows), which answers other tokens; `rows on
-disk` is one with the screen that `renga regions` built (--lazy-head).
+disk` is one with the screen that `renga regions` built (--lazy-head). Each run is also compared with
+the one of `near alone` in the same round, medians of these ratios: machines have slow minutes.
 """
 import argparse
 import json
@@ -139,8 +140,11 @@ def main():
                         texts.add(result["text"])
                 if len(texts) > 1:
                     raise SystemExit(f"texts differ: {texts}")
+    alone = runs.get("near alone", [])
     rows = [{"way": name, "ms_per_token": statistics.median(r["ms"] for r in results),
              "least_ms": min(r["ms"] for r in results), "most_ms": max(r["ms"] for r in results),
+             "of_near_alone": statistics.median(
+                 r["ms"] / a["ms"] for r, a in zip(results, alone)) if alone else 0,
              "bytes_per_token": statistics.median(r["bytes"] for r in results),
              "tokens": sum(r["tokens"] for r in results),
              "guessed": sum(r["guesses"][0] for r in results),
@@ -149,12 +153,12 @@ def main():
     if arguments.json:
         print(json.dumps(rows))
         return
-    print("| rows | ms per token | least to most | bytes per token | tokens | guessed | right | "
-          "refuted |")
-    print("|---|---:|---:|---:|---:|---:|---:|---:|")
+    print("| rows | ms per token | least to most | x near alone, pairs | bytes per token | tokens | "
+          "guessed | right | refuted |")
+    print("|---|---:|---:|---:|---:|---:|---:|---:|---:|")
     for row in rows:
         print(f"| {row['way']} | {row['ms_per_token']:.2f} | {row['least_ms']:.2f} to "
-              f"{row['most_ms']:.2f} | {row['bytes_per_token']:.0f} | "
+              f"{row['most_ms']:.2f} | {row['of_near_alone']:.2f} | {row['bytes_per_token']:.0f} | "
               f"{row['tokens']} | {row['guessed']} | {row['right']} | {row['refuted']} |")
 
 
